@@ -1,0 +1,357 @@
+//! What a stage costs on a processor: time, bytes and energy of any part of it.
+//!
+//! A stage runs through one or more *phases* (prefill, then decode). Progress through a phase is counted in *units*:
+//!
+//! | phase | unit | units in all |
+//! |---|---|---|
+//! | [`Phase::Forward`] | the whole inference | 1 |
+//! | [`Phase::Before`], [`Phase::After`] | the whole part | 1 |
+//! | [`Phase::Steps`] | one step | the stage's number of steps |
+//! | [`Phase::Prefill`] | one prompt token | the prompt length |
+//! | [`Phase::Decode`] | one output token after the first | output length − 1 |
+//!
+//! The first output token comes out of prefill. *Boundaries* between segments are positions in units at which a phase can be
+//! interrupted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::curve::{Curve, StepSum};
+
+/// A part of a stage with one kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// A whole inference (`one_shot`, `streaming`).
+    Forward,
+    /// What precedes the loop of an `iterative` model.
+    Before,
+    /// The loop of an `iterative` model.
+    Steps,
+    /// What follows the loop of an `iterative` model.
+    After,
+    /// The prompt of an `autoregressive` model, up to the first token.
+    Prefill,
+    /// The tokens after the first.
+    Decode,
+}
+
+impl Phase {
+    /// The name as written in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Before => "before",
+            Self::Steps => "steps",
+            Self::After => "after",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+/// The size of one stage's work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Prompt length [tokens].
+    pub prompt: u32,
+    /// Output length [tokens], ≥ 1 for autoregressive models. Policies see the expected length, not the real one.
+    pub output: u32,
+    /// Steps of an iterative model.
+    pub steps: u32,
+}
+
+impl Work {
+    /// Units that a phase has for work of this size.
+    pub fn units(&self, phase: Phase) -> f64 {
+        match phase {
+            Phase::Forward | Phase::Before | Phase::After => 1.0,
+            Phase::Steps => f64::from(self.steps),
+            Phase::Prefill => f64::from(self.prompt),
+            Phase::Decode => f64::from(self.output.saturating_sub(1)),
+        }
+    }
+}
+
+/// What one phase costs on one processor, alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PhaseCost {
+    /// A fixed latency, for [`Phase::Forward`], [`Phase::Before`] and [`Phase::After`].
+    Fixed {
+        /// Nominal latency [ns].
+        latency_ns: f64,
+        /// Quantile function of the latency relative to the nominal one, where a distribution was measured.
+        quantiles: Option<Curve>,
+        /// Ends of the segments, increasing, in (0, 1]; the last is 1.
+        boundaries: Vec<f64>,
+        /// Data moved [bytes].
+        bytes: f64,
+        /// Energy [mJ].
+        energy_mj: Option<f64>,
+    },
+    /// Equal steps, for [`Phase::Steps`].
+    Steps {
+        /// Latency of a step [ns].
+        step_ns: f64,
+        /// Data moved per step [bytes].
+        bytes: f64,
+        /// Energy per step [mJ].
+        energy_mj: Option<f64>,
+    },
+    /// A prompt, for [`Phase::Prefill`].
+    Prefill {
+        /// Latency [ns] by prompt length [tokens].
+        latency_ns: Curve,
+        /// Tokens per segment.
+        chunk: Option<u32>,
+        /// Extra latency of each segment after the first [ns].
+        chunk_overhead_ns: f64,
+        /// Data moved per segment: the weights [bytes].
+        bytes_per_segment: f64,
+        /// Data moved per token [bytes].
+        bytes_per_token: f64,
+        /// Energy per token [mJ].
+        energy_mj: Option<f64>,
+    },
+    /// Output tokens after the first, for [`Phase::Decode`].
+    Decode {
+        /// Latency of a step [ns] by context length [tokens], summed.
+        step_ns: StepSum,
+        /// Step latency relative to batch 1, by batch; `None`: no batching.
+        batch: Option<Curve>,
+        /// Data moved per step: the weights [bytes].
+        bytes_per_step: f64,
+        /// Data moved per step and token of context: the key-value cache [bytes].
+        bytes_per_context_token: f64,
+        /// Energy per step [mJ].
+        energy_mj: Option<f64>,
+    },
+}
+
+/// Relative tolerance within which two positions are the same boundary.
+const SAME_POSITION: f64 = 1e-9;
+
+impl PhaseCost {
+    /// Nominal latency of the units `from`..`to` [ns], alone and unbatched.
+    pub fn latency_ns(&self, work: Work, from: f64, to: f64) -> f64 {
+        match self {
+            Self::Fixed { latency_ns, .. } => latency_ns * (to - from),
+            Self::Steps { step_ns, .. } => step_ns * (to - from),
+            Self::Prefill { latency_ns, chunk_overhead_ns, .. } => {
+                let overhead = if *chunk_overhead_ns > 0.0 {
+                    // Every segment after the prompt's first pays it; `from` and `to` are boundaries or the prompt's end.
+                    chunk_overhead_ns * (self.segments_before(work, to) - self.segments_before(work, from).max(1.0)).max(0.0)
+                } else {
+                    0.0
+                };
+                latency_ns.at(to) - latency_ns.at(from) + overhead
+            }
+            Self::Decode { step_ns, .. } => {
+                let context = f64::from(work.prompt) + 1.0;
+                step_ns.between(context + from, context + to)
+            }
+        }
+    }
+
+    /// Data moved over the bus by the units `from`..`to` [bytes].
+    pub fn bytes(&self, work: Work, from: f64, to: f64) -> f64 {
+        let units = to - from;
+        match self {
+            Self::Fixed { bytes, .. } | Self::Steps { bytes, .. } => bytes * units,
+            Self::Prefill { bytes_per_segment, bytes_per_token, .. } => {
+                let segments = self.segments_before(work, to) - self.segments_before(work, from);
+                bytes_per_segment * segments.max(0.0) + bytes_per_token * units
+            }
+            Self::Decode { bytes_per_step, bytes_per_context_token, .. } => {
+                let context = f64::from(work.prompt) + 1.0 + f64::midpoint(from, to - 1.0);
+                (bytes_per_step + bytes_per_context_token * context) * units
+            }
+        }
+    }
+
+    /// Energy of the units `from`..`to` [mJ], where the profile states it.
+    pub fn energy_mj(&self, from: f64, to: f64) -> Option<f64> {
+        let (Self::Fixed { energy_mj, .. }
+        | Self::Steps { energy_mj, .. }
+        | Self::Prefill { energy_mj, .. }
+        | Self::Decode { energy_mj, .. }) = self;
+        energy_mj.map(|energy| energy * (to - from))
+    }
+
+    /// The first boundary after `position`; the end of the phase is the last one.
+    pub fn next_boundary(&self, work: Work, phase: Phase, position: f64) -> f64 {
+        let end = work.units(phase);
+        match self {
+            Self::Fixed { boundaries, .. } => {
+                boundaries.iter().copied().find(|&b| b > position + SAME_POSITION).unwrap_or(end)
+            }
+            Self::Prefill { chunk: None, .. } => end,
+            Self::Prefill { chunk: Some(chunk), .. } => next_multiple(position, f64::from(*chunk)).min(end),
+            Self::Steps { .. } | Self::Decode { .. } => next_multiple(position, 1.0).min(end),
+        }
+    }
+
+    /// The last boundary at or before `position`.
+    pub fn boundary_at_or_before(&self, position: f64) -> f64 {
+        match self {
+            Self::Fixed { boundaries, .. } => {
+                boundaries.iter().copied().rev().find(|&b| b <= position + SAME_POSITION).unwrap_or(0.0)
+            }
+            Self::Prefill { chunk: None, .. } => 0.0,
+            Self::Prefill { chunk: Some(chunk), .. } => {
+                let chunk = f64::from(*chunk);
+                ((position / chunk + SAME_POSITION).floor()) * chunk
+            }
+            Self::Steps { .. } | Self::Decode { .. } => (position + SAME_POSITION).floor(),
+        }
+    }
+
+    /// Where a run that started at `from` is after `elapsed_ns` of nominal progress [units], at most `to`.
+    ///
+    /// Exact for linear costs; by bisection over whole units for tables.
+    pub fn position_after(&self, work: Work, from: f64, to: f64, elapsed_ns: f64) -> f64 {
+        match self {
+            Self::Fixed { latency_ns, .. } => (from + elapsed_ns / latency_ns.max(1.0)).min(to),
+            Self::Steps { step_ns, .. } => (from + elapsed_ns / step_ns.max(1.0)).min(to),
+            Self::Prefill { .. } | Self::Decode { .. } => {
+                // Invariant: latency(from, low) <= elapsed < latency(from, high).
+                let (mut low, mut high) = (0.0, (to - from).max(0.0) + 1.0);
+                while high - low > 1.0 {
+                    let middle = f64::midpoint(low, high).floor();
+                    if self.latency_ns(work, from, from + middle) <= elapsed_ns + 0.5 {
+                        low = middle;
+                    } else {
+                        high = middle;
+                    }
+                }
+                (from + low).min(to)
+            }
+        }
+    }
+
+    /// The most requests that one decode step can serve; 1 without batching.
+    pub fn batch_max(&self) -> u32 {
+        match self {
+            Self::Decode { batch: Some(curve), .. } => curve.points().last().map_or(1, |&(batch, _)| batch as u32),
+            _ => 1,
+        }
+    }
+
+    /// Decode step latency at `batch` relative to batch 1.
+    pub fn batch_factor(&self, batch: u32) -> f64 {
+        match self {
+            Self::Decode { batch: Some(curve), .. } => curve.at(f64::from(batch)),
+            _ => 1.0,
+        }
+    }
+
+    /// Ratio of the sampled latency to the nominal one, for a uniform sample `u` in [0, 1) and the scenario's variation
+    /// factor, which applies only where the profile gives a single number.
+    pub fn latency_factor(&self, u: f64, variation: f64) -> f64 {
+        match self {
+            Self::Fixed { quantiles: Some(quantiles), .. } => quantiles.at(u),
+            _ => variation,
+        }
+    }
+
+    /// Number of segments of the prompt that end at or before `position`, counting a partial last one.
+    fn segments_before(&self, work: Work, position: f64) -> f64 {
+        match self {
+            Self::Prefill { chunk: Some(chunk), .. } => (position / f64::from(*chunk) - SAME_POSITION).ceil().max(0.0),
+            Self::Prefill { .. } if position > 0.0 => (position / f64::from(work.prompt.max(1))).ceil(),
+            _ => 0.0,
+        }
+    }
+}
+
+fn next_multiple(position: f64, step: f64) -> f64 {
+    ((position / step + SAME_POSITION).floor() + 1.0) * step
+}
+
+/// What a model costs on one processor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The phases in order; the same kinds on every processor.
+    pub phases: Vec<(Phase, PhaseCost)>,
+    /// Memory held while a stage runs, besides weights and caches [bytes].
+    pub activation_bytes: u64,
+    /// Time to load the weights [ns].
+    pub load_ns: u64,
+    /// Index of the profile entry among the system's figures.
+    pub figure: u32,
+}
+
+impl Cost {
+    /// Nominal latency of the rest of a stage that stands at `position` units of phase number `phase` [ns].
+    pub fn remaining_ns(&self, work: Work, phase: usize, position: f64) -> f64 {
+        let mut sum = 0.0;
+        for (i, (kind, cost)) in self.phases.iter().enumerate().skip(phase) {
+            let from = if i == phase { position } else { 0.0 };
+            let end = work.units(*kind);
+            if end > from {
+                sum += cost.latency_ns(work, from, end);
+            }
+        }
+        sum
+    }
+
+    /// Nominal latency of a whole stage [ns].
+    pub fn total_ns(&self, work: Work) -> f64 {
+        self.remaining_ns(work, 0, 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::curve::Below;
+
+    fn prefill(chunk: Option<u32>) -> PhaseCost {
+        PhaseCost::Prefill {
+            latency_ns: Curve::new(vec![(100.0, 1000.0), (400.0, 7000.0)], Below::Origin),
+            chunk,
+            chunk_overhead_ns: 50.0,
+            bytes_per_segment: 1e6,
+            bytes_per_token: 10.0,
+            energy_mj: None,
+        }
+    }
+
+    #[test]
+    fn a_prompt_in_chunks_costs_its_latency_plus_an_overhead_per_later_chunk() {
+        let work = Work { prompt: 250, output: 4, steps: 0 };
+        // 250 tokens: 1000 + 150 * 20 = 4000 ns; chunks of 100: two later ones.
+        assert_eq!(prefill(None).latency_ns(work, 0.0, 250.0), 4000.0);
+        let chunked = prefill(Some(100));
+        assert_eq!(chunked.latency_ns(work, 0.0, 250.0), 4100.0);
+        let parts = chunked.latency_ns(work, 0.0, 100.0)
+            + chunked.latency_ns(work, 100.0, 200.0)
+            + chunked.latency_ns(work, 200.0, 250.0);
+        assert_eq!(parts, 4100.0);
+        assert_eq!(chunked.bytes(work, 0.0, 250.0), 3e6 + 2500.0);
+        assert_eq!(chunked.next_boundary(work, Phase::Prefill, 100.0), 200.0);
+        assert_eq!(chunked.next_boundary(work, Phase::Prefill, 200.0), 250.0);
+        assert_eq!(prefill(None).next_boundary(work, Phase::Prefill, 0.0), 250.0);
+    }
+
+    #[test]
+    fn decode_grows_with_context_and_knows_where_it_is() {
+        let cost = PhaseCost::Decode {
+            step_ns: StepSum::new(Curve::new(vec![(0.0, 100.0), (1000.0, 1100.0)], Below::Hold)),
+            batch: None,
+            bytes_per_step: 1000.0,
+            bytes_per_context_token: 2.0,
+            energy_mj: Some(3.0),
+        };
+        let work = Work { prompt: 99, output: 11, steps: 0 };
+        // Contexts 100..110, 200 ns at context 100 and one more per token.
+        let by_hand: f64 = (0..10).map(|i| 200.0 + f64::from(i)).sum();
+        assert!((cost.latency_ns(work, 0.0, 10.0) - by_hand).abs() < 1e-9);
+        assert_eq!(cost.position_after(work, 0.0, 10.0, 200.0 + 201.0), 2.0);
+        assert_eq!(cost.position_after(work, 0.0, 10.0, 200.0 + 200.0), 1.0);
+        assert_eq!(cost.position_after(work, 0.0, 10.0, 1e9), 10.0);
+        // Mean context of ten steps: 104.5.
+        assert_eq!(cost.bytes(work, 0.0, 10.0), (1000.0 + 209.0) * 10.0);
+        assert_eq!(cost.energy_mj(2.0, 4.0), Some(6.0));
+        assert_eq!(cost.next_boundary(work, Phase::Decode, 2.0), 3.0);
+    }
+}

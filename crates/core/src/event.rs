@@ -1,0 +1,240 @@
+//! What happened in a run: the one vocabulary that simulator and runtime write, and that everything a person sees is
+//! computed from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::Phase;
+use crate::id::{ModelId, NodeId, ProcessorId, SourceId};
+use crate::units::{Bytes, Nanos};
+
+/// Something that happened, with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Nanos,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened. Jobs, stages and runs are named by their serial numbers, which are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// A job was released.
+    Release {
+        /// The job.
+        job: u64,
+        /// Who released it.
+        source: SourceId,
+        /// Nominal release, before jitter; deadlines and response times count from here.
+        nominal: Nanos,
+        /// Absolute deadline, if it has one.
+        deadline: Option<Nanos>,
+    },
+    /// A stage's predecessors have finished: it waits for a processor.
+    Ready {
+        /// The stage.
+        stage: u64,
+        /// Its job.
+        job: u64,
+        /// Which stage of which chain.
+        node: NodeId,
+        /// Prompt length [tokens]; 0 unless autoregressive.
+        prompt: u32,
+        /// Output length [tokens]; 0 unless autoregressive.
+        output: u32,
+    },
+    /// A stage starts to run, or goes on. In a batch, several stages have the same run.
+    Start {
+        /// The run.
+        run: u64,
+        /// The stage.
+        stage: u64,
+        /// Where.
+        processor: ProcessorId,
+        /// Phase of the stage.
+        phase: Phase,
+        /// Context switch, loading and hand-over before progress begins.
+        setup: Nanos,
+    },
+    /// A stage's run ends.
+    Stop {
+        /// The run.
+        run: u64,
+        /// The stage.
+        stage: u64,
+        /// Where.
+        processor: ProcessorId,
+        /// Why.
+        why: StopReason,
+        /// Time that the progress would have taken alone; in a batch, the stage's share.
+        alone: Nanos,
+        /// Data moved over the bus; in a batch, the stage's share.
+        bytes: Bytes,
+        /// Energy, where known, of the work that was done (without idle power) [mJ]; in a batch, the stage's share.
+        energy_mj: Option<f64>,
+        /// Output tokens that came out.
+        tokens: u32,
+    },
+    /// The first token of an autoregressive stage came out.
+    FirstToken {
+        /// The stage.
+        stage: u64,
+        /// Its job.
+        job: u64,
+    },
+    /// A stage is finished.
+    StageDone {
+        /// The stage.
+        stage: u64,
+        /// Its job.
+        job: u64,
+    },
+    /// All stages of a job are finished.
+    JobDone {
+        /// The job.
+        job: u64,
+    },
+    /// A job was given up.
+    Drop {
+        /// The job.
+        job: u64,
+        /// Why.
+        cause: DropCause,
+    },
+    /// The run ended before the job did.
+    Unfinished {
+        /// The job.
+        job: u64,
+    },
+    /// Weights are loaded into memory.
+    Load {
+        /// The model.
+        model: ModelId,
+        /// For which processor.
+        processor: ProcessorId,
+        /// Memory in use afterwards.
+        used: Bytes,
+    },
+    /// Weights are removed from memory.
+    Evict {
+        /// The model.
+        model: ModelId,
+        /// For which processor.
+        processor: ProcessorId,
+        /// Memory in use afterwards.
+        used: Bytes,
+    },
+    /// A start did not fit into memory.
+    OutOfMemory {
+        /// The stage that should have started.
+        stage: u64,
+        /// Where.
+        processor: ProcessorId,
+        /// Memory missing.
+        missing: Bytes,
+    },
+    /// Memory in use changed for another reason (caches and activations).
+    Memory {
+        /// Memory in use.
+        used: Bytes,
+    },
+    /// Traffic on the memory bus changed.
+    Bus {
+        /// Data that moves now [bytes/ns = GB/s].
+        traffic: f64,
+        /// Processors' mean speed relative to running alone, over those that are making progress.
+        speed: f64,
+    },
+    /// The run is over.
+    End,
+}
+
+/// Why a stage's run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The stage's current phase is finished.
+    Finished,
+    /// The policy asked for so many segments.
+    Quantum,
+    /// The policy preempted it.
+    Preempted,
+    /// The batch changed; the stage goes on at once in another run.
+    Rebatched,
+    /// The end of the simulated time.
+    Horizon,
+}
+
+/// Why a job was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropCause {
+    /// By the scenario's drop rule `late`.
+    Late,
+    /// By the scenario's drop rule `hopeless`.
+    Hopeless,
+    /// The source's queue was full.
+    QueueFull,
+    /// By the policy.
+    Policy,
+}
+
+/// Takes the events of a run as they happen. Statistics, recorders and checkers are sinks.
+pub trait Sink {
+    /// Takes one event. Events come in order of time.
+    fn event(&mut self, event: &Event);
+
+    /// Whether it wants events at all; a driver may skip building events for a sink that does not.
+    fn is_active(&self) -> bool {
+        true
+    }
+}
+
+/// A sink that ignores everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSink;
+
+impl Sink for NoSink {
+    fn event(&mut self, _: &Event) {}
+    fn is_active(&self) -> bool {
+        false
+    }
+}
+
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn event(&mut self, event: &Event) {
+        (**self).event(event);
+    }
+    fn is_active(&self) -> bool {
+        (**self).is_active()
+    }
+}
+
+impl<A: Sink, B: Sink> Sink for (A, B) {
+    fn event(&mut self, event: &Event) {
+        self.0.event(event);
+        self.1.event(event);
+    }
+    fn is_active(&self) -> bool {
+        self.0.is_active() || self.1.is_active()
+    }
+}
+
+impl<S: Sink> Sink for Option<S> {
+    fn event(&mut self, event: &Event) {
+        if let Some(sink) = self {
+            sink.event(event);
+        }
+    }
+    fn is_active(&self) -> bool {
+        self.as_ref().is_some_and(Sink::is_active)
+    }
+}
+
+impl Sink for Vec<Event> {
+    fn event(&mut self, event: &Event) {
+        self.push(*event);
+    }
+}

@@ -1,0 +1,23 @@
+//! The vocabulary of onbeat: platforms, models, profiles and scenarios; what goes on in a run; what policies may do; what a
+//! record holds. No threads, no clock, no I/O.
+//!
+//! * [`spec`]: the files that users write, and how they become a [`system::System`];
+//! * [`system`], [`cost`]: a scenario resolved on a platform, and what each stage costs;
+//! * [`state`], [`policy`]: what is going on, and the contract with scheduling policies;
+//! * [`event`], [`record`]: what happened;
+//! * [`metric`], [`summary`]: what reports show.
+
+pub mod cost;
+pub mod curve;
+pub mod distribution;
+pub mod event;
+pub mod id;
+pub mod metric;
+pub mod policy;
+pub mod record;
+pub mod slab;
+pub mod spec;
+pub mod state;
+pub mod summary;
+pub mod system;
+pub mod units;

@@ -1,0 +1,432 @@
+//! The contract between a scheduling policy and whatever drives it.
+//!
+//! A [`Policy`] is a pure state machine: it reads a [`View`] and writes [`Actions`]. It has no clock, no I/O, no threads and
+//! no hidden randomness, so the simulator and the runtime can drive the same object, and a recorded run can be replayed.
+//!
+//! # When it is asked
+//! Whenever something happened – a job was released or ended, a run ended, a timer that the policy set expired – and after
+//! everything that happens at that instant has been taken into account. It is asked once per instant.
+//!
+//! # What it may do
+//! See [`Action`]. An action that is not possible is an [`ActionError`], never silently ignored: the run stops and the error
+//! names the policy.
+
+use std::fmt::Debug;
+
+use thiserror::Error;
+
+use crate::cost::{Cost, Phase};
+use crate::id::{JobId, ModelId, ProcessorId, StageId};
+use crate::spec::{ModelShape, Preemption};
+use crate::state::{Job, Occupancy, Run, Stage, State};
+use crate::system::{Node, Source, System};
+use crate::units::{Bytes, Nanos};
+
+/// A scheduling policy.
+pub trait Policy: Debug + Send + ClonePolicy {
+    /// Decides what happens now. Called once per instant at which something happened.
+    fn decide(&mut self, view: &View<'_>, actions: &mut Actions);
+
+    /// Makes room in memory for a start that was just refused. Whatever is evicted here, the start is then tried once more;
+    /// if it still does not fit, the stage stays ready until something else happens.
+    ///
+    /// By default evicts idle models, the least recently used first, until the shortage is covered.
+    fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+        evict_least_recently_used(view, shortage, actions);
+    }
+}
+
+/// Cloning behind a pointer; implemented for every policy that is `Clone`.
+pub trait ClonePolicy {
+    /// A copy with the same state.
+    fn clone_policy(&self) -> Box<dyn Policy>;
+}
+
+impl<P: Policy + Clone + 'static> ClonePolicy for P {
+    fn clone_policy(&self) -> Box<dyn Policy> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Policy> {
+    fn clone(&self) -> Self {
+        (**self).clone_policy()
+    }
+}
+
+/// A start that did not fit into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The stage that should have started.
+    pub stage: StageId,
+    /// Where.
+    pub processor: ProcessorId,
+    /// How much memory is missing.
+    pub missing: Bytes,
+}
+
+/// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered.
+pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+    let wanted = view.stage(shortage.stage).model;
+    let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
+        .state
+        .memory
+        .resident
+        .enumerate()
+        .flat_map(|(model, on)| on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p))))
+        .filter(|&(_, model, p)| (model, p) != (wanted, shortage.processor) && view.can_evict(model, p))
+        .collect();
+    idle.sort_unstable();
+    let mut missing = shortage.missing;
+    for (_, model, processor) in idle {
+        if missing == Bytes::ZERO {
+            break;
+        }
+        actions.evict(model, processor);
+        missing = Bytes(missing.0.saturating_sub(view.system.models[model].weights.0));
+    }
+}
+
+/// Something that a policy wants done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Action {
+    /// Runs a ready stage's current phase on a processor that has a free slot – or, if the processor runs a batchable decode
+    /// phase of the same model, joins that batch at its next boundary.
+    Start {
+        /// The stage.
+        stage: StageId,
+        /// Where.
+        processor: ProcessorId,
+        /// The most segments to run; `None`: to the end of the phase.
+        segments: Option<u32>,
+    },
+    /// Ends the run that serves a stage as soon as its processor can (at once or at the next boundary). The stages become ready
+    /// again. Not possible on processors that never preempt.
+    Preempt {
+        /// A running stage.
+        stage: StageId,
+    },
+    /// Gives up a job. Not possible while one of its stages runs.
+    Drop {
+        /// The job.
+        job: JobId,
+    },
+    /// Removes a model's weights for one processor from memory. Not possible while a stage uses them.
+    Evict {
+        /// The model.
+        model: ModelId,
+        /// The processor.
+        processor: ProcessorId,
+    },
+    /// Asks to be called again at a time in the future.
+    Wake {
+        /// When.
+        at: Nanos,
+    },
+}
+
+/// The actions of one decision, in the order in which they are to be done. The buffer is reused.
+#[derive(Clone, Debug, Default)]
+pub struct Actions {
+    list: Vec<Action>,
+}
+
+impl Actions {
+    /// Runs a ready stage's current phase to its end. See [`Action::Start`].
+    pub fn start(&mut self, stage: StageId, processor: ProcessorId) {
+        self.list.push(Action::Start { stage, processor, segments: None });
+    }
+
+    /// Runs at most `segments` segments of a ready stage's current phase. See [`Action::Start`].
+    pub fn start_segments(&mut self, stage: StageId, processor: ProcessorId, segments: u32) {
+        self.list.push(Action::Start { stage, processor, segments: Some(segments) });
+    }
+
+    /// Ends a stage's run as soon as possible. See [`Action::Preempt`].
+    pub fn preempt(&mut self, stage: StageId) {
+        self.list.push(Action::Preempt { stage });
+    }
+
+    /// Gives up a job. See [`Action::Drop`].
+    pub fn drop_job(&mut self, job: JobId) {
+        self.list.push(Action::Drop { job });
+    }
+
+    /// Removes a model from memory. See [`Action::Evict`].
+    pub fn evict(&mut self, model: ModelId, processor: ProcessorId) {
+        self.list.push(Action::Evict { model, processor });
+    }
+
+    /// Asks to be called again. See [`Action::Wake`].
+    pub fn wake(&mut self, at: Nanos) {
+        self.list.push(Action::Wake { at });
+    }
+
+    /// The actions so far.
+    pub fn as_slice(&self) -> &[Action] {
+        &self.list
+    }
+
+    /// Forgets all actions and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.list.clear();
+    }
+}
+
+/// Why an action is not possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ActionError {
+    /// `Start`: the stage does not exist or has ended.
+    #[error("the stage is not alive")]
+    NoSuchStage,
+    /// `Start`: the stage runs already.
+    #[error("the stage is running already")]
+    NotReady,
+    /// `Start`: no profile for this model on this processor, or the scenario forbids it.
+    #[error("the stage cannot run on this processor")]
+    CannotRunHere,
+    /// `Start`: every slot is taken, and there is no batch to join.
+    #[error("the processor has no free slot and no batch to join")]
+    Busy,
+    /// `Start`: zero segments.
+    #[error("a run has at least one segment")]
+    NoSegments,
+    /// `Preempt`: the stage does not run.
+    #[error("the stage is not running")]
+    NotRunning,
+    /// `Preempt`: the processor never preempts.
+    #[error("the processor never preempts")]
+    NotPreemptible,
+    /// `Drop`: the job does not exist or has ended.
+    #[error("the job is not alive")]
+    NoSuchJob,
+    /// `Drop`: a stage of the job runs; preempt it first.
+    #[error("a stage of the job is running")]
+    JobRunning,
+    /// `Evict`: the weights are not in memory.
+    #[error("the model is not in memory for this processor")]
+    NotResident,
+    /// `Evict`: a stage that has started uses the weights or their caches.
+    #[error("the model is in use")]
+    InUse,
+    /// `Wake`: not in the future.
+    #[error("a wake-up lies in the future")]
+    NotInFuture,
+}
+
+/// What a policy sees: the system, the state, and what follows from them.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What could run where, and at what cost.
+    pub system: &'a System,
+    /// What is going on.
+    pub state: &'a State,
+}
+
+impl<'a> View<'a> {
+    /// Current time.
+    pub fn now(&self) -> Nanos {
+        self.state.now
+    }
+
+    /// Stages that wait for a processor, in the order in which they became ready.
+    pub fn ready(&self) -> &'a [StageId] {
+        &self.state.ready
+    }
+
+    /// A live stage.
+    pub fn stage(&self, stage: StageId) -> &'a Stage {
+        &self.state.stages[stage]
+    }
+
+    /// The job of a live stage.
+    pub fn job(&self, stage: StageId) -> &'a Job {
+        &self.state.jobs[self.stage(stage).job]
+    }
+
+    /// The chain node of a live stage.
+    pub fn node(&self, stage: StageId) -> &'a Node {
+        &self.system.nodes[self.stage(stage).node]
+    }
+
+    /// The source of a live stage.
+    pub fn source(&self, stage: StageId) -> &'a Source {
+        &self.system.sources[self.job(stage).source]
+    }
+
+    /// What a processor does.
+    pub fn occupancy(&self, processor: ProcessorId) -> &'a Occupancy {
+        &self.state.processors[processor]
+    }
+
+    /// Ids of all processors.
+    pub fn processors(&self) -> impl ExactSizeIterator<Item = ProcessorId> + use<> {
+        self.system.platform.processors.ids()
+    }
+
+    /// The stage's cost on a processor; `None` if it cannot run there.
+    pub fn cost(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Cost> {
+        self.node(stage).costs[processor].as_ref()
+    }
+
+    /// Free slots of a processor.
+    pub fn free_slots(&self, processor: ProcessorId) -> u32 {
+        self.system.platform.processors[processor].slots - self.occupancy(processor).runs.len() as u32
+    }
+
+    /// Whether a stage could join a batch that runs on the processor: same model, both in decode, room in the batch, and the run
+    /// is not being ended.
+    pub fn can_join(&self, stage: StageId, processor: ProcessorId) -> bool {
+        self.batch_to_join(stage, processor).is_some()
+    }
+
+    /// The run of the processor that a stage could join; see [`View::can_join`].
+    pub fn batch_to_join(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Run> {
+        let live = self.stage(stage);
+        if live.kind != Phase::Decode {
+            return None;
+        }
+        let (_, cost) = self.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
+        let most = cost.batch_max() as usize;
+        self.occupancy(processor).runs.iter().find(|run| {
+            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most
+        })
+    }
+
+    /// Nominal latency of the rest of a stage on a processor, alone and by expected lengths; without hand-over, switch and load
+    /// costs. `None` if it cannot run there.
+    pub fn remaining(&self, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
+        let live = self.stage(stage);
+        let cost = self.cost(stage, processor)?;
+        let rest = cost.remaining_ns(live.work, usize::from(live.phase), live.position);
+        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
+        Some(Nanos::from_ns_f64(rest - partial))
+    }
+
+    /// Like [`View::remaining`] for the current phase only.
+    pub fn remaining_in_phase(&self, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
+        let live = self.stage(stage);
+        let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
+        let end = live.work.units(*kind).max(live.position);
+        let rest = cost.latency_ns(live.work, live.position, end);
+        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
+        Some(Nanos::from_ns_f64(rest - partial))
+    }
+
+    /// The shortest [`View::remaining`] over all processors.
+    pub fn remaining_best(&self, stage: StageId) -> Nanos {
+        self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
+    }
+
+    /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
+    /// and caches.
+    pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
+        let live = self.stage(stage);
+        let unit = &self.system.platform.processors[processor];
+        let mut setup = Nanos::ZERO;
+        if self.occupancy(processor).last_model.is_some_and(|last| last != live.model) {
+            setup += unit.switch_cost;
+        }
+        if !self.state.memory.is_resident(live.model, processor)
+            && let Some(cost) = self.cost(stage, processor)
+        {
+            setup += Nanos(cost.load_ns);
+        }
+        setup + self.handover(live, processor)
+    }
+
+    /// When the stage could finish on a processor by nominal latencies, if it started there at `start` or now, whichever is later.
+    /// `None` if it cannot run there.
+    pub fn finish(&self, stage: StageId, processor: ProcessorId, start: Nanos) -> Option<Nanos> {
+        let remaining = self.remaining(stage, processor)?;
+        Some(start.max(self.now()).saturating_add(self.setup(stage, processor)).saturating_add(remaining))
+    }
+
+    /// When the processor's first slot will be free by nominal latencies: now, or the end of the run that ends first.
+    pub fn free_at(&self, processor: ProcessorId) -> Nanos {
+        if self.free_slots(processor) > 0 {
+            return self.now();
+        }
+        let first = self.occupancy(processor).runs.iter().map(|run| run.expected_end).min();
+        first.map_or(self.now(), |end| end.max(self.now()))
+    }
+
+    /// The time by which the stage should be done with what it does next:
+    /// * an autoregressive stage whose source has goals: its first token by the TTFT goal; every later token by the TPOT goal,
+    ///   counted from the first token (from the release plus the TTFT goal, if that is later);
+    /// * otherwise the job's deadline, less the shortest time that the stages after this one need.
+    ///
+    /// The earliest of these that apply; [`Nanos::MAX`] if none does.
+    pub fn due(&self, stage: StageId) -> Nanos {
+        let live = self.stage(stage);
+        let job = &self.state.jobs[live.job];
+        let mut due = Nanos(job.deadline.0.saturating_sub(self.system.nodes[live.node].tail.0));
+        if job.deadline == Nanos::MAX {
+            due = Nanos::MAX;
+        }
+        if self.system.models[live.model].shape == ModelShape::Autoregressive {
+            let source = &self.system.sources[job.source];
+            let first_due = source.ttft.map(|ttft| job.release.saturating_add(ttft));
+            if live.kind == Phase::Decode {
+                if let Some(tpot) = source.tpot {
+                    let first = live.first_token.unwrap_or(live.ready_at).max(first_due.unwrap_or(Nanos::ZERO));
+                    let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
+                    due = due.min(first.saturating_add(next));
+                }
+            } else if let Some(first_due) = first_due {
+                due = due.min(first_due);
+            }
+        }
+        due
+    }
+
+    /// Time left until the stage's job is due, after the shortest time that it and the stages after it need; negative when the job
+    /// cannot be on time any more [ns]. `i64::MAX` without a deadline.
+    pub fn laxity_ns(&self, stage: StageId) -> i64 {
+        let due = self.due(stage);
+        if due == Nanos::MAX {
+            return i64::MAX;
+        }
+        let need = if self.stage(stage).kind == Phase::Decode {
+            // The next token is due, not the whole answer.
+            self.remaining_best(stage).0 / u64::from(self.stage(stage).work.output.saturating_sub(self.stage(stage).tokens).max(1))
+        } else {
+            self.remaining_best(stage).0
+        };
+        let signed = |t: u64| i64::try_from(t).unwrap_or(i64::MAX);
+        signed(due.0).saturating_sub(signed(self.now().0)).saturating_sub(signed(need))
+    }
+
+    /// Whether running work can be taken off the processor at all.
+    pub fn preemptible(&self, processor: ProcessorId) -> bool {
+        self.system.platform.processors[processor].preemption != Preemption::Never
+    }
+
+    /// Whether a model's weights for a processor are in memory and no live stage that has started there uses them.
+    pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
+        self.state.memory.is_resident(model, processor)
+            && !self.state.stages.iter().any(|(_, s)| {
+                s.model == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
+            })
+    }
+
+    /// Whether progress within a segment can be kept on the processor.
+    fn keeps_partial(&self, stage: &Stage, processor: ProcessorId) -> bool {
+        let group = |p: ProcessorId| self.system.platform.processors[p].group;
+        stage.processor.is_some_and(|p| group(p) == group(processor))
+    }
+
+    /// Time to bring a stage's inputs, state and caches to a processor.
+    fn handover(&self, stage: &Stage, processor: ProcessorId) -> Nanos {
+        match stage.processor {
+            Some(from) if from == processor => Nanos::ZERO,
+            Some(from) => {
+                let model = &self.system.models[stage.model];
+                let context = u64::from(stage.tokens) + if stage.kind == Phase::Prefill { stage.position as u64 } else { u64::from(stage.work.prompt) };
+                let kv = model.kv_per_token.0 as f64 * context as f64;
+                self.system.platform.links[from][processor].time(kv + model.state.0 as f64)
+            }
+            None => Nanos::ZERO,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The platform file: one chip.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::provenance::SourceSpec;
+
+/// One chip: its processors, its memory and the links between them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformSpec {
+    /// Name by which scenarios and the command line refer to the platform. Lower case, digits and dashes.
+    pub name: String,
+    /// Name for people.
+    #[serde(default)]
+    pub title: String,
+    /// What it is, and what its figures are good for.
+    #[serde(default)]
+    pub description: String,
+    /// The memory that all processors share.
+    pub memory: MemorySpec,
+    /// The processors, at least one.
+    pub processor: Vec<ProcessorSpec>,
+    /// Links for pairs of processors that differ from the memory's own hand-over cost.
+    #[serde(default)]
+    pub link: Vec<LinkSpec>,
+    /// Where the figures come from, by key; the `source` fields refer to these.
+    #[serde(default)]
+    pub source: IndexMap<String, SourceSpec>,
+}
+
+/// The memory that all processors of the chip share.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemorySpec {
+    /// Memory that models, activations and caches may use [GB, 10^9 bytes], > 0. Left out: unlimited.
+    pub capacity_gb: Option<f64>,
+    /// Bandwidth of the memory bus [GB/s], > 0. Left out: never a bottleneck.
+    pub bandwidth_gbps: Option<f64>,
+    /// Cost of handing a buffer from one processor to another: synchronisation and cache maintenance [µs], ≥ 0.
+    #[serde(default)]
+    pub handover_us: f64,
+    /// Bandwidth at which weights are loaded from storage [GB/s], > 0. Left out: loading takes no time unless
+    /// the profile gives a load time.
+    pub load_gbps: Option<f64>,
+    /// Where each figure above comes from: field name to a key of `[source]`.
+    #[serde(default)]
+    pub provenance: IndexMap<String, String>,
+}
+
+/// One schedulable unit, or `count` identical ones.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessorSpec {
+    /// Name; with `count` > 1 the units are called `name0`, `name1`, … and share the profile rows of `name`.
+    pub name: String,
+    /// What kind of unit it is.
+    pub kind: ProcessorKind,
+    /// How many identical units there are, ≥ 1. A preempted segment may go on at any of them.
+    #[serde(default = "one")]
+    pub count: u32,
+    /// How many segments it runs side by side, each at its profiled speed, ≥ 1. One: exclusive.
+    #[serde(default = "one")]
+    pub slots: u32,
+    /// When running work can be taken off it.
+    #[serde(default)]
+    pub preemption: Preemption,
+    /// Cost of starting a model other than the one that ran last [µs], ≥ 0.
+    #[serde(default)]
+    pub switch_us: f64,
+    /// Cost of taking running work off the processor, paid by the processor [µs], ≥ 0.
+    #[serde(default)]
+    pub preempt_us: f64,
+    /// Power while idle [W], ≥ 0.
+    #[serde(default)]
+    pub idle_w: f64,
+    /// Power while busy [W], ≥ 0; used for rows that state no energy. Left out: such rows' energy is unknown.
+    pub active_w: Option<f64>,
+    /// The most memory bandwidth that it can draw alone [GB/s], > 0. Left out: all of the bus.
+    pub bandwidth_gbps: Option<f64>,
+    /// The speeds that it can run at; the first is the one that the profiles were taken at.
+    #[serde(default)]
+    pub operating_point: Vec<OperatingPointSpec>,
+    /// Where each figure above comes from: field name to a key of `[source]`.
+    #[serde(default)]
+    pub provenance: IndexMap<String, String>,
+}
+
+/// One speed and power of a processor.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OperatingPointSpec {
+    /// Name, such as `performance`.
+    pub name: String,
+    /// Speed relative to the profiled one, > 0.
+    pub speed: f64,
+    /// Power while busy [W], ≥ 0.
+    pub active_w: Option<f64>,
+    /// Key of `[source]`.
+    pub source: Option<String>,
+}
+
+/// Cost of handing data from one processor to another, where it differs from the memory's `handover_us`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSpec {
+    /// Processor that produced the data.
+    pub from: String,
+    /// Processor that needs it.
+    pub to: String,
+    /// Fixed cost [µs], ≥ 0.
+    #[serde(default)]
+    pub latency_us: f64,
+    /// Bandwidth [GB/s], > 0. Left out: the data stays where it is (unified memory).
+    pub bandwidth_gbps: Option<f64>,
+    /// Whether the same holds from `to` to `from`.
+    #[serde(default = "yes")]
+    pub both_ways: bool,
+    /// Key of `[source]`.
+    pub source: Option<String>,
+}
+
+/// What kind of unit a processor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessorKind {
+    /// General-purpose cores.
+    Cpu,
+    /// Graphics processor.
+    Gpu,
+    /// Neural processor.
+    Npu,
+    /// Signal processor.
+    Dsp,
+    /// A device behind a network link.
+    Remote,
+}
+
+impl ProcessorKind {
+    /// The name as written in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::Npu => "npu",
+            Self::Dsp => "dsp",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+/// When running work can be taken off a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Preemption {
+    /// At once, in the middle of a segment; progress within the segment is kept.
+    Anytime,
+    /// At the end of the running segment.
+    #[default]
+    Segment,
+    /// Not before the stage's phase has ended.
+    Never,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}

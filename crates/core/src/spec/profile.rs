@@ -1,0 +1,191 @@
+//! The profile file: models, and what a segment of each costs on each processor of one platform.
+//!
+//! # Interpolation
+//! Tables are interpolated piecewise linearly between their points, which never overshoots. `prefill_ms` starts from
+//! the origin (no prompt costs nothing); every other table is held at its first value below its first point. Past the
+//! last point a table goes on with the slope of its last piece, never downwards. Whatever lies outside of the points is
+//! counted as extrapolation, and reports warn about it.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::provenance::SourceSpec;
+
+/// Models and their costs on one platform.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileSpec {
+    /// The platform that the costs belong to. Left out in files that only declare models.
+    pub platform: Option<String>,
+    /// Models, by name.
+    #[serde(default)]
+    pub model: IndexMap<String, ModelSpec>,
+    /// Costs: one entry per model, variant and processor.
+    #[serde(default)]
+    pub cost: Vec<CostSpec>,
+    /// Where the figures come from, by key.
+    #[serde(default)]
+    pub source: IndexMap<String, SourceSpec>,
+}
+
+/// What is run: a network and its weights.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// Name for people.
+    #[serde(default)]
+    pub title: String,
+    /// What it is for, such as `segmentation` or `speech recognition`.
+    #[serde(default)]
+    pub task: String,
+    /// How it runs.
+    #[serde(default)]
+    pub shape: ModelShape,
+    /// Size of the weights of the default variant [MB, 10^6 bytes], ≥ 0. Left out: 0, and reports say so.
+    pub weights_mb: Option<f64>,
+    /// `autoregressive`: key-value cache per token of context [kB, 10^3 bytes], ≥ 0.
+    pub kv_kb_per_token: Option<f64>,
+    /// `iterative`: steps per inference unless the stage says otherwise, ≥ 1.
+    pub steps: Option<u32>,
+    /// `streaming`: state carried from one inference to the next [kB], ≥ 0.
+    pub state_kb: Option<f64>,
+    /// Quality of the default variant.
+    pub quality: Option<QualitySpec>,
+    /// Other variants, by name (precision, size, early exit). The default variant has no name.
+    #[serde(default)]
+    pub variant: IndexMap<String, VariantSpec>,
+    /// Key of `[source]` for the figures above.
+    pub source: Option<String>,
+    /// Row, page or name within that source.
+    pub row: Option<String>,
+}
+
+/// Another variant of a model.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VariantSpec {
+    /// Size of the weights [MB], ≥ 0.
+    pub weights_mb: Option<f64>,
+    /// Quality of the variant.
+    pub quality: Option<QualitySpec>,
+    /// Key of `[source]`.
+    pub source: Option<String>,
+}
+
+/// A published quality score.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QualitySpec {
+    /// Name of the score, such as `mIoU` or `WER`.
+    pub metric: String,
+    /// Value of the score.
+    pub value: f64,
+    /// Whether a larger value is better.
+    pub higher_is_better: bool,
+    /// Key of `[source]`.
+    pub source: Option<String>,
+}
+
+/// How a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelShape {
+    /// Input in, output out.
+    #[default]
+    OneShot,
+    /// Like `one_shot`, with state carried from one inference of a stream to the next: strictly in order.
+    Streaming,
+    /// A loop of equal steps, such as denoising.
+    Iterative,
+    /// Prefill over the prompt, then one decode step per output token.
+    Autoregressive,
+}
+
+/// What one model costs on one processor.
+///
+/// Exactly one group of cost fields applies, by the model's shape: `latency_ms` or `quantiles_ms` or `by_size_ms` for
+/// `one_shot` and `streaming`; `step_ms` for `iterative`; `prefill_ms` and `decode_ms` for `autoregressive`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CostSpec {
+    /// Model.
+    pub model: String,
+    /// Variant. Left out: the default one.
+    pub variant: Option<String>,
+    /// Processor name (or the common name of several identical ones).
+    pub processor: String,
+
+    /// Latency of one inference, alone [ms], > 0.
+    pub latency_ms: Option<f64>,
+    /// Latency of one inference as a measured distribution.
+    pub quantiles_ms: Option<QuantilesSpec>,
+    /// Latency by input size: points of (elements, latency [ms]); both increasing.
+    pub by_size_ms: Option<Vec<(f64, f64)>>,
+
+    /// `iterative`: latency of one step [ms], > 0.
+    pub step_ms: Option<f64>,
+    /// `iterative`: latency of what precedes the loop, such as the text encoder [ms], ≥ 0.
+    pub before_ms: Option<f64>,
+    /// `iterative`: latency of what follows the loop, such as the image decoder [ms], ≥ 0.
+    pub after_ms: Option<f64>,
+
+    /// `autoregressive`: prefill latency by prompt length: points of (tokens, latency [ms]); both increasing.
+    pub prefill_ms: Option<Vec<(f64, f64)>>,
+    /// `autoregressive`: latency of one decode step by context length: points of (tokens, latency [ms]).
+    pub decode_ms: Option<Vec<(f64, f64)>>,
+    /// `autoregressive`: prompt tokens per prefill segment, ≥ 1. Left out: the whole prompt is one segment.
+    pub prefill_chunk: Option<u32>,
+    /// `autoregressive`: extra latency of each prefill segment after the first [ms], ≥ 0.
+    pub chunk_overhead_ms: Option<f64>,
+    /// `autoregressive`: decode step latency relative to batch 1: points of (batch, factor), the first (1, 1.0).
+    /// Left out: no batching, concurrent requests interleave.
+    pub batch_factor: Option<Vec<(f64, f64)>>,
+
+    /// Preemption points: how many equal segments an inference consists of, ≥ 1. Default 1.
+    pub segments: Option<u32>,
+    /// Preemption points: relative lengths of the segments, each > 0. Instead of `segments`.
+    pub segment_weights: Option<Vec<f64>>,
+
+    /// Data moved over the memory bus by one inference (one step, for `iterative` and for decode) [MB], ≥ 0.
+    /// Left out: the weights once (plus, for decode, the key-value cache), as an `analytical` figure.
+    pub bytes_mb: Option<f64>,
+    /// `autoregressive`: data moved per prompt token in prefill, besides the weights once per segment [kB], ≥ 0.
+    pub prefill_kb_per_token: Option<f64>,
+    /// Energy of one inference (one step; one decode step) [mJ], ≥ 0. Left out: the processor's `active_w`.
+    pub energy_mj: Option<f64>,
+    /// `autoregressive`: energy of prefill per prompt token [mJ], ≥ 0.
+    pub prefill_mj_per_token: Option<f64>,
+    /// Memory held while an inference runs, besides weights and caches [MB], ≥ 0.
+    pub memory_mb: Option<f64>,
+    /// Time to load the weights onto the processor [ms], ≥ 0. Left out: weights / `load_gbps` of the platform.
+    pub load_ms: Option<f64>,
+
+    /// Key of `[source]` for the latency figures.
+    pub source: Option<String>,
+    /// Row, path or page within that source.
+    pub row: Option<String>,
+    /// Keys of `[source]` for other figures of this entry: field name to key.
+    #[serde(default)]
+    pub provenance: IndexMap<String, String>,
+}
+
+/// A latency distribution by its quantiles; linear in between, constant below the first and above the last.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuantilesSpec {
+    /// Smallest latency [ms].
+    pub min: Option<f64>,
+    /// Median latency [ms].
+    pub p50: f64,
+    /// 90th percentile [ms].
+    pub p90: Option<f64>,
+    /// 95th percentile [ms].
+    pub p95: Option<f64>,
+    /// 99th percentile [ms].
+    pub p99: Option<f64>,
+    /// 99.9th percentile [ms].
+    pub p999: Option<f64>,
+    /// Largest latency [ms].
+    pub max: Option<f64>,
+}

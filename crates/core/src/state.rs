@@ -1,0 +1,156 @@
+//! What is going on right now: live jobs and stages, what runs where, what is in memory. Plain data, kept by the driver
+//! (simulator or runtime) and read by policies through [`View`](crate::policy::View).
+
+use crate::cost::{Phase, Work};
+use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, SourceId, StageId};
+use crate::slab::Slab;
+use crate::system::System;
+use crate::units::{Bytes, Nanos};
+
+/// What is going on right now.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Current time.
+    pub now: Nanos,
+    /// Live jobs.
+    pub jobs: Slab<JobId, Job>,
+    /// Live stage instances whose predecessors have finished.
+    pub stages: Slab<StageId, Stage>,
+    /// Stages that wait for a processor, in the order in which they became ready.
+    pub ready: Vec<StageId>,
+    /// What each processor does.
+    pub processors: IdVec<ProcessorId, Occupancy>,
+    /// What is in memory.
+    pub memory: Memory,
+}
+
+impl State {
+    /// Nothing has happened yet.
+    pub fn new(system: &System) -> Self {
+        Self {
+            now: Nanos::ZERO,
+            jobs: Slab::new(),
+            stages: Slab::new(),
+            ready: Vec::new(),
+            processors: system.platform.processors.iter().map(|_| Occupancy::default()).collect(),
+            memory: Memory {
+                capacity: system.platform.capacity,
+                used: Bytes::ZERO,
+                resident: system.models.iter().map(|_| system.platform.processors.iter().map(|_| None).collect()).collect(),
+            },
+        }
+    }
+}
+
+/// A live job: one activation of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Number in order of release, from 0, never reused.
+    pub serial: u64,
+    /// Who released it.
+    pub source: SourceId,
+    /// Nominal release.
+    pub release: Nanos,
+    /// Absolute deadline; [`Nanos::MAX`] without one.
+    pub deadline: Nanos,
+    /// Whether any of its stages has started.
+    pub started: bool,
+    /// How many of its stages run now.
+    pub running: u32,
+}
+
+/// A live stage instance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    /// Number in order of becoming ready, from 0, never reused.
+    pub serial: u64,
+    /// Its job.
+    pub job: JobId,
+    /// Which stage of which chain.
+    pub node: NodeId,
+    /// Model that it runs.
+    pub model: ModelId,
+    /// When it became ready.
+    pub ready_at: Nanos,
+    /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected
+    /// output length (at least what was generated so far).
+    pub work: Work,
+    /// Number of the current phase.
+    pub phase: u8,
+    /// Kind of the current phase.
+    pub kind: Phase,
+    /// Progress in the current phase, at the last boundary that the driver knows of [units].
+    pub position: f64,
+    /// Progress within the segment that starts at `position`, if it was preempted within one [ns of nominal latency].
+    pub partial_ns: f64,
+    /// Where it ran last, or runs.
+    pub processor: Option<ProcessorId>,
+    /// Whether it runs now.
+    pub running: bool,
+    /// When its first token came out.
+    pub first_token: Option<Nanos>,
+    /// Output tokens so far.
+    pub tokens: u32,
+}
+
+/// What a processor does.
+#[derive(Clone, Debug, Default)]
+pub struct Occupancy {
+    /// Running work, at most one entry per slot, in order of start.
+    pub runs: Vec<Run>,
+    /// Model that it started last.
+    pub last_model: Option<ModelId>,
+    /// When it last became less busy.
+    pub idle_since: Nanos,
+}
+
+/// Work that runs on one slot of a processor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Number in order of start, from 0, never reused.
+    pub serial: u64,
+    /// The stage; the first of several in a batch.
+    pub stage: StageId,
+    /// The other stages of a batch, and those that join at the next boundary.
+    pub others: Vec<StageId>,
+    /// Model.
+    pub model: ModelId,
+    /// Kind of phase.
+    pub kind: Phase,
+    /// Start.
+    pub start: Nanos,
+    /// When it will end by nominal latencies and expected lengths, without contention; not before now.
+    pub expected_end: Nanos,
+    /// Whether a policy has asked to end it at the next boundary.
+    pub ending: bool,
+}
+
+impl Run {
+    /// All stages that it serves or that will join it.
+    pub fn stages(&self) -> impl Iterator<Item = StageId> + '_ {
+        std::iter::once(self.stage).chain(self.others.iter().copied())
+    }
+}
+
+/// What is in memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// How much there is; `None`: unlimited.
+    pub capacity: Option<Bytes>,
+    /// How much is in use.
+    pub used: Bytes,
+    /// When each model's weights on each processor were last used; `None`: not in memory.
+    pub resident: IdVec<ModelId, IdVec<ProcessorId, Option<Nanos>>>,
+}
+
+impl Memory {
+    /// Memory that is not in use; `None`: unlimited.
+    pub fn free(&self) -> Option<Bytes> {
+        self.capacity.map(|capacity| Bytes(capacity.0.saturating_sub(self.used.0)))
+    }
+
+    /// Whether the model's weights are in memory for the processor.
+    pub fn is_resident(&self, model: ModelId, processor: ProcessorId) -> bool {
+        self.resident[model][processor].is_some()
+    }
+}

@@ -1,0 +1,65 @@
+//! Statistics of one run, as reports show them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metric::Values;
+use crate::spec::ProvenanceKind;
+
+/// Statistics of one run. Computed from the events of a record and nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Scenario.
+    pub scenario: String,
+    /// Platform.
+    pub platform: String,
+    /// Policy, with its parameters.
+    pub policy: String,
+    /// Seed.
+    pub seed: u64,
+    /// Time over which statistics were taken: the run less the warm-up [s].
+    pub measured_s: f64,
+    /// Metrics of the whole run.
+    pub run: Values,
+    /// Metrics per stream and session, in the scenario's order.
+    pub sources: Vec<SourceSummary>,
+    /// Metrics per processor, in the platform's order.
+    pub processors: Vec<ProcessorSummary>,
+    /// Traffic on the memory bus over time: mean over equal bins of the whole run [GB/s].
+    pub bus_traffic: Vec<f64>,
+    /// Share of the processors' busy time by the provenance of the figures that it rests on.
+    pub provenance: Vec<(ProvenanceKind, f64)>,
+}
+
+/// Statistics of one stream or session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceSummary {
+    /// Name.
+    pub name: String,
+    /// Whether it is a session.
+    pub session: bool,
+    /// Deadline [ms], if it has one.
+    pub deadline_ms: Option<f64>,
+    /// TTFT goal [ms].
+    pub ttft_goal_ms: Option<f64>,
+    /// TPOT goal [ms].
+    pub tpot_goal_ms: Option<f64>,
+    /// Metrics.
+    pub values: Values,
+    /// Distribution of the response time of done jobs: points of (response time [ms], fraction of jobs at or below).
+    pub response_ecdf: Vec<(f64, f64)>,
+    /// Distribution of the time to first token: points of (TTFT [ms], fraction of requests at or below).
+    pub ttft_ecdf: Vec<(f64, f64)>,
+}
+
+/// Statistics of one processor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessorSummary {
+    /// Name.
+    pub name: String,
+    /// Metrics.
+    pub values: Values,
+    /// Busy fraction over equal bins of the whole run.
+    pub utilisation: Vec<f64>,
+    /// Busy time by model [ms], in order of the system's models: (model, time).
+    pub busy_by_model: Vec<(String, f64)>,
+}

@@ -1,0 +1,362 @@
+//! A scenario resolved on a platform: everything by index, nothing left to look up by name.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::{Cost, Work};
+use crate::distribution::Distribution;
+use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::spec::{
+    DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind,
+};
+use crate::units::{Bytes, Nanos};
+
+/// A scenario on a platform, ready to run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Scenario's name for people.
+    pub title: String,
+    /// What the scenario stands for.
+    pub description: String,
+    /// The chip.
+    pub platform: Platform,
+    /// Models in use, one entry per variant.
+    pub models: IdVec<ModelId, Model>,
+    /// Stages of the chains, one entry per source and stage, grouped by source.
+    pub nodes: IdVec<NodeId, Node>,
+    /// Streams and sessions.
+    pub sources: IdVec<SourceId, Source>,
+    /// Length of the run.
+    pub duration: Nanos,
+    /// Jobs released before this time count in no statistic.
+    pub warm_up: Nanos,
+    /// Execution time variation where a profile gives a single number.
+    pub variation: Variation,
+    /// Whether models are in memory at the start, as far as memory reaches.
+    pub preloaded: bool,
+    /// Whether processors slow each other down on the memory bus.
+    pub contention: bool,
+    /// The figures that the run rests on.
+    pub figures: Vec<Figure>,
+    /// What a reader of results must know: assumptions and approximations of this system.
+    pub assumptions: Vec<String>,
+    /// Figures that were extrapolated and other doubtful things, found when the files were resolved.
+    pub warnings: Vec<String>,
+}
+
+impl System {
+    /// The processor's cost for the stage's model, or `None` if it cannot run there.
+    pub fn cost(&self, node: NodeId, processor: ProcessorId) -> Option<&Cost> {
+        self.nodes[node].costs[processor].as_ref()
+    }
+
+    /// The processor with this name.
+    pub fn processor(&self, name: &str) -> Option<ProcessorId> {
+        self.platform.processors.enumerate().find(|(_, p)| p.name == name).map(|(id, _)| id)
+    }
+
+    /// Ids of a source's stages.
+    pub fn nodes_of(&self, source: SourceId) -> impl ExactSizeIterator<Item = NodeId> + use<> {
+        let Range { start, end } = self.sources[source].nodes;
+        (start as usize..end as usize).map(NodeId::new)
+    }
+
+    /// SHA-256 of the system's contents, as hexadecimal: two runs with the same hash, seed and policy are the same run.
+    pub fn hash(&self) -> String {
+        use sha2::{Digest, Sha256};
+        use std::fmt::Write;
+        let json = serde_json::to_vec(self).expect("a system holds only finite numbers and string keys");
+        Sha256::digest(&json).iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("writing to a string succeeds");
+            hex
+        })
+    }
+}
+
+/// A chip.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Platform {
+    /// Name.
+    pub name: String,
+    /// Name for people.
+    pub title: String,
+    /// Its processors.
+    pub processors: IdVec<ProcessorId, Processor>,
+    /// Memory for models, caches and activations.
+    pub capacity: Option<Bytes>,
+    /// Bandwidth of the memory bus [bytes/ns = GB/s].
+    pub bandwidth: Option<f64>,
+    /// Cost of handing data from a processor (row) to another (column).
+    pub links: IdVec<ProcessorId, IdVec<ProcessorId, Link>>,
+}
+
+/// A processor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Processor {
+    /// Name.
+    pub name: String,
+    /// Kind of unit.
+    pub kind: ProcessorKind,
+    /// Number of the group of identical processors that it belongs to; preempted segments can go on anywhere in it.
+    pub group: u32,
+    /// Segments that it runs side by side.
+    pub slots: u32,
+    /// When running work can be taken off it.
+    pub preemption: Preemption,
+    /// Cost of starting another model than the last one.
+    pub switch_cost: Nanos,
+    /// Cost of taking running work off it.
+    pub preempt_cost: Nanos,
+    /// Power while idle [W].
+    pub idle_w: f64,
+    /// Power while busy [W], where known.
+    pub active_w: Option<f64>,
+    /// The most memory bandwidth that it draws alone [bytes/ns], where limited.
+    pub bandwidth: Option<f64>,
+}
+
+/// Cost of handing data from one processor to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// Fixed cost.
+    pub latency: Nanos,
+    /// Bandwidth [bytes/ns]; `None`: the data stays where it is.
+    pub bandwidth: Option<f64>,
+}
+
+impl Link {
+    /// Time to hand over `bytes`.
+    pub fn time(&self, bytes: f64) -> Nanos {
+        let copy = self.bandwidth.map_or(Nanos::ZERO, |bandwidth| Nanos::from_ns_f64(bytes / bandwidth));
+        self.latency + copy
+    }
+}
+
+/// A model in one variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Name, with the variant after a slash unless it is the default one.
+    pub name: String,
+    /// Name for people.
+    pub title: String,
+    /// What it is for.
+    pub task: String,
+    /// How it runs.
+    pub shape: ModelShape,
+    /// Weights, held once per processor that has it loaded.
+    pub weights: Bytes,
+    /// Key-value cache per token of context.
+    pub kv_per_token: Bytes,
+    /// State of a streaming model.
+    pub state: Bytes,
+    /// Quality score of the variant: name of the score and value.
+    pub quality: Option<(String, f64)>,
+}
+
+/// A stage of a source's chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Name of the stage.
+    pub name: String,
+    /// Source whose chain it belongs to.
+    pub source: SourceId,
+    /// Model.
+    pub model: ModelId,
+    /// Cost on each processor; `None` where it cannot run.
+    pub costs: IdVec<ProcessorId, Option<Cost>>,
+    /// The fastest processor by nominal latency (ties: the first).
+    pub fastest: ProcessorId,
+    /// Nominal latency on the fastest processor, for expected sizes.
+    pub best: Nanos,
+    /// Nominal latency on the fastest processors of what certainly follows, along the longest path, for smallest sizes.
+    pub tail: Nanos,
+    /// Steps of an iterative model.
+    pub steps: u32,
+    /// Prompt length, for autoregressive models; `None` with a trace.
+    pub prompt: Option<Distribution>,
+    /// Output length, for autoregressive models; `None` with a trace.
+    pub output: Option<Distribution>,
+    /// Expected size of the work.
+    pub expected: Work,
+    /// The largest output that memory is reserved for [tokens].
+    pub output_max: u32,
+    /// Size of the output handed to successors [bytes].
+    pub output_bytes: f64,
+    /// Stages that go before.
+    pub before: Vec<NodeId>,
+    /// Edges to the stages that follow.
+    pub after: Vec<Edge>,
+}
+
+/// An edge to a stage that follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The stage that follows.
+    pub to: NodeId,
+    /// Probability that it is taken.
+    pub probability: f64,
+    /// Number of instances that follow; `None`: one.
+    pub fan_out: Option<Distribution>,
+    /// One instance per so many output tokens.
+    pub per_tokens: Option<u32>,
+}
+
+/// A stream or a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Name.
+    pub name: String,
+    /// Whether it is a user's session with a generative model.
+    pub session: bool,
+    /// When jobs arrive.
+    pub arrival: Arrival,
+    /// Delay of the release after its nominal time [ns].
+    pub jitter: Option<Distribution>,
+    /// Deadline after the nominal release.
+    pub deadline: Option<Nanos>,
+    /// Goal for the time to first token.
+    pub ttft: Option<Nanos>,
+    /// Goal for the mean time per output token after the first.
+    pub tpot: Option<Nanos>,
+    /// Priority for fixed-priority scheduling, larger is more urgent; rate-monotonic where the file gives none.
+    pub priority: i32,
+    /// What happens to late jobs.
+    pub drop: DropRule,
+    /// The most jobs alive at once.
+    pub queue: Option<u32>,
+    /// Which job goes when the queue is full.
+    pub overflow: Overflow,
+    /// Periods of activity, in order, disjoint. Empty: always active.
+    pub active: Vec<(Nanos, Nanos)>,
+    /// The most jobs in one run.
+    pub count: Option<u64>,
+    /// Its stages.
+    pub nodes: Range<u32>,
+    /// Nominal latency of the longest certain path on the fastest processors, for smallest sizes: no job can be faster.
+    pub shortest: Nanos,
+}
+
+impl Source {
+    /// Mean time between arrivals while active, where the process has one.
+    pub fn period(&self) -> Option<Nanos> {
+        match &self.arrival {
+            Arrival::Periodic { period, .. } => Some(*period),
+            Arrival::Poisson { rate_per_s, .. } | Arrival::Gamma { rate_per_s, .. } => {
+                Some(Nanos::from_secs(1.0 / rate_per_s))
+            }
+            Arrival::Trace { requests } => match (requests.first(), requests.last()) {
+                (Some(first), Some(last)) if requests.len() > 1 => {
+                    Some(Nanos((last.at.0 - first.at.0) / (requests.len() as u64 - 1)))
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// When jobs arrive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Arrival {
+    /// At `first`, and then every `period`.
+    Periodic {
+        /// First arrival.
+        first: Nanos,
+        /// Distance.
+        period: Nanos,
+    },
+    /// Exponential times in between.
+    Poisson {
+        /// Not before.
+        start: Nanos,
+        /// Mean rate [1/s].
+        rate_per_s: f64,
+    },
+    /// Gamma-distributed times in between.
+    Gamma {
+        /// Not before.
+        start: Nanos,
+        /// Mean rate [1/s].
+        rate_per_s: f64,
+        /// Coefficient of variation of the time in between.
+        cv: f64,
+    },
+    /// A recorded trace.
+    Trace {
+        /// The requests in order of time.
+        requests: Vec<Request>,
+    },
+}
+
+/// A recorded request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Arrival.
+    pub at: Nanos,
+    /// Prompt length [tokens].
+    pub prompt: u32,
+    /// Output length [tokens].
+    pub output: u32,
+}
+
+/// Variation of execution times where a profile gives a single number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Variation {
+    /// Distribution of the factor.
+    pub kind: VariationKind,
+    /// Its spread, see the scenario file's documentation.
+    pub spread: f64,
+}
+
+/// A figure, or a group of figures from one row of a source, that the run rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What it is about, such as `mediapipe-selfie on npu: latency`.
+    pub what: String,
+    /// How it was obtained.
+    pub kind: ProvenanceKind,
+    /// Source, with version, page and row; or formula and inputs.
+    pub source: String,
+}
+
+impl System {
+    /// Whether all indices within the system refer to something. A system made by [`spec`](crate::spec) always is valid; one read
+    /// from a record may have been damaged.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn validate(&self) -> Result<(), String> {
+        let processors = self.platform.processors.len();
+        let check = |ok: bool, problem: &str| if ok { Ok(()) } else { Err(problem.to_owned()) };
+        check(processors > 0, "the platform has no processor")?;
+        check(self.platform.processors.iter().all(|p| p.slots > 0), "a processor has no slot")?;
+        check(self.platform.links.len() == processors, "the links do not match the processors")?;
+        check(self.platform.links.iter().all(|row| row.len() == processors), "the links do not match the processors")?;
+        for (id, node) in self.nodes.enumerate() {
+            check(self.models.get(node.model).is_some(), "a stage refers to a model that does not exist")?;
+            check(self.sources.get(node.source).is_some(), "a stage refers to a source that does not exist")?;
+            check(node.costs.len() == processors, "a stage's costs do not match the processors")?;
+            check(node.costs.iter().any(Option::is_some), "a stage can run nowhere")?;
+            check(node.costs.get(node.fastest).is_some_and(Option::is_some), "a stage's fastest processor cannot run it")?;
+            // Edges lead to later stages of the same source: there can be no cycle.
+            let range = &self.sources[node.source].nodes;
+            let inside = |n: NodeId| range.contains(&n.0);
+            check(inside(id), "a stage lies outside of its source")?;
+            check(node.after.iter().all(|edge| edge.to > id && inside(edge.to)), "an edge does not lead to a later stage of its chain")?;
+            check(node.before.iter().all(|&before| before < id && inside(before)), "an edge does not come from an earlier stage of its chain")?;
+            let phases = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
+            let mut kinds = node.costs.iter().flatten().map(phases);
+            let first = kinds.next().unwrap_or_default();
+            check(!first.is_empty() && kinds.all(|other| other == first), "a stage's phases differ between processors")?;
+            let figures = node.costs.iter().flatten().all(|cost| (cost.figure as usize) < self.figures.len());
+            check(figures, "a cost refers to a figure that does not exist")?;
+        }
+        for source in &self.sources {
+            let Range { start, end } = source.nodes;
+            check(start < end && end as usize <= self.nodes.len(), "a source has no stages")?;
+        }
+        Ok(())
+    }
+}

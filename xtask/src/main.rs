@@ -1,0 +1,2 @@
+//! onbeat
+fn main() {}
