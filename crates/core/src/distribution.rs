@@ -82,9 +82,10 @@ impl Distribution {
         let mean = match &self.family {
             Family::Constant(value) => *value,
             Family::Uniform { low, high } => f64::midpoint(*low, *high),
-            Family::Normal { mean, .. } | Family::Exponential { mean } | Family::Gamma { mean, .. } => *mean,
-            // exp and powi only in a figure that is computed once; the same on all IEEE machines up to rounding.
-            Family::Lognormal { median, sigma } => median * (sigma * sigma / 2.0).exp(),
+            Family::Normal { mean, .. }
+            | Family::Exponential { mean }
+            | Family::Gamma { mean, .. } => *mean,
+            Family::Lognormal { median, sigma } => median * libm::exp(sigma * sigma / 2.0),
             Family::Quantiles(curve) => curve
                 .points()
                 .windows(2)
@@ -100,7 +101,10 @@ impl Distribution {
             Family::Constant(value) => *value,
             Family::Uniform { low, .. } => *low,
             Family::Quantiles(curve) => curve.points()[0].1,
-            Family::Normal { .. } | Family::Lognormal { .. } | Family::Exponential { .. } | Family::Gamma { .. } => 0.0,
+            Family::Normal { .. }
+            | Family::Lognormal { .. }
+            | Family::Exponential { .. }
+            | Family::Gamma { .. } => 0.0,
         };
         low.clamp(self.min, self.max)
     }
@@ -112,7 +116,7 @@ impl Distribution {
             Family::Uniform { high, .. } => *high,
             Family::Quantiles(curve) => curve.points()[curve.points().len() - 1].1,
             Family::Normal { mean, std } => mean + 3.72 * std,
-            Family::Lognormal { median, sigma } => median * (3.72 * sigma).exp(),
+            Family::Lognormal { median, sigma } => median * libm::exp(3.72 * sigma),
             Family::Exponential { mean } => mean * 9.21,
             Family::Gamma { mean, cv } => mean * (1.0 + 3.72 * cv + 4.6 * cv * cv),
         };

@@ -28,7 +28,8 @@ pub trait Policy: Debug + Send + ClonePolicy {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions);
 
     /// Makes room in memory for a start that was just refused. Whatever is evicted here, the start is then tried once more;
-    /// if it still does not fit, the stage stays ready until something else happens.
+    /// if it still does not fit, the stage stays ready, [`View::can_run`] is false for it there until memory is freed, and the policy
+    /// is asked again.
     ///
     /// By default evicts idle models, the least recently used first, until the shortage is covered.
     fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
@@ -65,7 +66,8 @@ pub struct Shortage {
     pub missing: Bytes,
 }
 
-/// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered.
+/// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered. Evicts
+/// nothing if that would not cover it.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
     let wanted = view.stage(shortage.stage).model;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
@@ -73,9 +75,18 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         .memory
         .resident
         .enumerate()
-        .flat_map(|(model, on)| on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p))))
-        .filter(|&(_, model, p)| (model, p) != (wanted, shortage.processor) && view.can_evict(model, p))
+        .flat_map(|(model, on)| {
+            on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p)))
+        })
+        .filter(|&(_, model, p)| {
+            (model, p) != (wanted, shortage.processor) && view.can_evict(model, p)
+        })
         .collect();
+    let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
+    if evictable < shortage.missing.0 {
+        // It would not help: what is in memory may as well stay.
+        return;
+    }
     idle.sort_unstable();
     let mut missing = shortage.missing;
     for (_, model, processor) in idle {
@@ -214,6 +225,11 @@ pub enum ActionError {
     NotInFuture,
 }
 
+/// The bit of [`Stage::refused`] that stands for a processor.
+pub fn refusal_bit(processor: ProcessorId) -> u64 {
+    1_u64.checked_shl(processor.0).unwrap_or(0)
+}
+
 /// What a policy sees: the system, the state, and what follows from them.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -269,9 +285,16 @@ impl<'a> View<'a> {
         self.node(stage).costs[processor].as_ref()
     }
 
+    /// Whether the stage can run on a processor at all: it has a profile there, and was not just refused for lack of memory.
+    pub fn can_run(&self, stage: StageId, processor: ProcessorId) -> bool {
+        self.cost(stage, processor).is_some()
+            && self.stage(stage).refused & refusal_bit(processor) == 0
+    }
+
     /// Free slots of a processor.
     pub fn free_slots(&self, processor: ProcessorId) -> u32 {
-        self.system.platform.processors[processor].slots - self.occupancy(processor).runs.len() as u32
+        self.system.platform.processors[processor].slots
+            - self.occupancy(processor).runs.len() as u32
     }
 
     /// Whether a stage could join a batch that runs on the processor: same model, both in decode, room in the batch, and the run
@@ -289,7 +312,10 @@ impl<'a> View<'a> {
         let (_, cost) = self.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
         let most = cost.batch_max() as usize;
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most
+            run.kind == Phase::Decode
+                && run.model == live.model
+                && !run.ending
+                && run.others.len() + 1 < most
         })
     }
 
@@ -299,7 +325,11 @@ impl<'a> View<'a> {
         let live = self.stage(stage);
         let cost = self.cost(stage, processor)?;
         let rest = cost.remaining_ns(live.work, usize::from(live.phase), live.position);
-        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
+        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) {
+            live.partial_ns
+        } else {
+            0.0
+        };
         Some(Nanos::from_ns_f64(rest - partial))
     }
 
@@ -309,13 +339,20 @@ impl<'a> View<'a> {
         let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
         let end = live.work.units(*kind).max(live.position);
         let rest = cost.latency_ns(live.work, live.position, end);
-        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
+        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) {
+            live.partial_ns
+        } else {
+            0.0
+        };
         Some(Nanos::from_ns_f64(rest - partial))
     }
 
     /// The shortest [`View::remaining`] over all processors.
     pub fn remaining_best(&self, stage: StageId) -> Nanos {
-        self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
+        self.processors()
+            .filter_map(|p| self.remaining(stage, p))
+            .min()
+            .expect("every stage can run somewhere")
     }
 
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
@@ -339,7 +376,12 @@ impl<'a> View<'a> {
     /// `None` if it cannot run there.
     pub fn finish(&self, stage: StageId, processor: ProcessorId, start: Nanos) -> Option<Nanos> {
         let remaining = self.remaining(stage, processor)?;
-        Some(start.max(self.now()).saturating_add(self.setup(stage, processor)).saturating_add(remaining))
+        Some(
+            start
+                .max(self.now())
+                .saturating_add(self.setup(stage, processor))
+                .saturating_add(remaining),
+        )
     }
 
     /// When the processor's first slot will be free by nominal latencies: now, or the end of the run that ends first.
@@ -369,7 +411,10 @@ impl<'a> View<'a> {
             let first_due = source.ttft.map(|ttft| job.release.saturating_add(ttft));
             if live.kind == Phase::Decode {
                 if let Some(tpot) = source.tpot {
-                    let first = live.first_token.unwrap_or(live.ready_at).max(first_due.unwrap_or(Nanos::ZERO));
+                    let first = live
+                        .first_token
+                        .unwrap_or(live.ready_at)
+                        .max(first_due.unwrap_or(Nanos::ZERO));
                     let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
                     due = due.min(first.saturating_add(next));
                 }
@@ -389,7 +434,10 @@ impl<'a> View<'a> {
         }
         let need = if self.stage(stage).kind == Phase::Decode {
             // The next token is due, not the whole answer.
-            self.remaining_best(stage).0 / u64::from(self.stage(stage).work.output.saturating_sub(self.stage(stage).tokens).max(1))
+            self.remaining_best(stage).0
+                / u64::from(
+                    self.stage(stage).work.output.saturating_sub(self.stage(stage).tokens).max(1),
+                )
         } else {
             self.remaining_best(stage).0
         };
@@ -406,7 +454,9 @@ impl<'a> View<'a> {
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
             && !self.state.stages.iter().any(|(_, s)| {
-                s.model == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
+                s.model == model
+                    && s.processor == Some(processor)
+                    && (s.running || s.position > 0.0 || s.phase > 0)
             })
     }
 
@@ -416,17 +466,30 @@ impl<'a> View<'a> {
         stage.processor.is_some_and(|p| group(p) == group(processor))
     }
 
-    /// Time to bring a stage's inputs, state and caches to a processor.
+    /// Time to bring a stage's input – or, once it has started, its caches – and its state to a processor.
     fn handover(&self, stage: &Stage, processor: ProcessorId) -> Nanos {
-        match stage.processor {
-            Some(from) if from == processor => Nanos::ZERO,
-            Some(from) => {
-                let model = &self.system.models[stage.model];
-                let context = u64::from(stage.tokens) + if stage.kind == Phase::Prefill { stage.position as u64 } else { u64::from(stage.work.prompt) };
-                let kv = model.kv_per_token.0 as f64 * context as f64;
-                self.system.platform.links[from][processor].time(kv + model.state.0 as f64)
-            }
-            None => Nanos::ZERO,
+        let model = &self.system.models[stage.model];
+        let begun = stage.phase > 0 || stage.position > 0.0 || stage.partial_ns > 0.0;
+        let links = &self.system.platform.links;
+        let mut time = Nanos::ZERO;
+        if let Some(from) = stage.processor
+            && from != processor
+        {
+            let prompt = if stage.kind == Phase::Prefill {
+                stage.position as u32
+            } else {
+                stage.work.prompt
+            };
+            let context = f64::from(prompt) + f64::from(stage.tokens);
+            time += links[from][processor]
+                .time(model.kv_per_token.as_f64() * context + model.state.as_f64());
         }
+        if let Some((from, bytes)) = stage.input
+            && from != processor
+            && !begun
+        {
+            time += links[from][processor].time(bytes);
+        }
+        time
     }
 }

@@ -36,7 +36,11 @@ impl State {
             memory: Memory {
                 capacity: system.platform.capacity,
                 used: Bytes::ZERO,
-                resident: system.models.iter().map(|_| system.platform.processors.iter().map(|_| None).collect()).collect(),
+                resident: system
+                    .models
+                    .iter()
+                    .map(|_| system.platform.processors.iter().map(|_| None).collect())
+                    .collect(),
             },
         }
     }
@@ -83,14 +87,18 @@ pub struct Stage {
     pub position: f64,
     /// Progress within the segment that starts at `position`, if it was preempted within one [ns of nominal latency].
     pub partial_ns: f64,
-    /// Where it ran last, or runs.
+    /// Where it ran last, or runs; for a streaming model that has not started, where its state is.
     pub processor: Option<ProcessorId>,
+    /// Where its input was produced, and the input's size [bytes].
+    pub input: Option<(ProcessorId, f64)>,
     /// Whether it runs now.
     pub running: bool,
     /// When its first token came out.
     pub first_token: Option<Nanos>,
     /// Output tokens so far.
     pub tokens: u32,
+    /// Processors, as bits by id, on which its start was refused because memory ran out; cleared when memory is freed.
+    pub refused: u64,
 }
 
 /// What a processor does.

@@ -1,1 +1,41 @@
-//! policy
+//! Scheduling policies: pure state machines that see a [`View`](onbeat_core::policy::View) and write
+//! [`Actions`](onbeat_core::policy::Actions). No clock, no I/O, no threads, no hidden randomness.
+//!
+//! One file per policy, each with a page in `docs/policies`. They are made from text by [`make`]:
+//!
+//! ```
+//! # fn demo(system: &onbeat_core::system::System) -> Result<(), onbeat_policy::PolicyError> {
+//! let policy = onbeat_policy::make("edf:preemptive=false", system)?;
+//! # Ok(()) }
+//! assert!(onbeat_policy::all().iter().any(|policy| policy.name == "edf"));
+//! ```
+//!
+//! # Rules that all policies share
+//! * **Ties** between stages go to the one that became ready first (by [`Stage::serial`](onbeat_core::state::Stage::serial), which
+//!   a stage keeps through all of its phases and preemptions); ties between processors go to the one that comes first in the platform.
+//! * **Batches**: a stage in decode that finds no idle processor joins a running batch of its model, where the profile allows it.
+//! * **Preemption** is asked for only when no idle processor and no batch takes the stage, only on processors that preempt, only
+//!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free.
+//! * **Nothing is dropped** by these policies; late jobs are the scenario's business.
+//! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
+
+mod dispatch;
+mod edf;
+mod eft;
+mod fcfs;
+mod fixed_priority;
+mod latency_greedy;
+mod llf;
+mod p_edf;
+mod parameters;
+mod plan;
+mod registry;
+mod round_robin;
+mod sjf;
+mod static_mapping;
+mod suggest;
+#[cfg(test)]
+mod test_rig;
+mod times;
+
+pub use registry::{ParameterInfo, PolicyError, PolicyInfo, all, find, make};

@@ -1,18 +1,44 @@
 //! The files that users write – platforms, profiles, scenarios – and how they become a [`System`](crate::system::System).
 
+mod check;
 mod distribution;
+mod document;
+mod error;
+mod field;
+mod files;
+mod library;
+mod limits;
+mod message;
+mod overrides;
 mod platform;
 mod profile;
 mod provenance;
+mod resolve;
 mod scenario;
+mod schema;
+mod suggest;
+mod trace;
+
+pub use document::Document;
+pub use error::{SpecError, SpecErrors};
+pub use field::{Field, Step};
+pub use files::{NoFiles, ReadFile};
+pub use library::{Entry, FileKind, Library};
+pub use overrides::Override;
+pub use resolve::Options;
+pub use schema::schema;
+pub use trace::{TraceWindow, read_trace};
 
 pub use distribution::{DistributionKind, DistributionSpec};
 pub use platform::{
-    LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind, ProcessorSpec,
+    LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind,
+    ProcessorSpec,
 };
-pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec};
+pub use profile::{
+    CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec,
+};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec, SessionSpec, StageSpec,
-    StreamSpec, VariationKind, VariationSpec,
+    ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec,
+    SessionSpec, StageSpec, StreamSpec, VariationKind, VariationSpec,
 };

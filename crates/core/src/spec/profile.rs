@@ -189,3 +189,20 @@ pub struct QuantilesSpec {
     /// Largest latency [ms].
     pub max: Option<f64>,
 }
+
+impl QuantilesSpec {
+    /// The quantiles that are given: name, probability and value [ms], in order of probability.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (&'static str, f64, f64)> {
+        let all = [
+            ("min", 0.0, self.min),
+            ("p50", 0.5, Some(self.p50)),
+            ("p90", 0.9, self.p90),
+            ("p95", 0.95, self.p95),
+            ("p99", 0.99, self.p99),
+            ("p999", 0.999, self.p999),
+            ("max", 1.0, self.max),
+        ];
+        all.into_iter()
+            .filter_map(|(name, probability, value)| value.map(|value| (name, probability, value)))
+    }
+}

@@ -1,0 +1,126 @@
+//! The least that a stage costs, part by part.
+
+use onbeat_core::cost::{Phase, PhaseCost, Work};
+use onbeat_core::id::{IdVec, NodeId, ProcessorId};
+use onbeat_core::system::System;
+
+/// Pieces that a phase is cut into where it can go on elsewhere in the middle and its cost is not proportional to its units.
+const PIECES: u32 = 4;
+
+/// Which goal a part counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartKind {
+    /// Up to the first token: everything but decoding.
+    First,
+    /// Decoding, with the number of steps.
+    Decode(u32),
+}
+
+/// A part of a stage's work that can be cut and spread over processors in any way at a cost proportional to the share.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) kind: PartKind,
+    /// The least latency alone [ns] on each processor that can run it.
+    pub(crate) latency_ns: IdVec<ProcessorId, Option<f64>>,
+    /// The least time that it occupies a processor's slot [ns]: a share of a batch's, where there is batching.
+    pub(crate) load_ns: IdVec<ProcessorId, Option<f64>>,
+}
+
+impl Part {
+    /// The least latency on any processor [ns].
+    pub(crate) fn fastest_ns(&self) -> f64 {
+        self.latency_ns.iter().flatten().copied().fold(f64::MAX, f64::min)
+    }
+}
+
+/// The parts of a stage of this size whose random numbers are at least `u` (quantile of measured distributions) and
+/// `variation` (factor of single figures).
+pub(crate) fn parts(
+    system: &System,
+    node: NodeId,
+    work: Work,
+    u: f64,
+    variation: f64,
+) -> Vec<Part> {
+    let costs = &system.nodes[node].costs;
+    let Some(any) = costs.iter().flatten().next() else { return Vec::new() };
+    let mut parts = Vec::new();
+    for (i, &(kind, _)) in any.phases.iter().enumerate() {
+        let units = work.units(kind);
+        if units <= 0.0 {
+            continue;
+        }
+        let phases: IdVec<ProcessorId, Option<&PhaseCost>> = costs
+            .iter()
+            .map(|cost| cost.as_ref().and_then(|cost| cost.phases.get(i)).map(|(_, phase)| phase))
+            .collect();
+        let movable = phases.iter().flatten().count() > 1
+            && phases.iter().flatten().any(|phase| match phase {
+                PhaseCost::Prefill { chunk, .. } => chunk.is_some(),
+                PhaseCost::Decode { .. } => true,
+                PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => false,
+            });
+        let pieces = if movable { PIECES.min(units as u32).max(1) } else { 1 };
+        for piece in 0..pieces {
+            let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
+            let (from, to) =
+                if pieces == 1 { (0.0, units) } else { (edge(piece), edge(piece + 1)) };
+            let latency = |phase: &&PhaseCost| {
+                let alone = if pieces == 1 {
+                    phase.latency_ns(work, from, to)
+                } else {
+                    least_ns(phase, work, from, to)
+                };
+                alone * phase.latency_factor(u, variation)
+            };
+            let part_kind = if kind == Phase::Decode {
+                PartKind::Decode((to - from) as u32)
+            } else {
+                PartKind::First
+            };
+            parts.push(Part {
+                kind: part_kind,
+                latency_ns: phases
+                    .iter()
+                    .map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).0))
+                    .collect(),
+                load_ns: phases
+                    .iter()
+                    .map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).1))
+                    .collect(),
+            });
+        }
+    }
+    parts
+}
+
+/// The least latency of any cut of the units `from`..`to`: their number times the least cost of a unit.
+fn least_ns(phase: &PhaseCost, work: Work, from: f64, to: f64) -> f64 {
+    let (curve, start, by_slope) = match phase {
+        PhaseCost::Prefill { latency_ns, .. } => (latency_ns, 0.0, true),
+        PhaseCost::Decode { step_ns, .. } => (step_ns.curve(), f64::from(work.prompt) + 1.0, false),
+        PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => {
+            return phase.latency_ns(work, from, to);
+        }
+    };
+    let (from, to) = (from + start, to + start);
+    let inner = curve.points().iter().map(|&(x, _)| x).filter(|&x| from < x && x < to);
+    let edges: Vec<f64> = [from].into_iter().chain(inner).chain([to]).collect();
+    let least = if by_slope {
+        edges
+            .windows(2)
+            .map(|w| (curve.at(w[1]) - curve.at(w[0])) / (w[1] - w[0]))
+            .fold(f64::MAX, f64::min)
+    } else {
+        edges.iter().map(|&x| curve.at(x)).fold(f64::MAX, f64::min)
+    };
+    least.max(0.0) * (to - from)
+}
+
+/// The smallest latency factor of any batch, and the smallest share of a batch's time per request.
+fn best_batch(phase: &PhaseCost) -> (f64, f64) {
+    (1..=phase.batch_max()).fold((1.0, 1.0), |(latency, share): (f64, f64), batch| {
+        let factor = phase.batch_factor(batch);
+        (latency.min(factor), share.min(factor / f64::from(batch)))
+    })
+}

@@ -1,0 +1,73 @@
+//! Offered load: how much work arrives, before any policy decides where it goes.
+//!
+//! All figures rest on nominal latencies, alone, and on mean sizes; without contention, context switches and loading.
+
+use onbeat_core::id::{IdVec, ProcessorId};
+use onbeat_core::system::System;
+
+use crate::demand::{Arrivals, epochs, reach};
+
+/// Offered load of a system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OfferedLoad {
+    /// Per stream and session, in the scenario's order.
+    pub sources: Vec<SourceLoad>,
+    /// Per processor, in the platform's order: the load if every stage ran on its fastest processor, over the
+    /// processor's slots. Above 1, that processor is overloaded by this mapping.
+    pub fastest: IdVec<ProcessorId, f64>,
+    /// Load of everything on its fastest processor, over all slots of the platform. Above 1, no mapping carries it –
+    /// unless stages are faster in batches.
+    pub total: f64,
+}
+
+/// Offered load of one stream or session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceLoad {
+    /// Name.
+    pub name: String,
+    /// Mean number of jobs per second over the whole run [1/s].
+    pub jobs_per_s: f64,
+    /// Share of one slot's time that it needs if its whole chain runs on one processor; `None` where a stage cannot run.
+    pub on: IdVec<ProcessorId, Option<f64>>,
+    /// Load with every stage on its fastest processor [slots].
+    pub fastest: f64,
+}
+
+/// The offered load of a system, as means over the whole run.
+pub fn offered_load(system: &System) -> OfferedLoad {
+    let mut fastest: IdVec<ProcessorId, f64> =
+        system.platform.processors.iter().map(|_| 0.0).collect();
+    let mut sources = Vec::new();
+    let epochs = epochs(system);
+    for (id, source) in system.sources.enumerate() {
+        let jobs: f64 = Arrivals::by_epoch(source, &epochs)
+            .iter()
+            .map(|arrivals| f64::midpoint(arrivals.least, arrivals.most))
+            .sum();
+        let jobs_per_s = jobs / system.duration.as_secs().max(f64::MIN_POSITIVE);
+        let mut on: IdVec<ProcessorId, Option<f64>> = fastest.iter().map(|_| Some(0.0)).collect();
+        let mut on_fastest = 0.0;
+        for (node, instances) in system.nodes_of(id).zip(reach(system, id)) {
+            let node = &system.nodes[node];
+            let load = |p: ProcessorId| {
+                node.costs[p]
+                    .as_ref()
+                    .map(|cost| jobs_per_s * instances * cost.total_ns(node.expected) / 1e9)
+            };
+            for processor in system.platform.processors.ids() {
+                on[processor] = on[processor].zip(load(processor)).map(|(sum, load)| sum + load);
+            }
+            let least = load(node.fastest).unwrap_or(0.0);
+            fastest[node.fastest] += least;
+            on_fastest += least;
+        }
+        sources.push(SourceLoad { name: source.name.clone(), jobs_per_s, on, fastest: on_fastest });
+    }
+    let slots = |p: ProcessorId| f64::from(system.platform.processors[p].slots);
+    let total =
+        fastest.iter().sum::<f64>() / system.platform.processors.ids().map(slots).sum::<f64>();
+    for processor in system.platform.processors.ids() {
+        fastest[processor] /= slots(processor);
+    }
+    OfferedLoad { sources, fastest, total }
+}

@@ -1,0 +1,377 @@
+//! From counts to metrics.
+
+use onbeat_core::id::ProcessorId;
+use onbeat_core::metric::{Metric, Values};
+use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary};
+use onbeat_core::system::{Source, System};
+use onbeat_core::units::{Millijoules, Nanos};
+
+use super::processors::{KINDS, Lane, Lanes};
+use super::samples::Samples;
+use super::sources::{Tallies, Tally};
+
+/// All metrics of a run that was observed up to `end`.
+pub(super) fn summarise(
+    system: &System,
+    seed: u64,
+    policy: String,
+    end: Nanos,
+    lanes: &Lanes<'_>,
+    tallies: &Tallies<'_>,
+) -> Summary {
+    let measured = end.saturating_sub(system.warm_up);
+    let sources: Vec<SourceSummary> = system
+        .sources
+        .enumerate()
+        .map(|(id, source)| source_summary(system, source, &tallies.by_source[id], measured))
+        .collect();
+    let processors: Vec<ProcessorSummary> = system
+        .platform
+        .processors
+        .ids()
+        .map(|id| processor_summary(system, id, lanes, measured))
+        .collect();
+    let mut run = Values::new();
+    run_of_sources(&mut run, system, tallies, &sources, measured);
+    run_of_processors(&mut run, system, lanes, &processors, measured);
+    let alone: f64 = lanes.alone_by_kind.iter().sum();
+    Summary {
+        scenario: system.scenario.clone(),
+        platform: system.platform.name.clone(),
+        policy,
+        seed,
+        measured_s: measured.as_secs(),
+        run,
+        sources,
+        processors,
+        bus_traffic: lanes.bus.rates(),
+        provenance: KINDS
+            .into_iter()
+            .zip(lanes.alone_by_kind)
+            .filter(|&(_, ns)| ns > 0.0)
+            .map(|(kind, ns)| (kind, ns / alone))
+            .collect(),
+    }
+}
+
+/// Sets a metric that applies.
+fn set(values: &mut Values, metric: Metric, value: impl Into<Option<f64>>) {
+    if let Some(value) = value.into() {
+        values.insert(metric, value);
+    }
+}
+
+/// `part / whole`, if there is a whole.
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+/// Counts over one source or many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    jobs: u64,
+    done: u64,
+    dropped: u64,
+    unfinished: u64,
+    judged: u64,
+    violations: u64,
+}
+
+impl Counts {
+    fn of<'t>(tallies: impl IntoIterator<Item = &'t Tally>) -> Self {
+        tallies.into_iter().fold(Self::default(), |sum, tally| Self {
+            jobs: sum.jobs + tally.jobs,
+            done: sum.done + tally.done,
+            dropped: sum.dropped + tally.dropped,
+            unfinished: sum.unfinished + tally.unfinished,
+            judged: sum.judged + tally.judged,
+            violations: sum.violations + tally.violations,
+        })
+    }
+
+    fn met(self) -> f64 {
+        (self.judged - self.violations) as f64
+    }
+
+    fn put(self, values: &mut Values) {
+        set(values, Metric::Jobs, self.jobs as f64);
+        set(values, Metric::Done, self.done as f64);
+        set(values, Metric::Dropped, self.dropped as f64);
+        set(values, Metric::Unfinished, self.unfinished as f64);
+        set(values, Metric::Judged, self.judged as f64);
+        set(values, Metric::Violations, self.violations as f64);
+        set(values, Metric::ViolationRate, ratio(self.violations as f64, self.judged as f64));
+        set(values, Metric::DropRate, ratio(self.dropped as f64, self.jobs as f64));
+    }
+}
+
+fn put_times(
+    values: &mut Values,
+    response: &Samples,
+    tardiness: &Samples,
+    ttft: &Samples,
+    tpot: &Samples,
+) {
+    use Metric::{
+        ResponseMax, ResponseMean, ResponseP50, ResponseP95, ResponseP99, TardinessMax,
+        TardinessMean, TardinessP99, TpotMean, TpotP95, TtftMax, TtftMean, TtftP50, TtftP95,
+    };
+    let mut put =
+        |samples: &Samples, mean: Metric, max: Option<Metric>, percentiles: &[(Metric, u64)]| {
+            if samples.is_empty() {
+                return;
+            }
+            values.insert(mean, samples.mean_ms());
+            if let Some(max) = max {
+                values.insert(max, samples.max_ms());
+            }
+            let per_mille: Vec<u64> = percentiles.iter().map(|&(_, p)| p).collect();
+            for (&(metric, _), value) in percentiles.iter().zip(samples.percentiles_ms(&per_mille))
+            {
+                values.insert(metric, value);
+            }
+        };
+    put(
+        response,
+        ResponseMean,
+        Some(ResponseMax),
+        &[(ResponseP50, 500), (ResponseP95, 950), (ResponseP99, 990)],
+    );
+    put(tardiness, TardinessMean, Some(TardinessMax), &[(TardinessP99, 990)]);
+    put(ttft, TtftMean, Some(TtftMax), &[(TtftP50, 500), (TtftP95, 950)]);
+    put(tpot, TpotMean, None, &[(TpotP95, 950)]);
+}
+
+fn has_goals(source: &Source) -> bool {
+    source.ttft.is_some() || source.tpot.is_some()
+}
+
+fn source_summary(
+    system: &System,
+    source: &Source,
+    tally: &Tally,
+    measured: Nanos,
+) -> SourceSummary {
+    let mut values = Values::new();
+    let counts = Counts::of([tally]);
+    counts.put(&mut values);
+    put_times(&mut values, &tally.response, &tally.tardiness, &tally.ttft, &tally.tpot);
+    set(&mut values, Metric::CompletionJitter, tally.response.deviation_ms());
+    if has_language_model(system, source) {
+        set(&mut values, Metric::Tokens, tally.tokens as f64);
+        set(&mut values, Metric::Tps, ratio(tally.tokens as f64, measured.as_secs()));
+    }
+    if source.session && has_goals(source) {
+        set(&mut values, Metric::SloAttainment, ratio(counts.met(), counts.judged as f64));
+    }
+    if tally.required {
+        set(&mut values, Metric::Goodput, ratio(counts.met(), measured.as_secs()));
+    }
+    set(&mut values, Metric::Quality, quality(system, [(source, tally)]));
+    SourceSummary {
+        name: source.name.clone(),
+        session: source.session,
+        deadline_ms: source.deadline.map(Nanos::as_ms),
+        ttft_goal_ms: source.ttft.map(Nanos::as_ms),
+        tpot_goal_ms: source.tpot.map(Nanos::as_ms),
+        values,
+        response_ecdf: tally.response.ecdf(),
+        ttft_ecdf: tally.ttft.ecdf(),
+    }
+}
+
+fn has_language_model(system: &System, source: &Source) -> bool {
+    use onbeat_core::spec::ModelShape;
+    let nodes = &system.nodes.as_slice()[source.nodes.start as usize..source.nodes.end as usize];
+    nodes.iter().any(|node| system.models[node.model].shape == ModelShape::Autoregressive)
+}
+
+/// Mean published quality over stage completions; `None` where there is none, or where scores of different names would
+/// be mixed.
+fn quality<'t>(
+    system: &System,
+    of: impl IntoIterator<Item = (&'t Source, &'t Tally)>,
+) -> Option<f64> {
+    let (mut sum, mut count, mut name) = (0.0, 0_u64, None);
+    for (source, tally) in of {
+        for (node, stage) in source.nodes.clone().zip(&tally.stages) {
+            let model = &system.models[system.nodes.as_slice()[node as usize].model];
+            let Some((score, value)) = model.quality.as_ref().filter(|_| stage.completions > 0)
+            else {
+                continue;
+            };
+            if name.is_some_and(|name| name != score) {
+                return None;
+            }
+            name = Some(score);
+            sum += value * stage.completions as f64;
+            count += stage.completions;
+        }
+    }
+    ratio(sum, count as f64)
+}
+
+fn processor_summary(
+    system: &System,
+    id: ProcessorId,
+    lanes: &Lanes<'_>,
+    measured: Nanos,
+) -> ProcessorSummary {
+    let (unit, lane) = (&system.platform.processors[id], &lanes.by_processor[id]);
+    let mut values = Values::new();
+    let slots = f64::from(unit.slots);
+    set(&mut values, Metric::Utilisation, ratio(lane.busy.as_f64(), slots * measured.as_f64()));
+    put_lane_shares(&mut values, [lane]);
+    set(&mut values, Metric::Preemptions, lane.preemptions as f64);
+    set(&mut values, Metric::PreemptionCost, lane.preemptions as f64 * unit.preempt_cost.as_ms());
+    put_energy(&mut values, lanes.energy(id, measured), measured);
+    ProcessorSummary {
+        name: unit.name.clone(),
+        values,
+        utilisation: lane.bins.rates().into_iter().map(|rate| rate / slots).collect(),
+        busy_by_model: system
+            .models
+            .iter()
+            .zip(&lane.busy_by_model)
+            .filter(|&(_, &busy)| busy > Nanos::ZERO)
+            .map(|(model, busy)| (model.name.clone(), busy.as_ms()))
+            .collect(),
+    }
+}
+
+fn put_lane_shares<'l>(values: &mut Values, lanes: impl IntoIterator<Item = &'l Lane>) {
+    let (mut busy, mut setup, mut lost) = (0.0, 0.0, 0.0);
+    for lane in lanes {
+        busy += lane.busy.as_f64();
+        setup += lane.setup.as_f64();
+        lost += lane.lost_ns;
+    }
+    // Rounding to nanoseconds can leave a loss just below zero.
+    set(values, Metric::ContentionLoss, ratio(lost.max(0.0), busy));
+    set(values, Metric::SetupShare, ratio(setup, busy));
+}
+
+fn put_energy(values: &mut Values, energy: Option<Millijoules>, measured: Nanos) {
+    let joules = energy.map(|energy| energy.0 / 1e3);
+    set(values, Metric::Energy, joules);
+    set(values, Metric::AveragePower, joules.and_then(|joules| ratio(joules, measured.as_secs())));
+}
+
+/// Metrics of the whole run that come from its jobs.
+fn run_of_sources(
+    run: &mut Values,
+    system: &System,
+    tallies: &Tallies<'_>,
+    sources: &[SourceSummary],
+    measured: Nanos,
+) {
+    let all = || tallies.by_source.iter();
+    Counts::of(all()).put(run);
+    let merged = |of: fn(&Tally) -> &Samples| {
+        let mut merged = Samples::new();
+        all().for_each(|tally| merged.merge(of(tally)));
+        merged
+    };
+    put_times(
+        run,
+        &merged(|t| &t.response),
+        &merged(|t| &t.tardiness),
+        &merged(|t| &t.ttft),
+        &merged(|t| &t.tpot),
+    );
+    if system.sources.iter().any(|source| has_language_model(system, source)) {
+        let tokens: u64 = all().map(|tally| tally.tokens).sum();
+        set(run, Metric::Tokens, tokens as f64);
+        set(run, Metric::Tps, ratio(tokens as f64, measured.as_secs()));
+    }
+    let with_goals =
+        system.sources.iter().zip(all()).filter(|(s, _)| s.session && has_goals(s)).map(|(_, t)| t);
+    let goals = Counts::of(with_goals);
+    set(run, Metric::SloAttainment, ratio(goals.met(), goals.judged as f64));
+    if all().any(|tally| tally.required) {
+        set(
+            run,
+            Metric::Goodput,
+            ratio(Counts::of(all().filter(|t| t.required)).met(), measured.as_secs()),
+        );
+    }
+    let rates: Vec<f64> =
+        sources.iter().filter_map(|s| s.values.get(&Metric::ViolationRate).copied()).collect();
+    set(run, Metric::MeanViolationRate, ratio(rates.iter().sum(), rates.len() as f64));
+    set(run, Metric::Fairness, jain(rates.iter().map(|rate| 1.0 - rate)));
+    set(run, Metric::Quality, quality(system, system.sources.iter().zip(all())));
+    set(run, Metric::XrbenchScore, xrbench_corrected(all()));
+    set(run, Metric::XrbenchRepoScore, xrbench_repository(all()));
+    set(run, Metric::UxCost, ux_cost(all()));
+}
+
+/// Metrics of the whole run that come from its processors.
+fn run_of_processors(
+    run: &mut Values,
+    system: &System,
+    lanes: &Lanes<'_>,
+    processors: &[ProcessorSummary],
+    measured: Nanos,
+) {
+    let sum = |metric: Metric| processors.iter().filter_map(|p| p.values.get(&metric)).sum::<f64>();
+    set(
+        run,
+        Metric::Utilisation,
+        ratio(sum(Metric::Utilisation), processors.len() as f64).filter(|_| measured > Nanos::ZERO),
+    );
+    put_lane_shares(run, lanes.by_processor.iter());
+    set(run, Metric::Preemptions, sum(Metric::Preemptions));
+    set(run, Metric::PreemptionCost, sum(Metric::PreemptionCost));
+    set(run, Metric::PeakMemory, lanes.peak_memory.map(onbeat_core::units::Bytes::as_mb));
+    // One busy processor whose energy is unknown makes the sum unknown; an idle one whose power nobody stated does not.
+    let known =
+        system.platform.processors.ids().all(|id| lanes.by_processor[id].work_energy.is_some());
+    let energies: Vec<Millijoules> =
+        system.platform.processors.ids().filter_map(|id| lanes.energy(id, measured)).collect();
+    let total = energies.iter().fold(Millijoules(0.0), |sum, &energy| sum + energy);
+    put_energy(run, Some(total).filter(|_| known && !energies.is_empty()), measured);
+}
+
+/// Jain's index (Σx)² / (n Σx²), from 1/n to 1; 1 if all are zero, `None` if there are none.
+fn jain(shares: impl Iterator<Item = f64>) -> Option<f64> {
+    let (n, sum, squares) =
+        shares.fold((0.0, 0.0, 0.0), |(n, sum, squares), x| (n + 1.0, sum + x, squares + x * x));
+    if n == 0.0 {
+        return None;
+    }
+    Some(if squares == 0.0 { 1.0 } else { sum * sum / (n * squares) })
+}
+
+fn xrbench_corrected<'t>(tallies: impl Iterator<Item = &'t Tally>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for tally in tallies.filter(|tally| tally.frames > 0) {
+        // Mean over done jobs × done / frames.
+        sum += tally.xrbench? / tally.frames as f64;
+        count += 1.0;
+    }
+    ratio(100.0 * sum, count)
+}
+
+fn xrbench_repository<'t>(tallies: impl Iterator<Item = &'t Tally>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for stage in tallies.flat_map(|tally| &tally.stages).filter(|stage| stage.has_frames()) {
+        sum += stage.repository_score()?;
+        count += 1.0;
+    }
+    ratio(100.0 * sum, count)
+}
+
+/// DREAM's UXCost as recalled from memory; its exact form is not verified. (Σ violation rates) × (Σ energy / worst-case
+/// energy), over the sources with a deadline or goals. A rate of zero is replaced by 1 / (2 × judged jobs), so that the
+/// product stays informative. Energies are those of done jobs; the worst case runs every stage on its costliest
+/// processor. `None` if an energy is unknown.
+fn ux_cost<'t>(tallies: impl Iterator<Item = &'t Tally>) -> Option<f64> {
+    let (mut rates, mut energies) = (0.0, 0.0);
+    for tally in tallies.filter(|tally| tally.judged > 0) {
+        rates += (tally.violations as f64).max(0.5) / tally.judged as f64;
+        if tally.done > 0 {
+            energies += ratio(tally.energy?, tally.worst_energy?)?;
+        }
+    }
+    (rates > 0.0).then_some(rates * energies)
+}

@@ -1,0 +1,17 @@
+//! How typed files become a [`System`](crate::system::System), by noun: first everything is checked, so that all mistakes are
+//! reported at once, then the stages are put onto the platform.
+
+mod bounds;
+mod chains;
+mod cost;
+mod distribution;
+mod figures;
+mod models;
+mod nodes;
+mod notes;
+mod platform;
+mod scenario;
+mod sources;
+
+pub use scenario::Options;
+pub(super) use scenario::{Parts, resolve};

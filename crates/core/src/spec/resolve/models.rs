@@ -1,0 +1,485 @@
+//! Models and cost entries from all files in question, in order of precedence.
+
+use std::collections::BTreeMap;
+
+use crate::id::ProcessorId;
+use crate::spec::check::Check;
+use crate::spec::document::Document;
+use crate::spec::error::SpecError;
+use crate::spec::field::Field;
+use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, limits};
+
+use super::figures::{Sources, check_provenance};
+use super::platform::ResolvedPlatform;
+
+/// A file with models and costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layer<'a> {
+    /// The file.
+    pub document: &'a Document,
+    /// Its models and costs.
+    pub spec: &'a ProfileSpec,
+    /// Whether it is the scenario itself.
+    pub inline: bool,
+    /// Whether its costs are for the platform; otherwise only its models count.
+    pub for_platform: bool,
+    /// Whether processors that the platform does not have are mistakes; otherwise their costs are for other platforms.
+    pub all_processors: bool,
+    /// Files of the same rank must not give the same cost twice; files of a lower rank take precedence.
+    pub rank: usize,
+}
+
+impl<'a> Layer<'a> {
+    /// The file's sources.
+    pub(super) fn sources(&self) -> Sources<'a> {
+        Sources { table: &self.spec.source, inline: self.inline }
+    }
+}
+
+/// A cost entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    /// Number of its file.
+    pub layer: usize,
+    /// Number within its file.
+    pub index: usize,
+    /// Its contents.
+    pub spec: &'a CostSpec,
+}
+
+impl Row<'_> {
+    /// Where it stands in its file.
+    pub(super) fn field(&self) -> Field {
+        Field::root().key("cost").index(self.index)
+    }
+}
+
+/// A model in one variant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Variant<'a> {
+    /// Model's name.
+    pub model: &'a str,
+    /// Variant's name; `None` for the default one.
+    pub variant: Option<&'a str>,
+    /// The model.
+    pub spec: &'a ModelSpec,
+    /// Number of the file that declares the model.
+    pub layer: usize,
+}
+
+impl Variant<'_> {
+    /// `model` or `model/variant`.
+    pub(super) fn name(&self) -> String {
+        match self.variant {
+            Some(variant) => format!("{}/{variant}", self.model),
+            None => self.model.to_owned(),
+        }
+    }
+
+    /// Size of the weights [MB], where known.
+    pub(super) fn weights_mb(&self) -> Option<f64> {
+        match self.variant.and_then(|variant| self.spec.variant.get(variant)) {
+            Some(variant) => variant.weights_mb,
+            None => self.spec.weights_mb,
+        }
+    }
+}
+
+/// All models and costs.
+#[derive(Debug)]
+pub(super) struct Catalogue<'a> {
+    /// The files, those that take precedence first.
+    pub layers: Vec<Layer<'a>>,
+}
+
+impl<'a> Catalogue<'a> {
+    /// The model of this name.
+    pub(super) fn model(&self, name: &str) -> Option<(usize, &'a str, &'a ModelSpec)> {
+        self.layers.iter().enumerate().find_map(|(i, layer)| {
+            layer.spec.model.get_key_value(name).map(|(name, spec)| (i, name.as_str(), spec))
+        })
+    }
+
+    /// All names of models.
+    pub(super) fn model_names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = self
+            .layers
+            .iter()
+            .flat_map(|layer| layer.spec.model.keys().map(String::as_str))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The variant called `model` or `model/variant`. A variant named by itself must not be named twice.
+    pub(super) fn variant(
+        &self,
+        check: &mut Check<'_>,
+        field: &Field,
+        name: &str,
+        variant: Option<(&Field, &str)>,
+    ) -> Option<Variant<'a>> {
+        let (model, slash) = match name.split_once('/') {
+            Some((model, variant)) if self.model(name).is_none() => (model, Some((field, variant))),
+            _ => (name, None),
+        };
+        let Some((layer, model, spec)) = self.model(model) else {
+            check.unknown(field, "model", name, self.model_names());
+            return None;
+        };
+        if let (Some(_), Some((at, _))) = (slash, variant) {
+            check.wrong(
+                at,
+                "the variant is named twice",
+                "name it after the slash or in `variant`",
+            );
+            return None;
+        }
+        let variant = match slash.or(variant) {
+            None => None,
+            Some((at, name)) => match spec.variant.get_key_value(name) {
+                Some((name, _)) => Some(name.as_str()),
+                None => {
+                    check.unknown(
+                        at,
+                        &format!("variant of `{model}`:"),
+                        name,
+                        spec.variant.keys().map(String::as_str),
+                    );
+                    return None;
+                }
+            },
+        };
+        Some(Variant { model, variant, spec, layer })
+    }
+
+    /// The cost of a variant on a processor: from the first file that has one, by the unit's own name before its common one.
+    pub(super) fn cost(
+        &self,
+        variant: &Variant<'_>,
+        platform: &ResolvedPlatform,
+        processor: ProcessorId,
+    ) -> Option<Row<'a>> {
+        let unit = &platform.platform.processors[processor].name;
+        let common = &platform.common_names[processor];
+        let mut ranks: Vec<usize> =
+            self.layers.iter().filter(|layer| layer.for_platform).map(|layer| layer.rank).collect();
+        ranks.dedup();
+        ranks.into_iter().find_map(|rank| {
+            [unit, common].into_iter().find_map(|name| self.row(rank, variant, name))
+        })
+    }
+
+    fn row(&self, rank: usize, variant: &Variant<'_>, processor: &str) -> Option<Row<'a>> {
+        let layers = self
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, layer)| layer.for_platform && layer.rank == rank);
+        let mut rows = layers.flat_map(|(layer, file)| {
+            file.spec.cost.iter().enumerate().map(move |(index, spec)| Row { layer, index, spec })
+        });
+        rows.find(|row| {
+            row.spec.processor == processor
+                && row.spec.model == variant.model
+                && row.spec.variant.as_deref() == variant.variant
+        })
+    }
+
+    /// Checks the models and costs of all files that are for the platform.
+    pub(super) fn check(&self, platform: Option<&ResolvedPlatform>, errors: &mut Vec<SpecError>) {
+        let mut seen: BTreeMap<(usize, &str, Option<&str>, &str), ()> = BTreeMap::new();
+        for layer in self.layers.iter().filter(|layer| layer.for_platform) {
+            let mut check = Check::new(layer.document, errors);
+            let sources = layer.sources();
+            sources.check_table(&mut check, &Field::root());
+            for (name, model) in &layer.spec.model {
+                check_model(
+                    &mut check,
+                    &Field::root().key("model").key(name),
+                    name,
+                    model,
+                    sources,
+                );
+            }
+            for (i, cost) in layer.spec.cost.iter().enumerate() {
+                let at = Field::root().key("cost").index(i);
+                let key = (
+                    layer.rank,
+                    cost.model.as_str(),
+                    cost.variant.as_deref(),
+                    cost.processor.as_str(),
+                );
+                if seen.insert(key, ()).is_some() {
+                    let problem = format!(
+                        "there is a second cost of `{}` on `{}`",
+                        cost.model, cost.processor
+                    );
+                    check.wrong(&at, problem, "give one entry per model, variant and processor");
+                }
+                if let Some(platform) = platform
+                    && layer.all_processors
+                    && !platform.has(&cost.processor)
+                {
+                    check.unknown(
+                        &at.key("processor"),
+                        "processor",
+                        &cost.processor,
+                        platform.names(),
+                    );
+                }
+                self.check_cost(&mut check, &at, cost, sources);
+            }
+        }
+    }
+
+    fn check_cost(&self, check: &mut Check<'_>, at: &Field, cost: &CostSpec, sources: Sources<'_>) {
+        let variant_at = at.key("variant");
+        let variant = cost.variant.as_deref().map(|name| (&variant_at, name));
+        if let Some(variant) = self.variant(check, &at.key("model"), &cost.model, variant) {
+            check_shape(check, at, cost, variant.spec.shape);
+        }
+        check_numbers(check, at, cost);
+        // The entry's source covers all its figures that name none of their own.
+        sources.check_key(check, &at.key("source"), "cost", cost.source.as_deref());
+        check_provenance(check, at, &cost.provenance, &COST_FIGURES, sources);
+    }
+}
+
+fn check_model(
+    check: &mut Check<'_>,
+    at: &Field,
+    name: &str,
+    model: &ModelSpec,
+    sources: Sources<'_>,
+) {
+    check.name(at, name);
+    check.optional(at, "weights_mb", model.weights_mb, &limits::SIZE_MB);
+    check.optional(at, "kv_kb_per_token", model.kv_kb_per_token, &limits::KV_KB);
+    check.optional(at, "steps", model.steps.map(f64::from), &limits::STEPS);
+    check.optional(at, "state_kb", model.state_kb, &limits::SIZE_KB);
+    let figures =
+        model.weights_mb.is_some() || model.kv_kb_per_token.is_some() || model.state_kb.is_some();
+    if figures || model.source.is_some() {
+        sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
+    }
+    let shapes = [
+        ("kv_kb_per_token", model.kv_kb_per_token.is_some(), ModelShape::Autoregressive),
+        ("steps", model.steps.is_some(), ModelShape::Iterative),
+        ("state_kb", model.state_kb.is_some(), ModelShape::Streaming),
+    ];
+    for (key, given, shape) in shapes {
+        if given && model.shape != shape {
+            let problem = format!(
+                "`{key}` does not belong to a model of shape `{}`",
+                shape_name(model.shape)
+            );
+            check.wrong(&at.key(key), problem, format!("it belongs to `{}`", shape_name(shape)));
+        }
+    }
+    let mut qualities = vec![(at.clone(), &model.quality)];
+    for (name, variant) in &model.variant {
+        let at = at.key("variant").key(name);
+        check.name(&at, name);
+        check.optional(&at, "weights_mb", variant.weights_mb, &limits::SIZE_MB);
+        if let Some(source) = &variant.source {
+            sources.check_key(check, &at.key("source"), "variant", Some(source));
+        }
+        qualities.push((at, &variant.quality));
+    }
+    for (at, quality) in qualities {
+        if let Some(quality) = quality {
+            let at = at.key("quality");
+            if !quality.value.is_finite() {
+                check.wrong(
+                    &at.key("value"),
+                    format!("{} is not a score", quality.value),
+                    "must be a finite number",
+                );
+            }
+            if let Some(source) = &quality.source {
+                sources.check_key(check, &at.key("source"), "quality", Some(source));
+            }
+        }
+    }
+}
+
+/// Figures of a cost entry that may have a source of their own.
+const COST_FIGURES: [&str; 19] = [
+    "latency_ms",
+    "quantiles_ms",
+    "by_size_ms",
+    "step_ms",
+    "before_ms",
+    "after_ms",
+    "prefill_ms",
+    "decode_ms",
+    "prefill_chunk",
+    "chunk_overhead_ms",
+    "batch_factor",
+    "segments",
+    "segment_weights",
+    "bytes_mb",
+    "prefill_kb_per_token",
+    "energy_mj",
+    "prefill_mj_per_token",
+    "memory_mb",
+    "load_ms",
+];
+
+const FORWARD_FIELDS: [&str; 5] =
+    ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
+const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
+const TOKEN_FIELDS: [&str; 7] = [
+    "prefill_ms",
+    "decode_ms",
+    "prefill_chunk",
+    "chunk_overhead_ms",
+    "batch_factor",
+    "prefill_kb_per_token",
+    "prefill_mj_per_token",
+];
+
+/// Which fields that depend on the model's shape an entry has.
+fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
+    let given = [
+        cost.latency_ms.is_some(),
+        cost.quantiles_ms.is_some(),
+        cost.by_size_ms.is_some(),
+        cost.segments.is_some(),
+        cost.segment_weights.is_some(),
+        cost.step_ms.is_some(),
+        cost.before_ms.is_some(),
+        cost.after_ms.is_some(),
+        cost.prefill_ms.is_some(),
+        cost.decode_ms.is_some(),
+        cost.prefill_chunk.is_some(),
+        cost.chunk_overhead_ms.is_some(),
+        cost.batch_factor.is_some(),
+        cost.prefill_kb_per_token.is_some(),
+        cost.prefill_mj_per_token.is_some(),
+    ];
+    let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
+    names.zip(given).filter(|(_, given)| *given).map(|(name, _)| *name).collect()
+}
+
+/// The fields of an entry are those of its model's shape.
+fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelShape) {
+    let given = given_fields(cost);
+    let (allowed, needed): (&[&str], &[&str]) = match shape {
+        ModelShape::OneShot | ModelShape::Streaming => (&FORWARD_FIELDS, &[]),
+        ModelShape::Iterative => (&STEP_FIELDS, &["step_ms"]),
+        ModelShape::Autoregressive => (&TOKEN_FIELDS, &["prefill_ms", "decode_ms"]),
+    };
+    let shape = shape_name(shape);
+    for field in &given {
+        if !allowed.contains(field) {
+            let problem =
+                format!("`{field}` does not fit: `{}` has the shape `{shape}`", cost.model);
+            check.wrong(&at.key(field), problem, format!("this shape has: {}", allowed.join(", ")));
+        }
+    }
+    for field in needed {
+        if !given.contains(field) {
+            check.wrong(
+                at,
+                format!("`{field}` is missing"),
+                format!("a model of shape `{shape}` needs: {}", needed.join(", ")),
+            );
+        }
+    }
+    if needed.is_empty() {
+        let ways = given.iter().filter(|field| FORWARD_FIELDS[..3].contains(field)).count();
+        if ways != 1 {
+            let problem = if ways == 0 {
+                "there is no latency"
+            } else {
+                "the latency is given more than once"
+            };
+            check.wrong(at, problem, "give exactly one of latency_ms, quantiles_ms, by_size_ms");
+        }
+        if cost.segments.is_some() && cost.segment_weights.is_some() {
+            check.wrong(
+                &at.key("segment_weights"),
+                "both `segments` and `segment_weights` are given",
+                "give one of them",
+            );
+        }
+    }
+}
+
+fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
+    check.optional(at, "latency_ms", cost.latency_ms, &limits::LATENCY_MS);
+    check.optional(at, "step_ms", cost.step_ms, &limits::STEP_MS);
+    check.optional(at, "before_ms", cost.before_ms, &limits::OVERHEAD_MS);
+    check.optional(at, "after_ms", cost.after_ms, &limits::OVERHEAD_MS);
+    check.optional(at, "prefill_chunk", cost.prefill_chunk.map(f64::from), &limits::TOKENS);
+    check.optional(at, "chunk_overhead_ms", cost.chunk_overhead_ms, &limits::OVERHEAD_MS);
+    check.optional(at, "segments", cost.segments.map(f64::from), &limits::SEGMENTS);
+    check.optional(at, "bytes_mb", cost.bytes_mb, &limits::SIZE_MB);
+    check.optional(at, "prefill_kb_per_token", cost.prefill_kb_per_token, &limits::SIZE_KB);
+    check.optional(at, "energy_mj", cost.energy_mj, &limits::ENERGY_MJ);
+    check.optional(at, "prefill_mj_per_token", cost.prefill_mj_per_token, &limits::ENERGY_MJ);
+    check.optional(at, "memory_mb", cost.memory_mb, &limits::SIZE_MB);
+    check.optional(at, "load_ms", cost.load_ms, &limits::OVERHEAD_MS);
+    if let Some(points) = &cost.by_size_ms {
+        check.points(&at.key("by_size_ms"), points, &limits::ELEMENTS, &limits::LATENCY_MS, true);
+    }
+    if let Some(points) = &cost.prefill_ms {
+        check.points(&at.key("prefill_ms"), points, &limits::TOKENS, &limits::LATENCY_MS, true);
+    }
+    if let Some(points) = &cost.decode_ms {
+        let tokens = limits::Limit { least: 0.0, ..limits::TOKENS };
+        check.points(&at.key("decode_ms"), points, &tokens, &limits::STEP_MS, false);
+    }
+    if let Some(points) = &cost.batch_factor {
+        let field = at.key("batch_factor");
+        let sound = check.points(&field, points, &limits::BATCH, &limits::FACTOR, true);
+        if sound && points[0] != (1.0, 1.0) {
+            check.wrong(
+                &field.index(0),
+                "the first point is not batch 1",
+                "start with [1, 1.0]: batch 1 is the reference",
+            );
+        }
+    }
+    if let Some(weights) = &cost.segment_weights {
+        let field = at.key("segment_weights");
+        let most = limits::SEGMENTS.most as usize;
+        if weights.is_empty() || weights.len() > most {
+            check.wrong(
+                &field,
+                format!("{} segments", weights.len()),
+                format!("must be 1 to {most}"),
+            );
+        }
+        for (i, &weight) in weights.iter().enumerate() {
+            check.value(&field.index(i), weight, &limits::WEIGHT);
+        }
+    }
+    if let Some(quantiles) = &cost.quantiles_ms {
+        let field = at.key("quantiles_ms");
+        let mut last: Option<(&str, f64)> = None;
+        for (name, _, value) in quantiles.in_order() {
+            if !check.number(&field, name, value, &limits::LATENCY_MS) {
+                continue;
+            }
+            if let Some((lower, least)) = last.filter(|&(_, least)| least > value) {
+                let problem = format!("{name} = {value} is below {lower} = {least}");
+                check.wrong(&field.key(name), problem, "quantiles must not decrease");
+            }
+            last = Some((name, value));
+        }
+    }
+}
+
+/// The shape as written in files.
+pub(super) fn shape_name(shape: ModelShape) -> &'static str {
+    match shape {
+        ModelShape::OneShot => "one_shot",
+        ModelShape::Streaming => "streaming",
+        ModelShape::Iterative => "iterative",
+        ModelShape::Autoregressive => "autoregressive",
+    }
+}

@@ -1,0 +1,575 @@
+//! Stages on the platform: which model runs each, and what it costs where.
+
+use std::collections::BTreeMap;
+
+use crate::cost::{Cost, Phase, PhaseCost, Work};
+use crate::distribution::Distribution;
+use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::spec::check::Check;
+use crate::spec::document::Document;
+use crate::spec::error::SpecError;
+use crate::spec::limits;
+use crate::spec::{ModelShape, ProvenanceKind};
+use crate::system::{Arrival, Edge, Figure, Model, Node, Source, Variation};
+use crate::units::{Bytes, Nanos};
+
+use super::bounds;
+use super::chains::Stage;
+use super::cost::{self, Inputs};
+use super::models::{Catalogue, Row, Variant, shape_name};
+use super::notes::Notes;
+use super::platform::ResolvedPlatform;
+use super::sources::PlannedSource;
+
+/// Sizes of a stage's work: the smallest, the expected and the largest one.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    smallest: Work,
+    expected: Work,
+    largest: Work,
+}
+
+/// Puts stages onto the platform.
+#[derive(Debug)]
+pub(super) struct Builder<'a, 'c> {
+    /// The scenario's file, for mistakes.
+    pub document: &'c Document,
+    /// All models and costs.
+    pub catalogue: &'c Catalogue<'a>,
+    /// The platform.
+    pub platform: &'c ResolvedPlatform,
+    /// Factor on all bytes moved.
+    pub bytes_scale: f64,
+    /// Variation of execution times.
+    pub variation: Variation,
+    /// Models in use.
+    pub models: IdVec<ModelId, Model>,
+    /// Stages so far.
+    pub nodes: IdVec<NodeId, Node>,
+    /// Sources so far.
+    pub sources: IdVec<SourceId, Source>,
+    /// Figures so far.
+    pub figures: Vec<Figure>,
+    /// What readers of results must know.
+    pub notes: Notes,
+    /// Mistakes so far.
+    pub errors: Vec<SpecError>,
+    /// Figure of each cost entry in use.
+    rows: BTreeMap<(usize, usize), u32>,
+}
+
+impl<'a, 'c> Builder<'a, 'c> {
+    pub(super) fn new(
+        document: &'c Document,
+        catalogue: &'c Catalogue<'a>,
+        platform: &'c ResolvedPlatform,
+        bytes_scale: f64,
+        variation: Variation,
+    ) -> Self {
+        Self {
+            document,
+            catalogue,
+            platform,
+            bytes_scale,
+            variation,
+            models: IdVec::new(),
+            nodes: IdVec::new(),
+            sources: IdVec::new(),
+            figures: platform.figures.clone(),
+            notes: Notes::default(),
+            errors: Vec::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a source with its stages.
+    pub(super) fn add(&mut self, planned: PlannedSource<'a>) {
+        let first = self.nodes.len();
+        let id = SourceId::new(self.sources.len());
+        if first + planned.chain.stages.len() > limits::NODES_MAX {
+            let help = format!("all chains together have at most {}", limits::NODES_MAX);
+            self.wrong(&planned.field, "there are too many stages".to_owned(), help);
+            return;
+        }
+        let mut smallest = Vec::new();
+        for (i, stage) in planned.chain.stages.iter().enumerate() {
+            let Some((node, sizes)) = self.node(id, first, i, stage, &planned) else { continue };
+            self.nodes.push(node);
+            smallest.push(sizes);
+        }
+        let PlannedSource { mut source, field, chain, .. } = planned;
+        if self.nodes.len() < first + chain.stages.len() {
+            // A stage is wrong and was reported.
+            return;
+        }
+        for (i, stage) in chain.stages.iter().enumerate() {
+            for edge in &stage.before {
+                let (from, to) = (NodeId::new(first + edge.stage), NodeId::new(first + i));
+                let Some(per_tokens) = edge.per_tokens else {
+                    self.connect(from, to, edge.probability, edge.fan_out.clone(), None);
+                    continue;
+                };
+                let model = &self.models[self.nodes[from].model];
+                if model.shape != ModelShape::Autoregressive {
+                    let problem = format!(
+                        "`{}` puts out no tokens: its shape is `{}`",
+                        model.name,
+                        shape_name(model.shape)
+                    );
+                    self.wrong(
+                        &edge.field.key("per_tokens"),
+                        problem,
+                        "`per_tokens` follows an autoregressive stage".to_owned(),
+                    );
+                }
+                self.connect(from, to, edge.probability, None, Some(per_tokens));
+            }
+        }
+        source.nodes = first as u32..self.nodes.len() as u32;
+        let variation = bounds::smallest_variation(self.variation);
+        bounds::set(self.nodes_mut(first), &mut source, &smallest, variation);
+        let instances = bounds::instances_max(&self.nodes.as_slice()[first..], first);
+        if instances > limits::INSTANCES_MAX {
+            let problem = format!("one job may have {instances:.0} stage instances");
+            self.wrong(
+                &field,
+                problem,
+                format!("fan out to at most {} instances per job", limits::INSTANCES_MAX),
+            );
+        }
+        self.sources.push(source);
+    }
+
+    fn nodes_mut(&mut self, first: usize) -> Vec<&mut Node> {
+        self.nodes.iter_mut().skip(first).collect()
+    }
+
+    fn connect(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        probability: f64,
+        fan_out: Option<Distribution>,
+        per_tokens: Option<u32>,
+    ) {
+        self.nodes[from].after.push(Edge { to, probability, fan_out, per_tokens });
+        self.nodes[to].before.push(from);
+    }
+
+    fn wrong(&mut self, field: &crate::spec::field::Field, problem: String, help: String) {
+        Check::new(self.document, &mut self.errors).wrong(field, problem, help);
+    }
+
+    /// A stage without edges and bounds, and its smallest size.
+    fn node(
+        &mut self,
+        source: SourceId,
+        _first: usize,
+        _position: usize,
+        stage: &Stage<'a>,
+        planned: &PlannedSource<'a>,
+    ) -> Option<(Node, Work)> {
+        let (variant, rows) = self.choose(stage)?;
+        let shape = variant.spec.shape;
+        let tokens = shape == ModelShape::Autoregressive;
+        let lengths = |own: &Option<Distribution>, session: &Option<Distribution>| {
+            own.clone().or_else(|| session.clone()).filter(|_| tokens)
+        };
+        let prompt = lengths(&stage.prompt, &planned.prompt);
+        let output = lengths(&stage.output, &planned.output);
+        let steps = self.steps(stage, &variant)?;
+        let sizes = self.sizes(stage, planned, prompt.as_ref(), output.as_ref(), tokens, steps)?;
+        let model = self.model(&variant);
+        let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
+        for (processor, row) in rows.enumerate() {
+            let cost = match row {
+                Some(row) => Some(self.cost(stage, &variant, row, processor, sizes)?),
+                None => None,
+            };
+            costs.push(cost);
+        }
+        self.same_phases(&costs, &rows, &variant)?;
+        let nominal = |cost: &Cost| cost.total_ns(sizes.expected);
+        let (fastest, best) = costs
+            .enumerate()
+            .filter_map(|(id, cost)| cost.as_ref().map(|cost| (id, nominal(cost))))
+            .min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let node = Node {
+            name: stage.spec.name.clone(),
+            source,
+            model,
+            costs,
+            fastest,
+            best: Nanos::from_ns_f64(best),
+            tail: Nanos::ZERO,
+            steps,
+            prompt,
+            output,
+            expected: sizes.expected,
+            output_max: if tokens { sizes.largest.output } else { 0 },
+            output_bytes: stage.spec.output_kb * 1e3,
+            before: Vec::new(),
+            after: Vec::new(),
+        };
+        Some((node, sizes.smallest))
+    }
+
+    /// The first of the stage's models that has a cost on a processor that may run it.
+    fn choose(
+        &mut self,
+        stage: &Stage<'a>,
+    ) -> Option<(Variant<'a>, IdVec<ProcessorId, Option<Row<'a>>>)> {
+        let platform = self.platform;
+        let name = &platform.platform.name;
+        let on = &stage.spec.on;
+        let known = on.iter().filter(|on| platform.has(on)).count();
+        for (i, unknown) in on.iter().enumerate().filter(|(_, on)| !platform.has(on)) {
+            if known == 0 {
+                let at = stage.field.key("on").index(i);
+                Check::new(self.document, &mut self.errors).unknown(
+                    &at,
+                    "processor",
+                    unknown,
+                    platform.names(),
+                );
+            } else {
+                self.notes.warn(format!(
+                    "Stage `{}` may run on `{unknown}`, which `{name}` does not have.",
+                    stage.spec.name
+                ));
+            }
+        }
+        if known == 0 && !on.is_empty() {
+            return None;
+        }
+        let allowed = |id: ProcessorId| on.is_empty() || on.iter().any(|on| platform.means(id, on));
+        for (i, variant) in stage.candidates.iter().enumerate() {
+            let ids = platform.platform.processors.ids();
+            let row =
+                |id| if allowed(id) { self.catalogue.cost(variant, platform, id) } else { None };
+            let rows: IdVec<ProcessorId, _> = ids.map(row).collect();
+            if rows.iter().any(Option::is_some) {
+                if i > 0 {
+                    let preferred = stage.candidates[0].name();
+                    let text = format!(
+                        "Stage `{}` runs `{}` in place of `{preferred}`, of which `{name}` has no profile.",
+                        stage.spec.name,
+                        variant.name()
+                    );
+                    self.notes.assume(text);
+                }
+                return Some((*variant, rows));
+            }
+        }
+        let tried: Vec<String> =
+            stage.candidates.iter().map(|variant| format!("`{}`", variant.name())).collect();
+        let place = if on.is_empty() { String::new() } else { format!(" for {}", on.join(", ")) };
+        let problem = format!("platform `{name}` has no cost of {}{place}", tried.join(", "));
+        let help = "add a model that it has to `or`, or a `[[cost]]` entry".to_owned();
+        self.wrong(&stage.field.key("model"), problem, help);
+        None
+    }
+
+    /// Steps of an iterative model; 0 for others.
+    fn steps(&mut self, stage: &Stage<'a>, variant: &Variant<'a>) -> Option<u32> {
+        if variant.spec.shape != ModelShape::Iterative {
+            return Some(0);
+        }
+        let steps = stage.spec.steps.or(variant.spec.steps);
+        if steps.is_none() {
+            let problem = format!("nothing says how many steps `{}` has", variant.name());
+            self.wrong(
+                &stage.field,
+                problem,
+                "add `steps` to the stage or to the model".to_owned(),
+            );
+        }
+        steps
+    }
+
+    fn sizes(
+        &mut self,
+        stage: &Stage<'a>,
+        planned: &PlannedSource<'a>,
+        prompt: Option<&Distribution>,
+        output: Option<&Distribution>,
+        tokens: bool,
+        steps: u32,
+    ) -> Option<Sizes> {
+        let same = Work { prompt: 0, output: 0, steps };
+        let mut sizes = Sizes { smallest: same, expected: same, largest: same };
+        if !tokens {
+            return Some(sizes);
+        }
+        let empty = Vec::new();
+        let requests = match &planned.source.arrival {
+            Arrival::Trace { requests } => requests,
+            _ => &empty,
+        };
+        for (key, distribution) in [("prompt", prompt), ("output", output)] {
+            let of = |request: &crate::system::Request| {
+                if key == "prompt" { request.prompt } else { request.output }
+            };
+            let lengths = match distribution {
+                Some(d) => [d.smallest(), d.mean(), d.largest()]
+                    .map(|length| length.round().max(1.0) as u32),
+                None if requests.is_empty() => {
+                    let problem = format!("`{}` has no {key} length", stage.spec.name);
+                    let help = if planned.source.session {
+                        "add it to the session or to the stage"
+                    } else {
+                        "add it to the stage"
+                    };
+                    self.wrong(&planned.field, problem, format!("`{key}`: {help}"));
+                    return None;
+                }
+                None => {
+                    let sum: u64 = requests.iter().map(|r| u64::from(of(r))).sum();
+                    let mean = (sum as f64 / requests.len() as f64).round().max(1.0) as u32;
+                    [
+                        requests.iter().map(of).min().unwrap_or(1),
+                        mean,
+                        requests.iter().map(of).max().unwrap_or(1),
+                    ]
+                }
+            };
+            for (work, length) in [&mut sizes.smallest, &mut sizes.expected, &mut sizes.largest]
+                .into_iter()
+                .zip(lengths)
+            {
+                if key == "prompt" { work.prompt = length } else { work.output = length }
+            }
+        }
+        Some(sizes)
+    }
+
+    /// The model's index; added when it is first used.
+    fn model(&mut self, variant: &Variant<'a>) -> ModelId {
+        let name = variant.name();
+        if let Some((id, _)) = self.models.enumerate().find(|(_, model)| model.name == name) {
+            return id;
+        }
+        let spec = variant.spec;
+        let own = variant.variant.and_then(|name| spec.variant.get(name));
+        let quality = own.map_or(spec.quality.as_ref(), |own| own.quality.as_ref());
+        if let Some(mb) = variant.weights_mb() {
+            let sources = self.catalogue.layers[variant.layer].sources();
+            let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());
+            let row = if own.is_some() { None } else { spec.row.as_deref() };
+            self.figures.push(sources.figure(format!("{name}: size of the weights"), key, row));
+            if self.platform.platform.capacity.is_some_and(|capacity| Bytes::from_mb(mb) > capacity)
+            {
+                self.notes.warn(format!(
+                    "The weights of `{name}` are larger than the memory: it can never start."
+                ));
+            }
+        }
+        self.models.push(Model {
+            title: if spec.title.is_empty() { name.clone() } else { spec.title.clone() },
+            name,
+            task: spec.task.clone(),
+            shape: spec.shape,
+            weights: Bytes::from_mb(variant.weights_mb().unwrap_or(0.0)),
+            kv_per_token: Bytes::from_mb(spec.kv_kb_per_token.unwrap_or(0.0) / 1e3),
+            state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
+            quality: quality.map(|quality| (quality.metric.clone(), quality.value)),
+        })
+    }
+
+    fn cost(
+        &mut self,
+        stage: &Stage<'a>,
+        variant: &Variant<'a>,
+        row: &Row<'a>,
+        processor: ProcessorId,
+        sizes: Sizes,
+    ) -> Option<Cost> {
+        let unit = &self.platform.platform.processors[processor];
+        let what = format!("{} on {}", variant.name(), unit.name);
+        let figure = self.figure(row, variant, processor);
+        let inputs = Inputs {
+            variant,
+            size: stage.spec.size,
+            bytes_scale: self.bytes_scale,
+            load_bandwidth: self.platform.load_bandwidth,
+            figure,
+        };
+        let Some(cost) = cost::build(row.spec, inputs) else {
+            let problem =
+                format!("the cost of `{}` depends on the size of the input", variant.name());
+            self.wrong(&stage.field, problem, "add `size` to the stage".to_owned());
+            return None;
+        };
+        if cost.total_ns(sizes.largest) > limits::STAGE_NS_MAX {
+            let problem = format!("{what} would take longer than a year at its largest size");
+            self.wrong(
+                &stage.field,
+                problem,
+                "check the profile's table and the lengths".to_owned(),
+            );
+            return None;
+        }
+        let bus = self.platform.platform.bandwidth;
+        let most = [bus, unit.bandwidth].into_iter().flatten().fold(f64::INFINITY, f64::min);
+        let needed = cost::bandwidth_needed(&cost, sizes.expected);
+        // A difference in the last digit is none.
+        if needed > most * (1.0 + 1e-9) {
+            let text = format!(
+                "{what}: bytes moved and latency need {needed:.1} GB/s, more than the {most:.1} GB/s that it can draw; only as many bytes count as fit."
+            );
+            self.notes.warn(text);
+        }
+        self.extrapolation(&what, row, stage, &cost, sizes);
+        Some(cost)
+    }
+
+    /// Warns where a table does not reach as far as the work.
+    fn extrapolation(
+        &mut self,
+        what: &str,
+        row: &Row<'a>,
+        stage: &Stage<'a>,
+        cost: &Cost,
+        sizes: Sizes,
+    ) {
+        let outside = |x: f64, points: &[(f64, f64)]| {
+            points.len() > 1 && (x < points[0].0 || x > points[points.len() - 1].0)
+        };
+        if let (Some(points), Some(size)) = (&row.spec.by_size_ms, stage.spec.size)
+            && outside(size, points)
+        {
+            self.notes.warn(format!(
+                "{what}: size {size} lies outside of the profile's table and is extrapolated."
+            ));
+        }
+        for (phase, cost) in &cost.phases {
+            let (table, name, low, high) = match cost {
+                PhaseCost::Prefill { latency_ns, .. } => (
+                    latency_ns,
+                    "prompt lengths",
+                    f64::from(sizes.smallest.prompt),
+                    f64::from(sizes.largest.prompt),
+                ),
+                PhaseCost::Decode { step_ns, .. } => {
+                    let high = f64::from(sizes.largest.prompt) + f64::from(sizes.largest.output);
+                    (
+                        step_ns.curve(),
+                        "context lengths",
+                        f64::from(sizes.smallest.prompt) + 1.0,
+                        high,
+                    )
+                }
+                _ => continue,
+            };
+            let points = table.points();
+            let (first, last) = (points[0].0, points[points.len() - 1].0);
+            let single =
+                points.len() == 1 && *phase == Phase::Prefill && (low < first || high > last);
+            if single {
+                self.notes.warn(format!("{what}: prefill was profiled at {first} tokens only; {low} to {high} are taken as proportional."));
+            } else if outside(low, points) || outside(high, points) {
+                self.notes.warn(format!("{what}: {name} of {low} to {high} reach beyond the profile's {first} to {last} and are extrapolated."));
+            }
+        }
+    }
+
+    /// The phases of a stage must be the same on all processors, so that it can move between them.
+    fn same_phases(
+        &mut self,
+        costs: &IdVec<ProcessorId, Option<Cost>>,
+        rows: &IdVec<ProcessorId, Option<Row<'a>>>,
+        variant: &Variant<'a>,
+    ) -> Option<()> {
+        let kinds = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<Phase>>();
+        let mut first: Option<Vec<Phase>> = None;
+        for (cost, row) in costs.iter().zip(rows) {
+            let (Some(cost), Some(row)) = (cost, row) else { continue };
+            if *first.get_or_insert_with(|| kinds(cost)) != kinds(cost) {
+                let layer = &self.catalogue.layers[row.layer];
+                let problem = format!(
+                    "`before_ms` and `after_ms` of `{}` are given on some processors only",
+                    variant.name()
+                );
+                let mut check = Check::new(layer.document, &mut self.errors);
+                check.wrong(
+                    &row.field(),
+                    problem,
+                    "give each of them for all processors or for none",
+                );
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// The index of the entry's latency figure; its figures are added when it is first used.
+    fn figure(&mut self, row: &Row<'a>, variant: &Variant<'a>, processor: ProcessorId) -> u32 {
+        if let Some(&figure) = self.rows.get(&(row.layer, row.index)) {
+            return figure;
+        }
+        let index = self.figures.len() as u32;
+        self.rows.insert((row.layer, row.index), index);
+        let sources = self.catalogue.layers[row.layer].sources();
+        let spec = row.spec;
+        let what = format!("{} on {}", variant.name(), self.platform.common_names[processor]);
+        self.figures.push(sources.figure(
+            format!("{what}: latency"),
+            spec.source.as_deref(),
+            spec.row.as_deref(),
+        ));
+        for (figure, key) in &spec.provenance {
+            self.figures.push(sources.figure(format!("{what}: {figure}"), Some(key), None));
+        }
+        let weights = variant.weights_mb();
+        if let (None, Some(mb)) = (spec.bytes_mb, weights.filter(|&mb| mb > 0.0)) {
+            let per = match variant.spec.shape {
+                ModelShape::OneShot | ModelShape::Streaming => "per inference",
+                ModelShape::Iterative => "per step",
+                ModelShape::Autoregressive => {
+                    "per prefill segment and per decode step, plus the key-value cache per decode step"
+                }
+            };
+            let source = format!("all weights once {per}; inputs: weights of {mb} MB");
+            self.figures.push(Figure {
+                what: format!("{what}: bytes moved"),
+                kind: ProvenanceKind::Analytical,
+                source,
+            });
+        }
+        self.note_row(&what, spec, variant, processor);
+        index
+    }
+
+    /// What a reader must know about an entry.
+    fn note_row(
+        &mut self,
+        what: &str,
+        spec: &crate::spec::CostSpec,
+        variant: &Variant<'a>,
+        processor: ProcessorId,
+    ) {
+        let unit = &self.platform.platform.processors[processor];
+        let model = variant.name();
+        let shape = variant.spec.shape;
+        if variant.weights_mb().is_none() {
+            self.notes.unknown_weights(&model);
+        } else if spec.load_ms.is_none() && self.platform.load_bandwidth.is_none() {
+            self.notes.instant_load(&model);
+        }
+        let energy = spec.energy_mj.is_some()
+            && (shape != ModelShape::Autoregressive || spec.prefill_mj_per_token.is_some());
+        let processor_name = &self.platform.common_names[processor];
+        self.notes.energy(&model, processor_name, energy || unit.active_w.is_some());
+        if shape == ModelShape::Autoregressive {
+            if spec.prefill_chunk.is_none() {
+                self.notes.whole_prefill(what);
+            }
+            if variant.spec.kv_kb_per_token.is_none() {
+                self.notes.unknown_cache(&model);
+            }
+        }
+        if shape == ModelShape::Iterative && (spec.before_ms.is_some() || spec.after_ms.is_some()) {
+            self.notes.parts_without_bytes(what);
+        }
+    }
+}

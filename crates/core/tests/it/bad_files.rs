@@ -1,0 +1,313 @@
+//! Mistakes that people make, each with its exact message.
+
+use std::fmt::Write;
+use std::io;
+
+use onbeat_core::spec::{Library, NoFiles, Options};
+
+/// A scenario without mistakes: a camera, a chain with a language model, a session.
+pub(crate) const GOOD: &str = r#"name = "good"
+duration_s = 10
+warm_up_s = 1
+
+[[phase]]
+name = "call"
+start_s = 0
+end_s = 5
+
+[[stream]]
+name = "camera"
+model = "detector"
+fps = 30
+jitter_ms = { kind = "uniform", low = 0, high = 2 }
+during = ["call"]
+
+[[stream]]
+name = "voice"
+chain = "answer"
+period_ms = 500
+priority = 3
+
+[[session]]
+name = "chat"
+model = "writer"
+arrival = { process = "poisson", rate_per_s = 0.5 }
+prompt = { kind = "lognormal", median = 100, sigma = 0.5, min = 16, max = 1000 }
+output = 50
+ttft_ms = 800
+
+[chain.answer]
+deadline_ms = 2000
+stage = [
+    { name = "hear", model = "detector" },
+    { name = "think", model = "writer", prompt = 64, output = 32, after = [{ stage = "hear", probability = 0.5 }] },
+    { name = "paint", model = "painter", steps = 4, after = [{ stage = "think" }] },
+    { name = "speak", model = "speaker", size = 40, after = [{ stage = "think", per_tokens = 16 }] },
+]
+
+[model]
+detector = { weights_mb = 5, variant.small = { weights_mb = 1 } }
+writer = { shape = "autoregressive", weights_mb = 500, kv_kb_per_token = 30 }
+painter = { shape = "iterative", weights_mb = 900 }
+speaker = {}
+
+[[cost]]
+model = "detector"
+processor = "npu"
+latency_ms = 4
+segments = 2
+
+[[cost]]
+model = "writer"
+processor = "gpu"
+prefill_ms = [[16, 20], [1024, 500]]
+decode_ms = [[0, 10], [2048, 30]]
+
+[[cost]]
+model = "painter"
+processor = "gpu"
+step_ms = 50
+
+[[cost]]
+model = "speaker"
+processor = "npu"
+by_size_ms = [[10, 5], [100, 40]]
+
+[platform]
+name = "toy"
+memory = { capacity_gb = 8, bandwidth_gbps = 60 }
+processor = [{ name = "npu", kind = "npu" }, { name = "gpu", kind = "gpu", bandwidth_gbps = 50 }]
+
+[source.guess]
+kind = "analytical"
+formula = "made up for the test"
+"#;
+
+/// What is done to the good file: `old` becomes `new`.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("not TOML", "fps = 30", "fps = = 30"),
+    ("the same key twice", "fps = 30", "fps = 30\nfps = 60"),
+    ("unknown field", "fps = 30", "fsp = 30"),
+    ("unknown field deep inside", "low = 0", "lo = 0"),
+    ("missing field", "duration_s = 10\n", ""),
+    ("wrong type", "fps = 30", "fps = \"fast\""),
+    ("negative count", "segments = 2", "segments = -2"),
+    ("unknown choice", "period_ms = 500", "period_ms = 500\ndrop = \"never\""),
+    ("several at once", "fps = 30", "fsp = 30\ndrop = \"never\"\npriority = \"high\""),
+    ("a table where a list should be", "[[phase]]", "[phase]"),
+    ("not a number", "fps = 30", "fps = nan"),
+    ("infinite", "duration_s = 10", "duration_s = inf"),
+    ("negative latency", "latency_ms = 4", "latency_ms = -4"),
+    ("no period", "period_ms = 500", "period_ms = 0"),
+    ("both rates", "fps = 30", "fps = 30\nperiod_ms = 33"),
+    ("neither rate", "fps = 30\n", ""),
+    ("warm-up too long", "warm_up_s = 1", "warm_up_s = 10"),
+    ("years of simulation", "duration_s = 10", "duration_s = 1e9"),
+    ("deadline of zero", "deadline_ms = 2000", "deadline_ms = 0"),
+    ("phase that ends before it starts", "end_s = 5", "end_s = -5"),
+    ("empty phase", "end_s = 5", "end_s = 0"),
+    ("unknown phase", "during = [\"call\"]", "during = [\"cal\"]"),
+    ("two sources of one name", "name = \"voice\"", "name = \"camera\""),
+    ("two stages of one name", "name = \"speak\"", "name = \"paint\""),
+    ("unknown chain", "chain = \"answer\"", "chain = \"answers\""),
+    ("chain and model", "chain = \"answer\"", "chain = \"answer\"\nmodel = \"detector\""),
+    ("neither chain nor model", "chain = \"answer\"\n", ""),
+    (
+        "unknown model",
+        "name = \"camera\"\nmodel = \"detector\"",
+        "name = \"camera\"\nmodel = \"detecter\"",
+    ),
+    (
+        "unknown variant",
+        "name = \"camera\"\nmodel = \"detector\"",
+        "name = \"camera\"\nmodel = \"detector/smal\"",
+    ),
+    (
+        "variant without a cost",
+        "name = \"camera\"\nmodel = \"detector\"",
+        "name = \"camera\"\nmodel = \"detector/small\"",
+    ),
+    ("unknown stage", "stage = \"hear\"", "stage = \"heer\""),
+    (
+        "circle",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", after = [{ stage = \"speak\" }] }",
+    ),
+    (
+        "stage after itself",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", after = [{ stage = \"hear\" }] }",
+    ),
+    ("no stages", "[chain.answer]\n", "[chain.empty]\nstage = []\n\n[chain.answer]\n"),
+    ("probability above one", "probability = 0.5", "probability = 50"),
+    ("fan-out of nothing", "probability = 0.5", "fan_out = 0"),
+    ("fan-out of far too many", "probability = 0.5", "fan_out = 5000"),
+    ("two numbers of instances", "per_tokens = 16", "per_tokens = 16, fan_out = 2"),
+    (
+        "tokens of a detector",
+        "{ stage = \"hear\", probability = 0.5 }",
+        "{ stage = \"hear\", per_tokens = 8 }",
+    ),
+    ("no prompt", "prompt = 64, ", ""),
+    ("prompt of nothing", "prompt = 64", "prompt = 0"),
+    ("prompt for a painter", "steps = 4", "steps = 4, prompt = 5"),
+    ("no steps", "steps = 4, ", ""),
+    ("no size", "size = 40, ", ""),
+    ("goal without tokens", "model = \"writer\"\narrival", "model = \"detector\"\narrival"),
+    ("unknown processor", "processor = \"npu\"\nlatency_ms", "processor = \"ncu\"\nlatency_ms"),
+    ("stage on a processor without a cost", "size = 40", "size = 40, on = [\"gpu\"]"),
+    ("stage on an unknown processor", "size = 40", "size = 40, on = [\"dsp\"]"),
+    (
+        "a cost twice",
+        "[[cost]]\nmodel = \"painter\"\nprocessor = \"gpu\"\nstep_ms = 50",
+        "[[cost]]\nmodel = \"painter\"\nprocessor = \"gpu\"\nstep_ms = 50\n\n[[cost]]\nmodel = \"painter\"\nprocessor = \"gpu\"\nstep_ms = 60",
+    ),
+    ("cost of another shape", "latency_ms = 4", "step_ms = 4"),
+    ("two latencies", "latency_ms = 4", "latency_ms = 4\nquantiles_ms = { p50 = 4 }"),
+    ("falling quantiles", "latency_ms = 4", "quantiles_ms = { p50 = 4, p99 = 3 }"),
+    ("half a language model", "decode_ms = [[0, 10], [2048, 30]]\n", ""),
+    ("segments twice", "segments = 2", "segments = 2\nsegment_weights = [1, 2]"),
+    ("table that goes back", "[[10, 5], [100, 40]]", "[[100, 40], [10, 5]]"),
+    ("table that falls", "[[10, 5], [100, 40]]", "[[10, 40], [100, 5]]"),
+    ("table without points", "[[10, 5], [100, 40]]", "[]"),
+    (
+        "batch that does not start at one",
+        "step_ms = 50",
+        "step_ms = 50\n\n[[cost]]\nmodel = \"writer\"\nprocessor = \"npu\"\nprefill_ms = [[1, 1]]\ndecode_ms = [[0, 1]]\nbatch_factor = [[2, 1.5]]",
+    ),
+    ("parameter of another distribution", "sigma = 0.5", "sigma = 0.5, cv = 1"),
+    ("missing parameter", "sigma = 0.5, ", ""),
+    ("uniform upside down", "low = 0, high = 2", "low = 3, high = 2"),
+    (
+        "quantiles without an end",
+        "{ kind = \"uniform\", low = 0, high = 2 }",
+        "{ kind = \"quantiles\", points = [[0, 1], [0.9, 2]] }",
+    ),
+    ("arrival without a rate", "rate_per_s = 0.5", "cv = 2"),
+    (
+        "trace that is not there",
+        "{ process = \"poisson\", rate_per_s = 0.5 }",
+        "{ process = \"trace\", file = \"gone.csv\" }",
+    ),
+    (
+        "trace with a damaged row",
+        "{ process = \"poisson\", rate_per_s = 0.5 }",
+        "{ process = \"trace\", file = \"damaged.csv\" }",
+    ),
+    ("too many jobs a second", "fps = 30", "fps = 1e9"),
+    ("unknown source", "latency_ms = 4", "latency_ms = 4\nsource = \"gess\""),
+    ("source without a formula", "formula = \"made up for the test\"", "formula = \"\""),
+    ("variation without a use", "[[phase]]", "[variation]\nspread = 0.1\n\n[[phase]]"),
+    (
+        "no processor",
+        "processor = [{ name = \"npu\", kind = \"npu\" }, { name = \"gpu\", kind = \"gpu\", bandwidth_gbps = 50 }]",
+        "processor = []",
+    ),
+    ("two processors of one name", "name = \"gpu\", kind", "name = \"npu\", kind"),
+    (
+        "link to nowhere",
+        "[source.guess]",
+        "[[platform.link]]\nfrom = \"npu\"\nto = \"gup\"\n\n[source.guess]",
+    ),
+    ("memory of nothing", "capacity_gb = 8", "capacity_gb = 0"),
+    (
+        "no stream and no session",
+        GOOD,
+        "name = \"empty\"\nduration_s = 1\n[platform]\nname = \"p\"\nmemory = {}\nprocessor = [{ name = \"cpu\", kind = \"cpu\" }]\n",
+    ),
+    ("no platform", GOOD, "name = \"nowhere\"\nduration_s = 1\n"),
+    (
+        "unknown platform",
+        GOOD,
+        "name = \"nowhere\"\nduration_s = 1\nruns_on = [\"intel-npu-3721\"]\n",
+    ),
+];
+
+/// Mistakes on the command line: the change of the good file.
+const OVERRIDES: &[&str] = &[
+    "stream.camera.fps=fast",
+    "stream.camera.fps=-1",
+    "stream.camera.fsp=15",
+    "stream.camra.fps=15",
+    "stream.camera.period_ms=15",
+    "stream[7].fps=15",
+    "fps",
+    "chain.answer.stage.think.prompt={ kind = \"uniform\", low = 9, high = 1 }",
+    "platform.memory.bandwith_gbps=10",
+];
+
+fn files(path: &str) -> io::Result<String> {
+    match path {
+        "damaged.csv" => {
+            Ok("TIMESTAMP,ContextTokens,GeneratedTokens\n0.0,10,5\n1.0,ten,5\n".to_owned())
+        }
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "not found")),
+    }
+}
+
+fn message(text: &str, options: &Options) -> String {
+    match Library::shipped().resolve_text("bad.toml", text, None, options, &files) {
+        Ok(system) => panic!("no mistake found; warnings: {:?}", system.warnings),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[test]
+fn the_good_file_is_good() {
+    let system =
+        Library::shipped().resolve_text("good.toml", GOOD, None, &Options::default(), &NoFiles);
+    let system = system.unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(system.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn each_mistake_has_its_message() {
+    let mut all = String::new();
+    for (name, old, new) in MISTAKES {
+        assert_eq!(GOOD.matches(old).count(), 1, "{name}: the mistake is made in one place");
+        let mut text = message(&GOOD.replacen(old, new, 1), &Options::default());
+        // The list of shipped platforms grows; the message that names them need not change here.
+        if let Some(list) =
+            text.find(" allowed: `").filter(|_| text.starts_with("unknown platform"))
+        {
+            text.truncate(list);
+        }
+        writeln!(all, "# {name}\n{text}\n").unwrap();
+    }
+    insta::assert_snapshot!("messages", all);
+}
+
+#[test]
+fn each_wrong_override_has_its_message() {
+    let mut all = String::new();
+    for change in OVERRIDES {
+        let options = Options { overrides: vec![(*change).to_owned()], ..Options::default() };
+        writeln!(all, "{}\n", message(GOOD, &options)).unwrap();
+    }
+    insta::assert_snapshot!("overrides", all);
+}
+
+#[test]
+fn figures_outside_of_scenarios_need_sources() {
+    let profile = "platform = 'toy'\n[model.x]\nweights_mb = 3\n[[cost]]\nmodel = 'x'\nprocessor = 'npu'\nlatency_ms = 1\n\
+                   provenance = { energy = 'lab', energy_mj = 'lab' }\n[source.lab]\nkind = 'measured'\n";
+    let platform = "name = 'bare'\nmemory = { capacity_gb = 4, provenance = { capacity_gb = 'lab' } }\n\
+                    processor = [{ name = 'npu', kind = 'npu', idle_w = 1 }]\n";
+    let files = |path: &str| match path {
+        "p.toml" => Ok(profile.to_owned()),
+        "bare.toml" => Ok(platform.to_owned()),
+        _ => files(path),
+    };
+    let options = Options { profiles: vec!["p.toml".to_owned()], ..Options::default() };
+    let library = Library::shipped();
+    let with_profile = library.resolve_text("s.toml", GOOD, None, &options, &files).unwrap_err();
+    let without_platform = GOOD[..GOOD.find("[platform]").unwrap()].to_owned();
+    let on_platform = library.resolve_text(
+        "s.toml",
+        &without_platform,
+        Some("bare.toml"),
+        &Options::default(),
+        &files,
+    );
+    insta::assert_snapshot!("sources", format!("{with_profile}\n\n{}", on_platform.unwrap_err()));
+}

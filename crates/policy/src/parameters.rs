@@ -1,0 +1,89 @@
+//! Parameters of a policy, as written after its name.
+
+use onbeat_core::units::Nanos;
+
+use crate::registry::{PolicyError, PolicyInfo};
+use crate::suggest::closest;
+
+/// The parameters given to one policy; those left out have the defaults that its [`PolicyInfo`] states.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameters<'a> {
+    info: &'static PolicyInfo,
+    given: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Parameters<'a> {
+    /// Reads `name=value,name=value`.
+    pub(crate) fn parse(info: &'static PolicyInfo, text: &'a str) -> Result<Self, PolicyError> {
+        let mut given: Vec<(&str, &str)> = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (name, value) =
+                part.split_once('=').map(|(name, value)| (name.trim(), value.trim())).ok_or_else(
+                    || PolicyError::Malformed { policy: info.name, text: part.to_owned() },
+                )?;
+            let names = || info.parameters.iter().map(|parameter| parameter.name);
+            if !names().any(|known| known == name) {
+                return Err(PolicyError::UnknownParameter {
+                    policy: info.name,
+                    parameter: name.to_owned(),
+                    allowed: names().collect(),
+                    suggestion: closest(name, names()),
+                });
+            }
+            if given.iter().any(|&(known, _)| known == name) {
+                return Err(PolicyError::RepeatedParameter {
+                    policy: info.name,
+                    parameter: name.to_owned(),
+                });
+            }
+            given.push((name, value));
+        }
+        Ok(Self { info, given })
+    }
+
+    /// Name of the policy, for errors.
+    pub(crate) fn policy(&self) -> &'static str {
+        self.info.name
+    }
+
+    /// The value as text.
+    pub(crate) fn text(&self, name: &str) -> &'a str {
+        let given = self.given.iter().find(|&&(known, _)| known == name).map(|&(_, value)| value);
+        given.unwrap_or_else(|| {
+            let declared = self.info.parameters.iter().find(|parameter| parameter.name == name);
+            declared.expect("a policy reads only parameters that it declares").default
+        })
+    }
+
+    /// A yes or no.
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, PolicyError> {
+        match self.text(name) {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(self.bad_value(name, other, "true or false")),
+        }
+    }
+
+    /// A length of time in milliseconds, from 0 to an hour.
+    pub(crate) fn milliseconds(&self, name: &'static str) -> Result<Nanos, PolicyError> {
+        let text = self.text(name);
+        let value = text.parse::<f64>().ok().filter(|ms| (0.0..=3_600_000.0).contains(ms));
+        value
+            .map(Nanos::from_ms)
+            .ok_or_else(|| self.bad_value(name, text, "a number of milliseconds from 0 to 3600000"))
+    }
+
+    fn bad_value(
+        &self,
+        parameter: &'static str,
+        value: &str,
+        allowed: &'static str,
+    ) -> PolicyError {
+        PolicyError::BadValue {
+            policy: self.info.name,
+            parameter,
+            value: value.to_owned(),
+            allowed,
+        }
+    }
+}

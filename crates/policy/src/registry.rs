@@ -1,0 +1,295 @@
+//! All policies by name. A new policy is one file, one line in [`all`], one page and one scenario test.
+
+use onbeat_core::policy::Policy;
+use onbeat_core::system::System;
+use thiserror::Error;
+
+use crate::parameters::Parameters;
+use crate::suggest::closest;
+use crate::{
+    edf, eft, fcfs, fixed_priority, latency_greedy, llf, p_edf, round_robin, sjf, static_mapping,
+};
+
+/// How a policy is made.
+pub(crate) type Build = fn(&Parameters<'_>, &System) -> Result<Box<dyn Policy>, PolicyError>;
+
+/// What a policy says about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyInfo {
+    /// Name on the command line and in files; the page is `docs/policies/NAME.md`.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Family: `RTGen-style`, `real-time` or `multi-DNN`.
+    pub group: &'static str,
+    /// Parameters, in the order of the page.
+    pub parameters: &'static [ParameterInfo],
+    /// Where the policy comes from.
+    pub reference: &'static str,
+    pub(crate) build: Build,
+}
+
+/// A parameter of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Name.
+    pub name: &'static str,
+    /// Value where none is given, as it would be written; empty: none.
+    pub default: &'static str,
+    /// What it means, with unit and allowed values.
+    pub meaning: &'static str,
+}
+
+/// Why a policy cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// No policy has this name.
+    #[error("there is no policy `{name}`{}; policies are {}", did_you_mean(.suggestion.as_ref()), .known.join(", "))]
+    UnknownPolicy {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: Vec<&'static str>,
+        /// The closest name.
+        suggestion: Option<String>,
+    },
+    /// The policy has no such parameter.
+    #[error("policy `{policy}` has no parameter `{parameter}`{}; {}", did_you_mean(.suggestion.as_ref()), parameters(.allowed))]
+    UnknownParameter {
+        /// The policy.
+        policy: &'static str,
+        /// What was given.
+        parameter: String,
+        /// Its parameters.
+        allowed: Vec<&'static str>,
+        /// The closest name.
+        suggestion: Option<String>,
+    },
+    /// A parameter is given twice.
+    #[error("policy `{policy}`: parameter `{parameter}` is given twice")]
+    RepeatedParameter {
+        /// The policy.
+        policy: &'static str,
+        /// The parameter.
+        parameter: String,
+    },
+    /// Something after the colon is not `name=value`.
+    #[error(
+        "policy `{policy}`: `{text}` is not of the form name=value (as in `edf:preemptive=false`)"
+    )]
+    Malformed {
+        /// The policy.
+        policy: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// A value that the parameter does not take.
+    #[error("policy `{policy}`: parameter `{parameter}` cannot be `{value}`; it takes {allowed}")]
+    BadValue {
+        /// The policy.
+        policy: &'static str,
+        /// The parameter.
+        parameter: &'static str,
+        /// What was given.
+        value: String,
+        /// What would be right.
+        allowed: &'static str,
+    },
+    /// A value names something that the scenario or the platform does not have.
+    #[error("policy `{policy}`: parameter `{parameter}`: there is no {kind} `{name}`{}; there are {}", did_you_mean(.suggestion.as_ref()), .known.join(", "))]
+    UnknownName {
+        /// The policy.
+        policy: &'static str,
+        /// The parameter.
+        parameter: &'static str,
+        /// What kind of thing is meant.
+        kind: &'static str,
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+        /// The closest name.
+        suggestion: Option<String>,
+    },
+    /// A stage is put on a processor that cannot run it.
+    #[error("policy `{policy}`: parameter `{parameter}`: stage `{stage}` cannot run on `{processor}`; it runs on {}", .allowed.join(", "))]
+    CannotRunThere {
+        /// The policy.
+        policy: &'static str,
+        /// The parameter.
+        parameter: &'static str,
+        /// The stage.
+        stage: String,
+        /// The processor.
+        processor: String,
+        /// Processors that can run it.
+        allowed: Vec<String>,
+    },
+}
+
+fn did_you_mean(suggestion: Option<&String>) -> String {
+    suggestion.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
+}
+
+fn parameters(allowed: &[&str]) -> String {
+    if allowed.is_empty() {
+        "it has none".to_owned()
+    } else {
+        format!("its parameters are {}", allowed.join(", "))
+    }
+}
+
+/// All policies, in the order in which they are listed.
+static POLICIES: [PolicyInfo; 10] = [
+    static_mapping::INFO,
+    fcfs::INFO,
+    round_robin::INFO,
+    edf::INFO,
+    eft::INFO,
+    fixed_priority::INFO,
+    llf::INFO,
+    p_edf::INFO,
+    sjf::INFO,
+    latency_greedy::INFO,
+];
+
+/// All policies, in the order in which they are listed.
+pub fn all() -> &'static [PolicyInfo] {
+    &POLICIES
+}
+
+/// The policy with this name (without parameters).
+///
+/// # Errors
+/// [`PolicyError::UnknownPolicy`].
+pub fn find(name: &str) -> Result<&'static PolicyInfo, PolicyError> {
+    let names = || all().iter().map(|info| info.name);
+    all().iter().find(|info| info.name == name).ok_or_else(|| PolicyError::UnknownPolicy {
+        name: name.to_owned(),
+        known: names().collect(),
+        suggestion: closest(name, names()),
+    })
+}
+
+/// Makes a policy for a system from text: a name, or a name and parameters such as `edf:preemptive=false` or
+/// `llf:hysteresis_ms=2,quantum_ms=1`.
+///
+/// # Errors
+/// See [`PolicyError`]; nothing is made.
+pub fn make(text: &str, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    let (name, parameters) = text.split_once(':').unwrap_or((text, ""));
+    let info = find(name.trim())?;
+    (info.build)(&Parameters::parse(info, parameters)?, system)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use onbeat_core::spec::Preemption;
+
+    use super::*;
+    use crate::test_rig::Rig;
+
+    fn error(text: &str) -> String {
+        let mut rig = Rig::new(&[("npu", Preemption::Anytime)]);
+        rig.stream("camera", Some(10.0), &[Some(4.0)]);
+        make(text, &rig.system).expect_err("the text is wrong").to_string()
+    }
+
+    #[test]
+    fn every_policy_can_be_made_by_name_and_with_its_defaults_spelt_out() {
+        let mut rig = Rig::new(&[("npu", Preemption::Anytime)]);
+        rig.stream("camera", Some(10.0), &[Some(4.0)]);
+        let mut names: Vec<_> = all().iter().map(|info| info.name).collect();
+        for info in all() {
+            make(info.name, &rig.system).unwrap();
+            let defaults: Vec<_> =
+                info.parameters.iter().map(|p| format!("{}={}", p.name, p.default)).collect();
+            make(&format!("{}:{}", info.name, defaults.join(",")), &rig.system).unwrap();
+            assert!(!info.summary.contains('\n') && !info.summary.ends_with('.'), "{}", info.name);
+            assert!(
+                ["RTGen-style", "real-time", "multi-DNN"].contains(&info.group),
+                "{}",
+                info.name
+            );
+            assert_eq!(find(info.name).unwrap().name, info.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all().len());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "reads the repository's own pages")]
+    fn every_policy_has_its_page_and_its_scenario_test() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |folder: &str, name: &str| {
+            let path = root.join(folder).join(format!("{name}.md"));
+            std::fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let overview = read("docs/policies", "README");
+        for info in all() {
+            let page = read("docs/policies", info.name);
+            let headings: Vec<_> =
+                page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+            let expected = [
+                "Overview",
+                "When to use",
+                "Guarantees",
+                "Parameters",
+                "Cost per decision",
+                "Limits",
+                "Reference",
+            ];
+            assert_eq!(headings, expected, "{}", info.name);
+            for parameter in info.parameters {
+                assert!(
+                    page.contains(&format!("| `{}` |", parameter.name)),
+                    "{}: {}",
+                    info.name,
+                    parameter.name
+                );
+            }
+            assert!(
+                overview.contains(&format!("]({}.md)", info.name)),
+                "{} is not in the overview",
+                info.name
+            );
+            let example = read("tests/scenarios", info.name);
+            assert!(example.contains(&format!("policy = \"{}", info.name)), "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        assert_eq!(
+            error("efd"),
+            "there is no policy `efd` (did you mean `edf`?); policies are static, fcfs, round-robin, edf, eft, \
+             fixed-priority, llf, p-edf, sjf, latency-greedy"
+        );
+        assert_eq!(
+            error("edf:preemtive=false"),
+            "policy `edf` has no parameter `preemtive` (did you mean `preemptive`?); its parameters are preemptive"
+        );
+        assert_eq!(error("fcfs:x=1"), "policy `fcfs` has no parameter `x`; it has none");
+        assert_eq!(
+            error("edf:preemptive=yes"),
+            "policy `edf`: parameter `preemptive` cannot be `yes`; it takes true or false"
+        );
+        assert_eq!(
+            error("llf:quantum_ms=-1"),
+            "policy `llf`: parameter `quantum_ms` cannot be `-1`; it takes a number of milliseconds from 0 to 3600000"
+        );
+        assert_eq!(
+            error("edf:preemptive"),
+            "policy `edf`: `preemptive` is not of the form name=value (as in `edf:preemptive=false`)"
+        );
+        assert_eq!(
+            error("edf:preemptive=true,preemptive=false"),
+            "policy `edf`: parameter `preemptive` is given twice"
+        );
+    }
+}

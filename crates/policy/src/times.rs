@@ -1,0 +1,122 @@
+//! What is left of each ready stage on each processor, remembered from one decision to the next.
+//!
+//! Policies that compare times look at every ready stage in every decision, and for language models each look sums a table. As long as a
+//! stage waits, nothing of that changes.
+
+use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::policy::View;
+use onbeat_core::state::Stage;
+use onbeat_core::units::Nanos;
+
+/// What is left of a stage on one processor, by nominal latencies and without setup.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest {
+    /// Of the current phase.
+    pub(crate) phase: Nanos,
+    /// Of all phases.
+    pub(crate) stage: Nanos,
+}
+
+/// Remembers [`View::remaining`] and [`View::remaining_in_phase`] of stages on all processors. As large as the most stages that were ever
+/// alive at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times {
+    /// What the times of each stage were computed for, by [`StageId`].
+    known: Vec<Option<Known>>,
+    /// Times by stage and processor; `None` where it cannot run.
+    rest: Vec<Option<Rest>>,
+}
+
+/// All that the times of a stage depend on and that changes; serials are never reused, ids are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Known {
+    serial: u64,
+    phase: u8,
+    position: f64,
+    partial_ns: f64,
+    output: u32,
+    processor: Option<ProcessorId>,
+}
+
+impl From<&Stage> for Known {
+    fn from(live: &Stage) -> Self {
+        Self {
+            serial: live.serial,
+            phase: live.phase,
+            position: live.position,
+            partial_ns: live.partial_ns,
+            output: live.work.output,
+            processor: live.processor,
+        }
+    }
+}
+
+impl Times {
+    /// What is left of a stage, by processor.
+    pub(crate) fn of(&mut self, view: &View<'_>, stage: StageId) -> &[Option<Rest>] {
+        let count = view.processors().len();
+        if stage.index() >= self.known.len() {
+            self.known.resize(stage.index() + 1, None);
+            self.rest.resize(self.known.len() * count, None);
+        }
+        let current = Some(Known::from(view.stage(stage)));
+        let rest = &mut self.rest[stage.index() * count..(stage.index() + 1) * count];
+        if self.known[stage.index()] != current {
+            self.known[stage.index()] = current;
+            for (processor, rest) in view.processors().zip(rest.iter_mut()) {
+                *rest = view
+                    .remaining(stage, processor)
+                    .zip(view.remaining_in_phase(stage, processor))
+                    .map(|(stage, phase)| Rest { phase, stage });
+            }
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onbeat_core::id::Id;
+    use onbeat_core::spec::Preemption;
+    use onbeat_core::units::Nanos;
+
+    use super::Times;
+    use crate::test_rig::{Rig, ms};
+
+    fn times(
+        times: &mut Times,
+        rig: &Rig,
+        stage: onbeat_core::id::StageId,
+    ) -> Vec<Option<(Nanos, Nanos)>> {
+        times
+            .of(&rig.view(), stage)
+            .iter()
+            .map(|rest| rest.map(|rest| (rest.phase, rest.stage)))
+            .collect()
+    }
+
+    #[test]
+    fn follows_progress_and_does_not_confuse_stages_that_share_an_id() {
+        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("gpu", Preemption::Never)]);
+        let chat = rig.session("chat", &[9.0, 4.0], 1);
+        let camera = rig.stream("camera", Some(10.0), &[None, Some(3.0)]);
+        let mut memory = Times::default();
+        let stage = rig.ready(chat, 0.0);
+        let all = |decode: f64| Some((ms(100.0), ms(100.0 + 100.0 * decode)));
+        assert_eq!(times(&mut memory, &rig, stage), [all(9.0), all(4.0)]);
+        rig.state.stages[stage].position = 50.0;
+        assert_eq!(times(&mut memory, &rig, stage)[1], Some((ms(50.0), ms(450.0))));
+        rig.state.stages[stage].phase = 1;
+        rig.state.stages[stage].kind = onbeat_core::cost::Phase::Decode;
+        assert_eq!(
+            times(&mut memory, &rig, stage)[1],
+            Some((ms(200.0), ms(200.0))),
+            "the last 50 tokens"
+        );
+        rig.state.ready.clear();
+        rig.state.stages.remove(stage);
+        let other = rig.ready(camera, 0.0);
+        assert_eq!(other.index(), stage.index());
+        assert_eq!(times(&mut memory, &rig, other), [None, Some((ms(3.0), ms(3.0)))]);
+    }
+}

@@ -1,0 +1,99 @@
+//! The memory bus.
+
+use onbeat_core::event::What;
+
+use crate::support::{done_at, first_come, run_script, system};
+
+/// Two processors, each with one job that moves `bytes_mb` in 10 ms; the bus moves 100 bytes/ns.
+fn scenario(bytes_mb: [f64; 2], limits: &str) -> String {
+    format!(
+        r#"
+        name = "bus"
+        duration_s = 0.1
+        [platform]
+        name = "p"
+        [platform.memory]
+        bandwidth_gbps = 100
+        [[platform.processor]]
+        name = "gpu"
+        kind = "gpu"
+        {limits}
+        [[platform.processor]]
+        name = "npu"
+        kind = "npu"
+        {limits}
+        [model.a]
+        [model.b]
+        [[cost]]
+        model = "a"
+        processor = "gpu"
+        latency_ms = 10
+        bytes_mb = {}
+        [[cost]]
+        model = "b"
+        processor = "npu"
+        latency_ms = 10
+        bytes_mb = {}
+        [[stream]]
+        name = "a"
+        model = "a"
+        period_ms = 1000
+        [[stream]]
+        name = "b"
+        model = "b"
+        period_ms = 1000
+        "#,
+        bytes_mb[0], bytes_mb[1]
+    )
+}
+
+#[test]
+fn two_equal_memory_bound_jobs_on_a_saturated_bus_take_twice_as_long() {
+    // 1000 MB in 10 ms is all that the bus can move.
+    let (system, events) = run_script(&scenario([1000.0, 1000.0], ""), first_come);
+    assert_eq!(done_at(&system, &events, "a"), [20.0]);
+    assert_eq!(done_at(&system, &events, "b"), [20.0]);
+}
+
+#[test]
+fn compute_bound_jobs_do_not_slow_down() {
+    let (system, events) = run_script(&scenario([0.0, 1000.0], ""), first_come);
+    assert_eq!(done_at(&system, &events, "a"), [10.0]);
+    assert_eq!(done_at(&system, &events, "b"), [10.0]);
+}
+
+#[test]
+fn only_the_memory_bound_part_of_a_job_slows_down() {
+    // `a` is memory-bound 40% of the time, `b` all of it; each gets 50 of 100 bytes/ns. `a` takes 6 + 4 * 2 = 14 ms. In that
+    // time `b` has done 7 ms of its 10; the remaining 3 ms are alone.
+    let (system, events) = run_script(&scenario([400.0, 1000.0], ""), first_come);
+    let (a, b) = (done_at(&system, &events, "a")[0], done_at(&system, &events, "b")[0]);
+    assert!((a - 14.0).abs() < 1e-5, "{a}");
+    assert!((b - 17.0).abs() < 1e-5, "{b}");
+}
+
+#[test]
+fn processors_that_cannot_saturate_the_bus_do_not_disturb_each_other() {
+    // Each draws at most 50 of 100 bytes/ns.
+    let (system, events) = run_script(&scenario([500.0, 500.0], "bandwidth_gbps = 50"), first_come);
+    assert_eq!(done_at(&system, &events, "a"), [10.0]);
+    assert_eq!(done_at(&system, &events, "b"), [10.0]);
+}
+
+#[test]
+fn traffic_is_reported_and_contention_can_be_switched_off() {
+    let (_, events) = run_script(&scenario([1000.0, 1000.0], ""), first_come);
+    let traffic: Vec<(f64, f64)> = events
+        .iter()
+        .filter_map(|event| match event.what {
+            What::Bus { traffic, speed } => Some((traffic, speed)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(traffic, [(100.0, 0.5), (0.0, 1.0)]);
+
+    let mut off = system(&scenario([1000.0, 1000.0], ""));
+    off.contention = false;
+    let events = crate::support::run(&off, Box::new(crate::support::Script(first_come)), 1);
+    assert_eq!(done_at(&off, &events, "a"), [10.0]);
+}

@@ -1,0 +1,14 @@
+//! Integration tests of the simulator.
+
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod chains;
+mod contention;
+mod determinism;
+mod generative;
+mod memory;
+mod oracles;
+mod preemption;
+mod properties;
+mod support;
