@@ -29,7 +29,7 @@ pub struct SourceLoad {
     pub jobs_per_s: f64,
     /// Share of one slot's time that it needs if its whole chain runs on one processor; `None` where a stage cannot run.
     pub on: IdVec<ProcessorId, Option<f64>>,
-    /// Load with every stage on its fastest processor [slots].
+    /// Load with every stage on its fastest processor, in slots.
     pub fastest: f64,
 }
 

@@ -17,7 +17,7 @@ pub const DEFAULT_SCENARIO: &str = "video-conference";
 pub const DEFAULT_PLATFORM: &str = "snapdragon-x-elite";
 
 /// Seeds per policy when the command line does not say.
-pub const DEFAULT_SEEDS: u32 = 5;
+pub const DEFAULT_SEEDS: u32 = 20;
 
 /// Where `compare` puts its report when the command line does not say.
 pub const DEFAULT_OUT: &str = "onbeat-out";

@@ -6,6 +6,7 @@ use onbeat_policy::PolicyInfo;
 use serde_json::{Map, Value, json};
 
 use crate::args::ListKind;
+use crate::ui::push;
 
 /// One thing of a list.
 #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ fn model_page(name: &str, spec: &ModelSpec) -> String {
     let Entry { description, .. } = model(name, spec);
     let mut page = format!("{name}: {description}\n");
     for (variant, _) in &spec.variant {
-        page += &format!("  variant {variant}\n");
+        push(&mut page, format_args!("  variant {variant}\n"));
     }
     page
 }
@@ -158,10 +159,10 @@ fn policy_page(info: &PolicyInfo) -> String {
     if !info.parameters.is_empty() {
         page += "Parameters, after a colon, separated by commas; with their defaults:\n";
         for line in parameter_lines(info) {
-            page += &format!("  {line}\n");
+            push(&mut page, format_args!("  {line}\n"));
         }
     }
-    page += &format!("Reference: {}\n", info.reference);
+    push(&mut page, format_args!("Reference: {}\n", info.reference));
     page
 }
 

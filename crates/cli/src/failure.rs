@@ -12,7 +12,7 @@ use onbeat_core::spec::{SpecError, SpecErrors};
 use thiserror::Error;
 
 use crate::exit::Exit;
-use crate::ui::wrap;
+use crate::ui::{push, wrap};
 
 /// Width of messages [columns].
 const WIDTH: usize = 110;
@@ -87,9 +87,8 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage { .. } => Exit::Usage,
-            Self::Spec(_) => Exit::Spec,
-            Self::Record { problem: RecordError::Io(_), .. } | Self::Io { .. } => Exit::Io,
-            Self::Record { .. } => Exit::Spec,
+            Self::Io { .. } | Self::Record { problem: RecordError::Io(_), .. } => Exit::Io,
+            Self::Spec(_) | Self::Record { .. } => Exit::Spec,
             Self::Problems(_) => Exit::Problems,
             // A reader such as `head` that has seen enough is no failure.
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
@@ -111,11 +110,14 @@ impl Failure {
         let mut text = String::new();
         let shown = match self {
             Self::Spec(errors) => {
-                let shown = errors.errors.iter().take(MISTAKES_MAX);
+                let mut shown = errors.errors.iter().take(MISTAKES_MAX);
                 let shown =
-                    shown.map(|e| handler.render_report(&mut text, &Mistake::new(e))).collect();
+                    shown.try_for_each(|e| handler.render_report(&mut text, &Mistake::new(e)));
                 if errors.errors.len() > MISTAKES_MAX {
-                    text += &format!("and {} more\n", errors.errors.len() - MISTAKES_MAX);
+                    push(
+                        &mut text,
+                        format_args!("and {} more\n", errors.errors.len() - MISTAKES_MAX),
+                    );
                 }
                 shown
             }

@@ -43,7 +43,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let ui = Ui::new(&cli.global);
-    match run(cli, &ui) {
+    match run(cli, ui) {
         Ok(()) => Exit::Success,
         Err(failure) => {
             let exit = failure.exit();
@@ -55,7 +55,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
-fn run(cli: Cli, ui: &Ui) -> Result<(), Failure> {
+fn run(cli: Cli, ui: Ui) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(cli.global.threads)
         .thread_name(|i| format!("onbeat-run-{i}"))

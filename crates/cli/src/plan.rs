@@ -1,6 +1,6 @@
 //! What the command line means: names become systems, lists become policies and seeds. Nothing has been simulated yet.
 
-use onbeat_core::spec::{FileKind, Library, Options, ScenarioSpec, SpecErrors};
+use onbeat_core::spec::{FileKind, Library, Options, ScenarioSpec, SpecErrors, is_path};
 use onbeat_core::system::System;
 
 use crate::args::{CompareArgs, DEFAULT_PLATFORM, SystemArgs};
@@ -212,13 +212,9 @@ fn options(args: &SystemArgs) -> Options {
     }
 }
 
-/// Names without a slash or an ending are names of shipped files; `--profile` always takes a path.
+/// `--profile` always takes a path, never the name of a shipped file.
 fn as_path(text: &str) -> String {
-    if text.contains(['/', '\\']) || text.ends_with(".toml") {
-        text.to_owned()
-    } else {
-        format!("./{text}")
-    }
+    if is_path(text) { text.to_owned() } else { format!("./{text}") }
 }
 
 /// The first mistake, and how many there are.

@@ -12,7 +12,7 @@ use crate::analyse;
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::tables::{Grid, Tone};
-use crate::ui::{Ui, visible_width};
+use crate::ui::{Ui, push, visible_width};
 
 /// Length of the window that timelines show [ns].
 const WINDOW: Nanos = Nanos(5_000_000_000);
@@ -28,7 +28,7 @@ pub(crate) fn window(system: &System) -> (Nanos, Nanos) {
 }
 
 /// How tables look on this terminal.
-pub(crate) fn table_options(ui: &Ui) -> TableOptions {
+pub(crate) fn table_options(ui: Ui) -> TableOptions {
     TableOptions { width: usize::from(ui.width), colour: ui.color }
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn single(system: System, policy: &str, summary: Summary) -> Report {
 }
 
 /// A comparison of policies in the form that was asked for; of several, only which policy is best where.
-pub(crate) fn compared(report: &Report, format: Format, ui: &Ui) -> String {
+pub(crate) fn compared(report: &Report, format: Format, ui: Ui) -> String {
     match format {
         Format::Table if report.comparisons.len() > 1 => {
             onbeat_report::table::matrix(report, table_options(ui))
@@ -61,7 +61,7 @@ pub(crate) fn compared(report: &Report, format: Format, ui: &Ui) -> String {
 }
 
 /// A report of a single run in the form that was asked for.
-pub(crate) fn ran(report: &Report, format: Format, ui: &Ui) -> String {
+pub(crate) fn ran(report: &Report, format: Format, ui: Ui) -> String {
     match format {
         Format::Table => {
             report.comparisons.iter().map(|comparison| run_tables(comparison, ui)).collect()
@@ -71,7 +71,7 @@ pub(crate) fn ran(report: &Report, format: Format, ui: &Ui) -> String {
     }
 }
 
-fn run_tables(comparison: &Comparison, ui: &Ui) -> String {
+fn run_tables(comparison: &Comparison, ui: Ui) -> String {
     let Some(row) = comparison.rows.first() else { return String::new() };
     let system = &comparison.system;
     let seed = row.runs.first().map_or(0, |run| run.seed);
@@ -91,7 +91,7 @@ fn run_tables(comparison: &Comparison, ui: &Ui) -> String {
     text += "\n";
     text += &whole_run(row);
     for warning in &system.warnings {
-        text += &format!("{} {warning}\n", ui.doubtful("warning:"));
+        push(&mut text, format_args!("{} {warning}\n", ui.doubtful("warning:")));
     }
     text
 }
@@ -107,7 +107,7 @@ pub(crate) fn title<'a>(title: &'a str, name: &'a str) -> &'a str {
     if title.is_empty() { name } else { title }
 }
 
-fn processors(row: &PolicyRow, system: &System, ui: &Ui) -> String {
+fn processors(row: &PolicyRow, system: &System, ui: Ui) -> String {
     const METRICS: [Metric; 6] = [
         Metric::Utilisation,
         Metric::ContentionLoss,
@@ -137,7 +137,7 @@ fn processors_with(
     system: &System,
     metrics: &[Metric],
     models: usize,
-    ui: &Ui,
+    ui: Ui,
 ) -> String {
     let mut headings = vec!["processor\n".to_owned()];
     headings.extend(

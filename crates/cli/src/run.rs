@@ -74,7 +74,7 @@ pub(crate) fn one(run: &Run<'_>) -> Result<Done, Failure> {
 }
 
 /// Does all simulations, in parallel, and returns what came out in the same order. If several fail, reports the first of them.
-pub(crate) fn all(runs: &[Run<'_>], ui: &Ui) -> Result<Vec<Done>, Failure> {
+pub(crate) fn all(runs: &[Run<'_>], ui: Ui) -> Result<Vec<Done>, Failure> {
     let bar = ui.progress(runs.len());
     // Runs after a failed one are skipped; runs before it are not, so that the failure reported is always the same one.
     let failed = AtomicUsize::new(usize::MAX);

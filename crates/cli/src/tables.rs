@@ -10,8 +10,6 @@ pub(crate) enum Tone {
     /// Nothing more.
     #[default]
     Plain,
-    /// It stands out.
-    Strong,
     /// All is well.
     Good,
     /// Something is wrong.
@@ -32,7 +30,7 @@ pub(crate) struct Grid {
 
 impl Grid {
     /// With these headings. Columns whose heading starts with `<` hold text and are aligned to the left.
-    pub(crate) fn new(ui: &Ui, headings: &[&str]) -> Self {
+    pub(crate) fn new(ui: Ui, headings: &[&str]) -> Self {
         let right: Vec<bool> =
             headings.iter().enumerate().map(|(i, text)| i > 0 && !text.starts_with('<')).collect();
         let mut table = Table::new();
@@ -60,7 +58,6 @@ impl Grid {
             match tone {
                 _ if !self.color => cell,
                 Tone::Plain => cell,
-                Tone::Strong => cell.add_attribute(Attribute::Bold),
                 Tone::Good => cell.fg(Color::Green),
                 Tone::Bad => cell.fg(Color::Red),
                 Tone::Doubtful => cell.fg(Color::Yellow),
@@ -76,6 +73,6 @@ impl Grid {
         if self.color {
             self.table.enforce_styling();
         }
-        self.table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+        self.table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
     }
 }

@@ -1,5 +1,6 @@
 //! Where output goes: results to stdout, everything else to stderr.
 
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -38,7 +39,11 @@ impl Ui {
     }
 
     /// Prints results, with a newline at the end.
-    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+    #[expect(
+        clippy::unused_self,
+        reason = "all output goes through here, whether or not it depends on the options"
+    )]
+    pub(crate) fn print(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         let newline = if text.ends_with('\n') { "" } else { "\n" };
         stdout
@@ -49,20 +54,20 @@ impl Ui {
     }
 
     /// Tells something that is no result. Failure to write to stderr is not worth ending for.
-    pub(crate) fn note(&self, text: &str) {
+    pub(crate) fn note(self, text: &str) {
         if !self.quiet {
             let _ = writeln!(io::stderr().lock(), "{text}");
         }
     }
 
     /// Warns about something that a reader of the results must know, so even a quiet run says it.
-    pub(crate) fn warn(&self, text: &str) {
+    pub(crate) fn warn(self, text: &str) {
         let (on, off) = if self.color_err { ("\u{1b}[33m", "\u{1b}[0m") } else { ("", "") };
         let _ = writeln!(io::stderr().lock(), "{on}warning:{off} {text}");
     }
 
     /// A progress bar over `runs` runs on stderr; nothing unless stderr is a terminal.
-    pub(crate) fn progress(&self, runs: usize) -> ProgressBar {
+    pub(crate) fn progress(self, runs: usize) -> ProgressBar {
         if self.quiet || runs < 2 {
             return ProgressBar::hidden();
         }
@@ -80,31 +85,31 @@ impl Ui {
     }
 
     /// Text in bold, if stdout takes it.
-    pub(crate) fn bold(&self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.styled("1", text)
     }
 
     /// Text that stands back, if stdout takes it.
-    pub(crate) fn dim(&self, text: &str) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
         self.styled("2", text)
     }
 
     /// Text that says that all is well.
-    pub(crate) fn good(&self, text: &str) -> String {
+    pub(crate) fn good(self, text: &str) -> String {
         self.styled("32", text)
     }
 
     /// Text that says that something is wrong.
-    pub(crate) fn bad(&self, text: &str) -> String {
+    pub(crate) fn bad(self, text: &str) -> String {
         self.styled("31", text)
     }
 
     /// Text that says that something needs attention.
-    pub(crate) fn doubtful(&self, text: &str) -> String {
+    pub(crate) fn doubtful(self, text: &str) -> String {
         self.styled("33", text)
     }
 
-    fn styled(&self, code: &str, text: &str) -> String {
+    fn styled(self, code: &str, text: &str) -> String {
         if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
@@ -121,6 +126,11 @@ fn wants_color(color: Color, terminal: bool) -> bool {
                 && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         }
     }
+}
+
+/// Appends formatted text.
+pub(crate) fn push(text: &mut String, more: fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("writing to a string succeeds");
 }
 
 /// Breaks text into lines of at most `width` characters, at spaces. Keeps the line breaks of paragraphs.

@@ -99,7 +99,7 @@ impl StepSum {
             if start > from {
                 let n = start - from;
                 // Arithmetic series: the curve is linear over the integers from..start.
-                let series = (curve.at(from) + curve.at(start - 1.0)) / 2.0 * n;
+                let series = f64::midpoint(curve.at(from), curve.at(start - 1.0)) * n;
                 pieces.push((start, sum + series));
             }
         }
@@ -119,7 +119,7 @@ impl StepSum {
         if count <= 0.0 {
             return sum;
         }
-        sum + (self.curve.at(from) + self.curve.at(n - 1.0)) / 2.0 * count
+        sum + f64::midpoint(self.curve.at(from), self.curve.at(n - 1.0)) * count
     }
 
     /// Sum of the curve over the integers `from` ≤ i < `to`.

@@ -57,11 +57,10 @@ impl Unit {
     /// The value as shown, without the symbol: percentages are multiplied by 100.
     pub fn format(self, value: f64) -> String {
         match self {
-            Self::Count => format!("{value:.0}"),
+            Self::Count | Self::Mb => format!("{value:.0}"),
             Self::Fraction => format!("{:.2}", value * 100.0),
             Self::Ms if value.abs() >= 1000.0 => format!("{value:.0}"),
             Self::Ms if value.abs() >= 100.0 => format!("{value:.1}"),
-            Self::Mb => format!("{value:.0}"),
             Self::Ms | Self::PerSecond | Self::Joule | Self::Watt => format!("{value:.2}"),
             Self::Score => format!("{value:.3}"),
         }

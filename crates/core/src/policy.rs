@@ -82,7 +82,8 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
             (model, p) != (wanted, shortage.processor) && view.can_evict(model, p)
         })
         .collect();
-    let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
+    let evictable: u64 =
+        idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
     if evictable < shortage.missing.0 {
         // It would not help: what is in memory may as well stay.
         return;

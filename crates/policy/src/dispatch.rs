@@ -123,6 +123,14 @@ impl Dispatch {
         &self.waiting
     }
 
+    /// Running work that stays on processors that preempt, with keys. Known only if a stage is [waiting](Self::waiting).
+    pub(crate) fn running(&self) -> impl Iterator<Item = (u64, ProcessorId)> {
+        self.victims
+            .iter()
+            .filter(|victim| !victim.ending && !victim.claimed)
+            .map(|victim| (victim.key, victim.processor))
+    }
+
     /// What the last decision has started, with keys. Empty unless the order preempts; a stage that was alone has the key 0.
     pub(crate) fn started(&self) -> &[(u64, StageId, ProcessorId)] {
         &self.started
@@ -169,9 +177,8 @@ impl Dispatch {
         if !self.victims_listed {
             self.list_victims(view, order);
         }
-        let costs = &view.node(stage).costs;
         let usable = |v: &Victim| {
-            !v.claimed && costs[v.processor].is_some() && order.allows(view, stage, v.processor)
+            !v.claimed && view.can_run(stage, v.processor) && order.allows(view, stage, v.processor)
         };
         if let Some(victim) = self.victims.iter_mut().find(|v| v.ending && usable(v)) {
             victim.claimed = true;

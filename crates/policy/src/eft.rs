@@ -72,7 +72,9 @@ impl Policy for Eft {
         let mut i = 0;
         while i < end {
             let stage = self.queue[i].2;
-            let place = self.best_place(view, stage);
+            i += 1;
+            // A stage that memory has refused everywhere waits until some is freed.
+            let Some(place) = self.best_place(view, stage) else { continue };
             if !place.busy {
                 self.plan.start(view, stage, place.processor, actions);
                 if !self.plan.has_free() {
@@ -84,11 +86,9 @@ impl Policy for Eft {
                 }
             } else if let Some(processor) = self.batch_before(view, stage, place.finish) {
                 self.plan.join(view, stage, processor, actions);
-                i += 1;
                 continue;
             }
             self.slots[place.slot] = place.finish;
-            i += 1;
         }
     }
 }
@@ -107,16 +107,17 @@ impl Eft {
         self.first.push(self.slots.len());
     }
 
-    fn best_place(&mut self, view: &View<'_>, stage: StageId) -> Place {
+    fn best_place(&mut self, view: &View<'_>, stage: StageId) -> Option<Place> {
         let left = self.times.of(view, stage);
-        let places = view.processors().filter_map(|processor| {
+        let able = view.processors().filter(|&p| view.can_run(stage, p));
+        let places = able.filter_map(|processor| {
             let time = left[processor.index()]?.stage.saturating_add(view.setup(stage, processor));
             let range = self.first[processor.index()]..self.first[processor.index() + 1];
             let slot = range.min_by_key(|&slot| self.slots[slot])?;
             let finish = self.slots[slot].saturating_add(time);
             Some(Place { finish, busy: !self.plan.is_free(processor), processor, slot })
         });
-        places.min().expect("every stage can run somewhere, and every processor has a slot")
+        places.min()
     }
 
     /// A batch that the stage could join and be done with no later than `finish`.

@@ -70,26 +70,21 @@ impl Policy for Llf {
 
 impl Llf {
     /// Time until a waiting stage may take over from running work: its laxity shrinks while it waits, that of the work does not.
-    fn next_crossing(&mut self, view: &View<'_>) -> Option<Nanos> {
+    fn next_crossing(&self, view: &View<'_>) -> Option<Nanos> {
         let margin = self.order.margin?;
         let mut next: Option<u64> = None;
         for &(waiting, stage) in self.dispatch.waiting() {
-            let costs = &view.node(stage).costs;
-            let mut meet = |processor: ProcessorId, running: u64| {
-                if costs[processor].is_some() && waiting != u64::MAX && view.preemptible(processor)
-                {
+            if waiting == u64::MAX {
+                continue;
+            }
+            let started =
+                self.dispatch.started().iter().map(|&(key, _, processor)| (key, processor));
+            for (running, processor) in self.dispatch.running().chain(started) {
+                if view.can_run(stage, processor) && view.preemptible(processor) {
                     let time =
                         waiting.saturating_add(margin).saturating_sub(running).saturating_add(1);
                     next = Some(next.map_or(time, |known| known.min(time)));
                 }
-            };
-            for processor in view.processors() {
-                for run in view.occupancy(processor).runs.iter().filter(|run| !run.ending) {
-                    meet(processor, self.order.running_key(view, processor, run));
-                }
-            }
-            for &(key, _, processor) in self.dispatch.started() {
-                meet(processor, key);
             }
         }
         next.map(Nanos)

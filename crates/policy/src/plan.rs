@@ -124,7 +124,7 @@ impl Plan {
         stage: StageId,
         left: &[Option<Rest>],
     ) -> Option<(Nanos, ProcessorId)> {
-        let idle = view.processors().filter(|&p| self.is_free(p));
+        let idle = self.idle(view, stage);
         idle.filter_map(|p| Some((left[p.index()]?.stage.saturating_add(view.setup(stage, p)), p)))
             .min()
     }
@@ -227,7 +227,7 @@ impl Plan {
     /// How many stages can still join batches of the stage's model on a processor.
     fn room(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> i64 {
         let most = i64::from(batch_max(view, stage, processor));
-        if most <= 1 {
+        if most <= 1 || !view.can_run(stage, processor) {
             return 0;
         }
         let model = view.stage(stage).model;

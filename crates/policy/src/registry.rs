@@ -190,7 +190,7 @@ mod tests {
     use onbeat_core::spec::Preemption;
 
     use super::*;
-    use crate::test_rig::Rig;
+    use crate::test_rig::{Rig, start};
 
     fn error(text: &str) -> String {
         let mut rig = Rig::new(&[("npu", Preemption::Anytime)]);
@@ -260,6 +260,29 @@ mod tests {
             );
             let example = read("tests/scenarios", info.name);
             assert!(example.contains(&format!("policy = \"{}", info.name)), "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn no_policy_starts_a_stage_where_memory_has_just_refused_it() {
+        let mut rig = Rig::new(&[("cpu", Preemption::Anytime), ("npu", Preemption::Anytime)]);
+        let camera = rig.stream("camera", Some(10.0), &[Some(9.0), Some(4.0)]);
+        let stage = rig.ready(camera, 0.0);
+        for (refused, allowed) in
+            [(0b10, Some(start(stage, 0))), (0b01, Some(start(stage, 1))), (0b11, None)]
+        {
+            rig.state.stages[stage].refused = refused;
+            for info in all() {
+                let actions = rig.decide(info.name);
+                // Two policies have one place for a stage, and here it is the NPU.
+                let pinned = ["static", "p-edf"].contains(&info.name) && refused == 0b10;
+                assert_eq!(
+                    actions,
+                    Vec::from_iter(allowed.filter(|_| !pinned)),
+                    "{} {refused:b}",
+                    info.name
+                );
+            }
         }
     }
 

@@ -53,7 +53,7 @@ impl Order for Pinned {
     }
 
     fn place(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<ProcessorId> {
-        Some(self.processors[view.stage(stage).node]).filter(|&p| plan.is_free(p))
+        Some(self.processors[view.stage(stage).node]).filter(|&p| plan.fits(view, stage, p))
     }
 
     fn allows(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> bool {

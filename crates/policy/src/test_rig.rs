@@ -266,6 +266,7 @@ impl Rig {
             running: false,
             first_token: None,
             tokens: 0,
+            refused: 0,
         });
         self.serials += 1;
         stage
@@ -332,7 +333,7 @@ impl Rig {
 
     /// Takes a running stage off its processor; it becomes ready again.
     pub(crate) fn stop(&mut self, stage: StageId) {
-        for processor in self.state.processors.iter_mut() {
+        for processor in &mut self.state.processors {
             processor.runs.retain(|run| run.stage != stage);
         }
         self.state.stages[stage].running = false;

@@ -39,11 +39,11 @@ pub fn advise(comparison: &Comparison) -> Advice {
     let Some((best, others)) = comparison.rows.split_first() else {
         return Advice { headline: "No policy ran.".to_owned(), ..Advice::default() };
     };
-    let Some((metric, value)) =
-        comparison.metric.and_then(|metric| Some((metric, *best.run.get(&metric)?)))
-    else {
+    let Some((metric, value)) = comparison.metric.and_then(|metric| Some((metric, *best.run.get(&metric)?))) else {
         return Advice {
-            headline: "No job was finished or judged, so there is nothing to compare; a longer run may help (`--duration`).".to_owned(),
+            headline:
+                "No job was finished or judged, so there is nothing to compare; a longer run may help (`--duration`)."
+                    .to_owned(),
             ..Advice::default()
         };
     };
@@ -82,10 +82,7 @@ impl Case<'_> {
 
     /// `misses 2.10% of its deadlines and goals`, or the same for a metric that is no rate.
     fn does(&self, row: &PolicyRow) -> String {
-        let shown = row
-            .run
-            .get(&self.metric)
-            .map_or_else(|| "nothing known".to_owned(), |s| show(self.metric, *s));
+        let shown = row.run.get(&self.metric).map_or_else(|| "nothing known".to_owned(), |s| show(self.metric, *s));
         if self.perfect(row) {
             "meets every deadline and goal".to_owned()
         } else if self.is_rate() {
@@ -108,11 +105,7 @@ impl Case<'_> {
         let all = self.others.len() + 1;
         let does = self.does(self.best);
         let is_same = |row: &PolicyRow| row.verdict == Verdict::Same;
-        let recommend = |headline: String| Advice {
-            policy: Some(best.clone()),
-            headline,
-            sentences: Vec::new(),
-        };
+        let recommend = |headline: String| Advice { policy: Some(best.clone()), headline, sentences: Vec::new() };
         let no_deadlines = if self.is_rate() {
             ""
         } else {
@@ -128,9 +121,7 @@ impl Case<'_> {
             let extra = self.among_equals();
             return Advice {
                 policy: extra.as_ref().map(|(policy, _)| policy.clone()),
-                headline: format!(
-                    "Any of the {all} policies will do: each meets every deadline and goal."
-                ),
+                headline: format!("Any of the {all} policies will do: each meets every deadline and goal."),
                 sentences: extra.into_iter().map(|(_, sentence)| sentence).collect(),
             };
         }
@@ -157,51 +148,40 @@ impl Case<'_> {
         } else {
             format!(", the best of {all} policies")
         };
-        recommend(format!("{no_deadlines}Use `{best}`: it {does}{rank}."))
+        let near = self.others.iter().filter(|row| row.verdict == Verdict::WithinNoise).count();
+        let doubt = match near {
+            0 => String::new(),
+            1 => "; one other is within the noise".to_owned(),
+            n => format!("; {n} others are within the noise"),
+        };
+        recommend(format!("{no_deadlines}Use `{best}`: it {does}{rank}{doubt}."))
     }
 
     /// Among policies that meet every deadline: the one that answers fastest, and the one that needs least energy.
     fn among_equals(&self) -> Option<(String, String)> {
         let lowest = |metric: Metric| -> Option<(&PolicyRow, String)> {
             let rows = std::iter::once(self.best).chain(self.others);
-            let mut means: Vec<(&PolicyRow, f64)> =
-                rows.filter_map(|row| Some((row, row.mean(metric)?))).collect();
+            let mut means: Vec<(&PolicyRow, f64)> = rows.filter_map(|row| Some((row, row.mean(metric)?))).collect();
             means.sort_by(|a, b| a.1.total_cmp(&b.1));
             let &[(row, low), .., (_, high)] = means.as_slice() else { return None };
             // What shows as the same figure is no reason to prefer anybody.
-            (metric.show(low) != metric.show(high)).then(|| {
-                (
-                    row,
-                    format!(
-                        "{} ({} against up to {})",
-                        name(metric),
-                        metric.show(low),
-                        metric.show(high)
-                    ),
-                )
-            })
+            (metric.show(low) != metric.show(high))
+                .then(|| (row, format!("{} ({} against up to {})", name(metric), metric.show(low), metric.show(high))))
         };
         let response = lowest(Metric::ResponseMean).or_else(|| lowest(Metric::ResponseP99));
         let energy = lowest(Metric::Energy).or_else(|| lowest(Metric::AveragePower));
         match (response, energy) {
             (Some((a, response)), Some((b, energy))) if a.policy == b.policy => Some((
                 a.policy.clone(),
-                format!(
-                    "Among them `{}` has the lowest {response} and the lowest {energy}.",
-                    a.policy
-                ),
+                format!("Among them `{}` has the lowest {response} and the lowest {energy}.", a.policy),
             )),
             (Some((a, response)), Some((b, energy))) => Some((
                 a.policy.clone(),
-                format!(
-                    "Among them `{}` has the lowest {response}, `{}` the lowest {energy}.",
-                    a.policy, b.policy
-                ),
+                format!("Among them `{}` has the lowest {response}, `{}` the lowest {energy}.", a.policy, b.policy),
             )),
-            (Some((row, text)), None) | (None, Some((row, text))) => Some((
-                row.policy.clone(),
-                format!("Among them `{}` has the lowest {text}.", row.policy),
-            )),
+            (Some((row, text)), None) | (None, Some((row, text))) => {
+                Some((row.policy.clone(), format!("Among them `{}` has the lowest {text}.", row.policy)))
+            }
             (None, None) => None,
         }
     }
@@ -236,13 +216,8 @@ impl Case<'_> {
                     show_difference(self.metric, difference)
                 )
             });
-            let next_word =
-                if noise.is_empty() && same.is_empty() { "Next is" } else { "The next one is" };
-            parts.push(format!(
-                "{next_word} `{}`, which {}{beyond}.",
-                next.policy,
-                self.does(next)
-            ));
+            let next_word = if noise.is_empty() && same.is_empty() { "Next is" } else { "The next one is" };
+            parts.push(format!("{next_word} `{}`, which {}{beyond}.", next.policy, self.does(next)));
         }
         if let Some(next) = with(Verdict::Unknown).next() {
             parts.push(format!(
@@ -251,25 +226,32 @@ impl Case<'_> {
                 self.does(next)
             ));
         }
-        if let Some(worst) = self.others.last()
-            && self.others.len() > 1
-            && matches!(worst.verdict, Verdict::Worse | Verdict::Unknown)
-            && self.others.iter().filter(|row| row.verdict == worst.verdict).count() > 1
-        {
-            parts.push(format!("The last, `{}`, {}.", worst.policy, self.does(worst)));
-        }
+        parts.extend(self.tail());
         Some(parts.join(" "))
+    }
+
+    /// The policies after the first that is really worse: the last of them, or that all do the same.
+    fn tail(&self) -> Option<String> {
+        let worse = |row: &&PolicyRow| matches!(row.verdict, Verdict::Worse | Verdict::Unknown);
+        let mut worse = self.others.iter().filter(worse);
+        let (next, last) = (worse.next()?, worse.next_back()?);
+        let (does, last_does) = (self.does(next), self.does(last));
+        let more = worse.count() + 1;
+        Some(if does != last_does {
+            format!("The last, `{}`, {last_does}.", last.policy)
+        } else if more == 1 {
+            format!("`{}` does no better.", last.policy)
+        } else {
+            format!("{more} more do no better.")
+        })
     }
 
     /// The stream that makes most of the difference to the first policy that is really worse.
     fn cause(&self) -> Option<String> {
-        let other = self
-            .others
-            .iter()
-            .find(|row| matches!(row.verdict, Verdict::Worse | Verdict::Unknown))?;
+        let other = self.others.iter().find(|row| matches!(row.verdict, Verdict::Worse | Verdict::Unknown))?;
         let rate = |row: &PolicyRow, source| row.source_mean(source, Metric::ViolationRate);
-        let gains = (0..self.comparison.system.sources.len())
-            .filter_map(|i| Some((i, rate(other, i)? - rate(self.best, i)?)));
+        let gains =
+            (0..self.comparison.system.sources.len()).filter_map(|i| Some((i, rate(other, i)? - rate(self.best, i)?)));
         let (source, gain) = gains.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))?;
         if gain < TELLING || self.comparison.system.sources.len() < 2 {
             return None;
@@ -306,13 +288,10 @@ impl Case<'_> {
                 };
                 Some(format!("No policy can go below {}{why}; {left}.", self.metric.show(bound)))
             }
-            Some(_) if self.value.mean > 0.0 => Some(
-                "The analysis finds no deadline that must be missed, so a better policy may exist."
-                    .to_owned(),
-            ),
-            _ if !reasons.is_empty() => {
-                Some(format!("No policy can meet every deadline: {reasons}."))
+            Some(_) if self.value.mean > 0.0 => {
+                Some("The analysis finds no deadline that must be missed, so a better policy may exist.".to_owned())
             }
+            _ if !reasons.is_empty() => Some(format!("No policy can meet every deadline: {reasons}.")),
             _ => None,
         }
     }
@@ -347,33 +326,21 @@ impl Case<'_> {
         let mut busy: Vec<(&str, f64)> = processors
             .iter()
             .enumerate()
-            .filter_map(|(i, p)| {
-                Some((p.name.as_str(), self.best.processor_mean(i, Metric::Utilisation)?))
-            })
+            .filter_map(|(i, p)| Some((p.name.as_str(), self.best.processor_mean(i, Metric::Utilisation)?)))
             .collect();
         busy.sort_by(|a, b| b.1.total_cmp(&a.1));
         let ((name, most), others) = busy.split_first()?;
         let percent = |value: f64| format!("{:.0}%", value * 100.0);
-        let others: Vec<String> =
-            others.iter().map(|(name, value)| format!("`{name}` {}", percent(*value))).collect();
-        let others =
-            if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
-        Some(format!(
-            "Under `{}`, `{name}` is the busiest processor at {}{others}.",
-            self.best.policy,
-            percent(*most)
-        ))
+        let others: Vec<String> = others.iter().map(|(name, value)| format!("`{name}` {}", percent(*value))).collect();
+        let others = if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
+        Some(format!("Under `{}`, `{name}` is the busiest processor at {}{others}.", self.best.policy, percent(*most)))
     }
 
     /// Says so when the other way of counting violations has another winner.
     fn disagreement(&self) -> Option<String> {
         let (other, how) = match self.metric {
-            Metric::MeanViolationRate => {
-                (Metric::ViolationRate, "every job alike instead of every stream")
-            }
-            Metric::ViolationRate => {
-                (Metric::MeanViolationRate, "every stream alike instead of every job")
-            }
+            Metric::MeanViolationRate => (Metric::ViolationRate, "every job alike instead of every stream"),
+            Metric::ViolationRate => (Metric::MeanViolationRate, "every stream alike instead of every job"),
             _ => return None,
         };
         let mine = self.best.mean(other)?;
@@ -392,8 +359,7 @@ impl Case<'_> {
     }
 
     fn unfinished(&self) -> Option<String> {
-        let (jobs, unfinished) =
-            (self.best.mean(Metric::Jobs)?, self.best.mean(Metric::Unfinished)?);
+        let (jobs, unfinished) = (self.best.mean(Metric::Jobs)?, self.best.mean(Metric::Unfinished)?);
         (unfinished > 0.05 * jobs).then(|| {
             format!(
                 "{} of its jobs were still unfinished at the end of the run: work piles up.",
@@ -405,7 +371,10 @@ impl Case<'_> {
     fn provenance(&self) -> Option<String> {
         let share = analytical_share(self.best);
         (share > 0.0).then(|| {
-            format!("{:.0}% of the busy time rests on analytical figures, which nobody measured or published.", (share * 100.0).max(1.0))
+            format!(
+                "{:.0}% of the busy time rests on analytical figures, which nobody measured or published.",
+                (share * 100.0).max(1.0)
+            )
         })
     }
 }
@@ -447,7 +416,6 @@ pub fn explain(reason: &Reason) -> String {
         Reason::Overload { load } => {
             format!("the work is {:.0}% of what the processors can do together", load * 100.0)
         }
-        Reason::Stated { text } => text.clone(),
     }
 }
 
@@ -464,8 +432,7 @@ pub fn show(metric: Metric, value: Statistic) -> String {
 /// A difference with its interval; of percentages, in points.
 fn show_difference(metric: Metric, value: Statistic) -> String {
     let unit = metric.unit();
-    let half_width =
-        value.half_width.map_or_else(String::new, |w| format!(" ± {}", unit.format(w)));
+    let half_width = value.half_width.map_or_else(String::new, |w| format!(" ± {}", unit.format(w)));
     let symbol = if unit == Unit::Fraction { "points" } else { unit.symbol() };
     format!("{}{half_width} {symbol}", unit.format(value.mean.abs())).trim_end().to_owned()
 }

@@ -30,8 +30,7 @@ pub fn ecdf(title: &str, series: &[Series], reference: Option<&Reference>, unit:
     const WIDTH: f64 = 380.0;
     const HEIGHT: f64 = 224.0;
     let (left, right, top, bottom) = (44.0, WIDTH - 14.0, 20.0, HEIGHT - 40.0);
-    let xs =
-        || series.iter().flat_map(|s| s.points.iter().map(|p| p.0)).chain(reference.map(|r| r.at));
+    let xs = || series.iter().flat_map(|s| s.points.iter().map(|p| p.0)).chain(reference.map(|r| r.at));
     let positive = || xs().filter(|x| *x > 0.0);
     let low = positive().fold(f64::INFINITY, f64::min);
     let high = positive().fold(0.0, f64::max);
@@ -44,21 +43,11 @@ pub fn ecdf(title: &str, series: &[Series], reference: Option<&Reference>, unit:
     let mut svg = Svg::new(WIDTH, HEIGHT);
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
         svg.line((left, y.at(tick)), (right, y.at(tick)), r#"class="grid""#);
-        svg.text(
-            left - 6.0,
-            y.at(tick) + 4.0,
-            &format!("{:.0}%", tick * 100.0),
-            r#"class="tick" text-anchor="end""#,
-        );
+        svg.text(left - 6.0, y.at(tick) + 4.0, &format!("{:.0}%", tick * 100.0), r#"class="tick" text-anchor="end""#);
     }
     x_axis(&mut svg, x, bottom, 6);
     let name = if log { format!("{unit}, logarithmic") } else { unit.to_owned() };
-    svg.text(
-        f64::midpoint(left, right),
-        HEIGHT - 6.0,
-        &name,
-        r#"class="axis" text-anchor="middle""#,
-    );
+    svg.text(f64::midpoint(left, right), HEIGHT - 6.0, &name, r#"class="axis" text-anchor="middle""#);
     if let Some(reference) = reference {
         let at = x.at(reference.at);
         svg.line((at, top - 4.0), (at, bottom), r#"class="reference""#);
@@ -84,11 +73,7 @@ pub fn ecdf(title: &str, series: &[Series], reference: Option<&Reference>, unit:
         }
         draw_series(&mut svg, series, &points);
     }
-    svg.finish(
-        title,
-        &format!("Fraction of jobs at or below a time, per policy; time in {unit}."),
-        r#"class="chart""#,
-    )
+    svg.finish(title, &format!("Fraction of jobs at or below a time, per policy; time in {unit}."), r#"class="chart""#)
 }
 
 fn draw_series(svg: &mut Svg, series: &Series, points: &[(f64, f64)]) {
@@ -108,12 +93,7 @@ fn x_axis(svg: &mut Svg, x: Scale, bottom: f64, count: usize) {
     svg.line((x.from, bottom), (x.to, bottom), r#"class="axis-line""#);
     for tick in x.ticks(count) {
         svg.line((x.at(tick), bottom), (x.at(tick), bottom + 4.0), r#"class="axis-line""#);
-        svg.text(
-            x.at(tick),
-            bottom + 16.0,
-            &tick_label(tick),
-            r#"class="tick" text-anchor="middle""#,
-        );
+        svg.text(x.at(tick), bottom + 16.0, &tick_label(tick), r#"class="tick" text-anchor="middle""#);
     }
 }
 
@@ -141,34 +121,18 @@ pub fn dots(title: &str, rows: &[Dot], reference: Option<&Reference>, unit: &str
     let height = bottom + 38.0;
     let ends = rows.iter().map(|row| row.mean + row.half_width.unwrap_or(0.0));
     let high = ends.chain(reference.map(|r| r.at)).fold(0.0, f64::max);
-    let x = Scale {
-        low: 0.0,
-        high: if high > 0.0 { high * 1.05 } else { 1.0 },
-        from: left,
-        to: right,
-        log: false,
-    };
+    let x = Scale { low: 0.0, high: if high > 0.0 { high * 1.05 } else { 1.0 }, from: left, to: right, log: false };
     let mut svg = Svg::new(WIDTH, height);
     for tick in x.ticks(5) {
         svg.line((x.at(tick), top), (x.at(tick), bottom), r#"class="grid""#);
     }
     x_axis(&mut svg, x, bottom, 5);
-    svg.text(
-        f64::midpoint(left, right),
-        height - 6.0,
-        unit,
-        r#"class="axis" text-anchor="middle""#,
-    );
+    svg.text(f64::midpoint(left, right), height - 6.0, unit, r#"class="axis" text-anchor="middle""#);
     for (i, row) in rows.iter().enumerate() {
         let y = top + ROW * (i as f64 + 0.5) + 2.0;
         let weight = if row.emphasis { r#" font-weight="700""# } else { "" };
         svg.raw(&format!("<title>{}</title>", escape(&row.name)));
-        svg.text(
-            left - 8.0,
-            y + 4.0,
-            &shorten(&row.name, 17),
-            &format!(r#"class="label" text-anchor="end"{weight}"#),
-        );
+        svg.text(left - 8.0, y + 4.0, &shorten(&row.name, 17), &format!(r#"class="label" text-anchor="end"{weight}"#));
         let ink = colour(row.number);
         if let Some(half_width) = row.half_width {
             let (from, to) = (x.at(row.mean - half_width), x.at(row.mean + half_width));
@@ -180,29 +144,15 @@ pub fn dots(title: &str, rows: &[Dot], reference: Option<&Reference>, unit: &str
             crate::svg::number(y)
         ));
         let end = x.at(row.mean + row.half_width.unwrap_or(0.0)).max(x.at(row.mean)) + 8.0;
-        svg.text(
-            end,
-            y + 4.0,
-            &onbeat_core::metric::Unit::Ms.format(row.mean),
-            r#"class="tick halo""#,
-        );
+        svg.text(end, y + 4.0, &onbeat_core::metric::Unit::Ms.format(row.mean), r#"class="tick halo""#);
     }
     if let Some(reference) = reference {
         let at = x.at(reference.at);
         svg.line((at, top - 4.0), (at, bottom), r#"class="reference""#);
         let anchor = if at > f64::midpoint(left, right) { "end" } else { "start" };
-        svg.text(
-            at,
-            top - 8.0,
-            &reference.label,
-            &format!(r#"class="reference-label" text-anchor="{anchor}""#),
-        );
+        svg.text(at, top - 8.0, &reference.label, &format!(r#"class="reference-label" text-anchor="{anchor}""#));
     }
-    svg.finish(
-        title,
-        &format!("One dot per policy with its 95% interval, in {unit}."),
-        r#"class="chart""#,
-    )
+    svg.finish(title, &format!("One dot per policy with its 95% interval, in {unit}."), r#"class="chart""#)
 }
 
 /// A quantity over the time of a run, in equal bins, as a filled step line.
@@ -219,22 +169,11 @@ pub fn over_time(
     const HEIGHT: f64 = 118.0;
     let (left, right, top, bottom) = (44.0, WIDTH - 10.0, 22.0, HEIGHT - 30.0);
     let x = Scale { low: 0.0, high: end_s.max(1e-9), from: left, to: right, log: false };
-    let y = Scale {
-        low: 0.0,
-        high: if high > 0.0 { high } else { 1.0 },
-        from: bottom,
-        to: top,
-        log: false,
-    };
+    let y = Scale { low: 0.0, high: if high > 0.0 { high } else { 1.0 }, from: bottom, to: top, log: false };
     let mut svg = Svg::new(WIDTH, HEIGHT);
     for tick in y.ticks(2) {
         svg.line((left, y.at(tick)), (right, y.at(tick)), r#"class="grid""#);
-        svg.text(
-            left - 6.0,
-            y.at(tick) + 4.0,
-            &tick_label(tick),
-            r#"class="tick" text-anchor="end""#,
-        );
+        svg.text(left - 6.0, y.at(tick) + 4.0, &tick_label(tick), r#"class="tick" text-anchor="end""#);
     }
     let bin = end_s / values.len().max(1) as f64;
     let mut points = vec![(left, bottom)];
@@ -253,11 +192,7 @@ pub fn over_time(
         svg.line((left, y.at(reference.at)), (right, y.at(reference.at)), r#"class="reference""#);
         svg.text(right, 13.0, &reference.label, r#"class="reference-label" text-anchor="end""#);
     }
-    svg.finish(
-        title,
-        &format!("{title} over time: {unit} against seconds."),
-        r#"class="chart wide""#,
-    )
+    svg.finish(title, &format!("{title} over time: {unit} against seconds."), r#"class="chart wide""#)
 }
 
 /// A part of a stacked bar.
@@ -281,12 +216,7 @@ pub fn stacked(title: &str, rows: &[(String, Vec<Part>)]) -> String {
     let mut svg = Svg::new(WIDTH, bottom + 34.0);
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
         svg.line((x.at(tick), top), (x.at(tick), bottom), r#"class="grid""#);
-        svg.text(
-            x.at(tick),
-            bottom + 14.0,
-            &format!("{:.0}%", tick * 100.0),
-            r#"class="tick" text-anchor="middle""#,
-        );
+        svg.text(x.at(tick), bottom + 14.0, &format!("{:.0}%", tick * 100.0), r#"class="tick" text-anchor="middle""#);
     }
     svg.text(
         f64::midpoint(left, right),
@@ -302,39 +232,25 @@ pub fn stacked(title: &str, rows: &[(String, Vec<Part>)]) -> String {
         for part in parts.iter().filter(|part| part.share > 0.0) {
             let (a, b) = (x.at(from), x.at(from + part.share));
             let ink = colour(part.number);
-            svg.raw(&format!(
-                "<g><title>{}: {:.1}%</title>",
-                escape(&part.name),
-                part.share * 100.0
-            ));
+            svg.raw(&format!("<g><title>{}: {:.1}%</title>", escape(&part.name), part.share * 100.0));
             svg.rect(a, y, b - a, ROW - 10.0, &format!(r#"fill="{ink}" class="part""#));
             let fits = ((b - a) / 6.6) as usize;
             if fits >= part.name.chars().count().min(6) {
                 let text = shorten(&part.name, fits);
                 let contrast = crate::palette::ink_on(ink);
-                svg.text(
-                    a + 4.0,
-                    y + 14.0,
-                    &text,
-                    &format!(r#"class="in-bar" style="fill:{contrast}""#),
-                );
+                svg.text(a + 4.0, y + 14.0, &text, &format!(r#"class="in-bar" style="fill:{contrast}""#));
             }
             svg.raw("</g>");
             from += part.share;
         }
         svg.text(right + 6.0, y + 14.0, &format!("{:.0}%", from * 100.0), r#"class="tick""#);
     }
-    svg.finish(
-        title,
-        "Share of the measured time that each processor spends on each model.",
-        r#"class="chart wide""#,
-    )
+    svg.finish(title, "Share of the measured time that each processor spends on each model.", r#"class="chart wide""#)
 }
 
 /// The mean of distribution functions, one per seed: at each x, the mean of the fractions. At most `points_max` points.
 pub fn mean_ecdf(functions: &[&[(f64, f64)]], points_max: usize) -> Vec<(f64, f64)> {
-    let functions: Vec<&[(f64, f64)]> =
-        functions.iter().copied().filter(|f| !f.is_empty()).collect();
+    let functions: Vec<&[(f64, f64)]> = functions.iter().copied().filter(|f| !f.is_empty()).collect();
     let mut xs: Vec<f64> = functions.iter().flat_map(|f| f.iter().map(|p| p.0)).collect();
     xs.sort_by(f64::total_cmp);
     xs.dedup();
@@ -346,8 +262,7 @@ pub fn mean_ecdf(functions: &[&[(f64, f64)]], points_max: usize) -> Vec<(f64, f6
         let n = f.partition_point(|p| p.0 <= x);
         if n == 0 { 0.0 } else { f[n - 1].1 }
     };
-    let mean =
-        |x: f64| functions.iter().map(|f| at(f, x)).sum::<f64>() / functions.len().max(1) as f64;
+    let mean = |x: f64| functions.iter().map(|f| at(f, x)).sum::<f64>() / functions.len().max(1) as f64;
     xs.into_iter().map(|x| (x, mean(x))).collect()
 }
 

@@ -88,24 +88,17 @@ impl Column {
         // What looks the same must be marked the same, so the shown values are compared.
         let shown: Vec<Option<(f64, String)>> =
             rows.iter().map(|row| self.value(row).map(|s| (s.mean, self.format(s.mean)))).collect();
-        let values =
-            || shown.iter().flatten().map(|(mean, _)| *mean).filter(|mean| mean.is_finite());
+        let values = || shown.iter().flatten().map(|(mean, _)| *mean).filter(|mean| mean.is_finite());
         let best = match self.metric.better() {
             Better::Lower => values().min_by(f64::total_cmp),
             Better::Higher => values().max_by(f64::total_cmp),
             Better::Neutral => None,
         };
         let Some(best) = best.map(|best| self.format(best)) else { return vec![false; rows.len()] };
-        let marks: Vec<bool> = shown
-            .iter()
-            .map(|value| value.as_ref().is_some_and(|(_, text)| *text == best))
-            .collect();
+        let marks: Vec<bool> =
+            shown.iter().map(|value| value.as_ref().is_some_and(|(_, text)| *text == best)).collect();
         let marked = marks.iter().filter(|&&mark| mark).count();
-        if marked * 2 > rows.len().max(2) || marked == rows.len() {
-            vec![false; rows.len()]
-        } else {
-            marks
-        }
+        if marked * 2 > rows.len().max(2) || marked == rows.len() { vec![false; rows.len()] } else { marks }
     }
 }
 
@@ -143,8 +136,7 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
         let name = &comparison.system.sources.as_slice()[tightest].name;
         columns.push(column(Metric::ResponseP99, Place::Source(tightest), name, false, 2));
     }
-    let mut run =
-        |metric, expendable| columns.push(column(metric, Place::Run, "", false, expendable));
+    let mut run = |metric, expendable| columns.push(column(metric, Place::Run, "", false, expendable));
     run(Metric::TtftP95, 3);
     run(Metric::TpotMean, 5);
     run(Metric::SloAttainment, 4);
@@ -153,13 +145,7 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
         run(Metric::Energy, 6);
     }
     for (i, processor) in comparison.system.platform.processors.iter().enumerate() {
-        columns.push(column(
-            Metric::Utilisation,
-            Place::Processor(i),
-            &processor.name,
-            false,
-            7 + i as u32,
-        ));
+        columns.push(column(Metric::Utilisation, Place::Processor(i), &processor.name, false, 7 + i as u32));
     }
     columns.retain(|column| comparison.rows.iter().any(|row| column.value(row).is_some()));
     columns

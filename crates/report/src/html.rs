@@ -67,7 +67,6 @@ fn rich(text: &str) -> Value {
 
 /// JSON that may stand in a script element: no character of it can end the element.
 fn script_json(json: &serde_json::Value) -> Value {
-    let text =
-        json.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let text = json.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
     safe(text)
 }

@@ -85,8 +85,7 @@ pub fn render(report: &Report) -> String {
         command: report.command.as_deref(),
         comparisons: report.comparisons.iter().map(comparison_view).collect(),
     };
-    let mut text = serde_json::to_string_pretty(&view)
-        .expect("the view holds only strings, numbers and string keys");
+    let mut text = serde_json::to_string_pretty(&view).expect("the view holds only strings, numbers and string keys");
     text.push('\n');
     text
 }
@@ -99,11 +98,7 @@ fn comparison_view(comparison: &Comparison) -> ComparisonView<'_> {
         system_hash: system.hash(),
         duration_s: system.duration.as_secs(),
         warm_up_s: system.warm_up.as_secs(),
-        seeds: comparison
-            .rows
-            .first()
-            .map(|row| row.runs.iter().map(|run| run.seed).collect())
-            .unwrap_or_default(),
+        seeds: comparison.rows.first().map(|row| row.runs.iter().map(|run| run.seed).collect()).unwrap_or_default(),
         metric: comparison.metric,
         advice: advise(comparison),
         bound: &comparison.bound,
@@ -122,12 +117,7 @@ fn policy_view<'a>(comparison: &'a Comparison, row: &'a PolicyRow) -> PolicyView
         verdict: row.verdict,
         difference: row.difference,
         run: &row.run,
-        sources: system
-            .sources
-            .iter()
-            .zip(&row.sources)
-            .map(|(source, values)| named(&source.name, values))
-            .collect(),
+        sources: system.sources.iter().zip(&row.sources).map(|(source, values)| named(&source.name, values)).collect(),
         processors: system
             .platform
             .processors

@@ -23,6 +23,4 @@ pub mod table;
 pub mod timeline;
 pub mod timeline_svg;
 
-pub use model::{
-    Bound, Comparison, Excerpt, PolicyRow, Reason, Report, Statistic, Statistics, Verdict,
-};
+pub use model::{Bound, Comparison, Excerpt, PolicyRow, Reason, Report, Statistic, Statistics, Verdict};

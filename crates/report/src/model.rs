@@ -181,11 +181,7 @@ impl PolicyRow {
     ///
     /// `statistic` turns the samples of one metric (at least one, in order of seed) into their mean and interval. Where only some
     /// runs have a metric, the samples are those that do.
-    pub fn new(
-        policy: impl Into<String>,
-        runs: Vec<Summary>,
-        statistic: impl Fn(&[f64]) -> Statistic,
-    ) -> Self {
+    pub fn new(policy: impl Into<String>, runs: Vec<Summary>, statistic: impl Fn(&[f64]) -> Statistic) -> Self {
         let over = |values: &dyn Fn(&Summary) -> Option<&Values>| -> Statistics {
             let samples = |metric: Metric| -> Vec<f64> {
                 runs.iter().filter_map(|run| values(run)?.get(&metric).copied()).collect()
@@ -197,15 +193,11 @@ impl PolicyRow {
                 .map(|(metric, samples)| (metric, statistic(&samples)))
                 .collect()
         };
-        let (sources, processors) =
-            runs.first().map_or((0, 0), |run| (run.sources.len(), run.processors.len()));
+        let (sources, processors) = runs.first().map_or((0, 0), |run| (run.sources.len(), run.processors.len()));
         let run = over(&|run| Some(&run.run));
-        let sources = (0..sources)
-            .map(|i| over(&|run| run.sources.get(i).map(|source| &source.values)))
-            .collect();
-        let processors = (0..processors)
-            .map(|i| over(&|run| run.processors.get(i).map(|processor| &processor.values)))
-            .collect();
+        let sources = (0..sources).map(|i| over(&|run| run.sources.get(i).map(|source| &source.values))).collect();
+        let processors =
+            (0..processors).map(|i| over(&|run| run.processors.get(i).map(|processor| &processor.values))).collect();
         Self {
             policy: policy.into(),
             runs,
@@ -284,9 +276,7 @@ impl Comparison {
     /// as an assistant, counts as much as one with many; without deadlines, the mean response time.
     pub fn default_metric(&self) -> Option<Metric> {
         let candidates = [Metric::MeanViolationRate, Metric::ViolationRate, Metric::ResponseMean];
-        candidates
-            .into_iter()
-            .find(|metric| self.rows.iter().any(|row| row.run.contains_key(metric)))
+        candidates.into_iter().find(|metric| self.rows.iter().any(|row| row.run.contains_key(metric)))
     }
 
     /// Number of seeds.

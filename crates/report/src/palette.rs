@@ -6,8 +6,8 @@
 
 /// Colours of series, by number.
 pub const SERIES: [&str; 14] = [
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#9467bd",
-    "#b8a400", "#4f8a45", "#9ad0c2", "#f3b8a0", "#4a6fa5", "#b5651d",
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#9467bd", "#b8a400", "#4f8a45",
+    "#9ad0c2", "#f3b8a0", "#4a6fa5", "#b5651d",
 ];
 
 /// Dashes of lines, by number: SVG `stroke-dasharray`.
@@ -30,10 +30,7 @@ pub fn dashes(number: usize) -> &'static str {
 /// White or near-black, whichever reads better on a colour `#rrggbb`.
 pub fn ink_on(colour: &str) -> &'static str {
     let channel = |from: usize| {
-        let byte = colour
-            .get(from..from + 2)
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .unwrap_or(0);
+        let byte = colour.get(from..from + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or(0);
         let c = f64::from(byte) / 255.0;
         if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
     };

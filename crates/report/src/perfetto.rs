@@ -210,20 +210,13 @@ pub fn trace(system: &System, timeline: &Timeline, policy: &str) -> Trace {
     }
     for &(at, bytes) in &timeline.memory {
         let value = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
-        events.push((
-            at,
-            1,
-            TrackEvent { counter_value: value, ..event(EventType::Counter, MEMORY, "memory") },
-        ));
+        events.push((at, 1, TrackEvent { counter_value: value, ..event(EventType::Counter, MEMORY, "memory") }));
     }
     for &(at, traffic) in &timeline.bus {
         events.push((
             at,
             1,
-            TrackEvent {
-                double_counter_value: Some(traffic),
-                ..event(EventType::Counter, BUS, "bus")
-            },
+            TrackEvent { double_counter_value: Some(traffic), ..event(EventType::Counter, BUS, "bus") },
         ));
     }
     // At the same time slices end before others begin, so that neighbours do not nest; the sort is stable, so an empty slice, which
@@ -268,18 +261,11 @@ fn descriptors(system: &System, timeline: &Timeline, policy: &str) -> Vec<TraceP
         ..TrackDescriptor::default()
     };
     for (i, source) in system.sources.iter().enumerate() {
-        tracks.push(child(
-            source_track(timeline, i),
-            format!("{}: releases, misses, drops", source.name),
-        ));
+        tracks.push(child(source_track(timeline, i), format!("{}: releases, misses, drops", source.name)));
     }
     let bytes = CounterDescriptor { unit: Some(3), ..CounterDescriptor::default() };
-    tracks.push(TrackDescriptor {
-        counter: Some(bytes),
-        ..child(MEMORY, "memory in use".to_owned())
-    });
-    let traffic =
-        CounterDescriptor { unit_name: Some("GB/s".to_owned()), ..CounterDescriptor::default() };
+    tracks.push(TrackDescriptor { counter: Some(bytes), ..child(MEMORY, "memory in use".to_owned()) });
+    let traffic = CounterDescriptor { unit_name: Some("GB/s".to_owned()), ..CounterDescriptor::default() };
     tracks.push(TrackDescriptor { counter: Some(traffic), ..child(BUS, "bus traffic".to_owned()) });
     let packet = |track| TracePacket {
         trusted_packet_sequence_id: Some(SEQUENCE),
@@ -312,10 +298,7 @@ fn slice_events(events: &mut Vec<(Nanos, u8, TrackEvent)>, system: &System, slic
     let end_order = if slice.end == slice.start { 3 } else { 0 };
     events.push((slice.start, 2, begin));
     if slice.ready > slice.start {
-        let setup = TrackEvent {
-            name: Some("setup".to_owned()),
-            ..event(EventType::SliceBegin, track, "setup")
-        };
+        let setup = TrackEvent { name: Some("setup".to_owned()), ..event(EventType::SliceBegin, track, "setup") };
         events.push((slice.start, 2, setup));
         events.push((slice.ready, 0, event(EventType::SliceEnd, track, "setup")));
     }
@@ -345,17 +328,9 @@ fn flow(job: u64) -> u64 {
 }
 
 fn number(name: &str, value: u64) -> DebugAnnotation {
-    DebugAnnotation {
-        name: Some(name.to_owned()),
-        uint_value: Some(value),
-        ..DebugAnnotation::default()
-    }
+    DebugAnnotation { name: Some(name.to_owned()), uint_value: Some(value), ..DebugAnnotation::default() }
 }
 
 fn text(name: &str, value: &str) -> DebugAnnotation {
-    DebugAnnotation {
-        name: Some(name.to_owned()),
-        string_value: Some(value.to_owned()),
-        ..DebugAnnotation::default()
-    }
+    DebugAnnotation { name: Some(name.to_owned()), string_value: Some(value.to_owned()), ..DebugAnnotation::default() }
 }

@@ -24,11 +24,8 @@ impl Svg {
 
     /// Adds a rectangle. `attributes` is further markup such as `fill="red"`.
     pub fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, attributes: &str) {
-        let (x, y, width, height) =
-            (number(x), number(y), number(width.max(0.0)), number(height.max(0.0)));
-        self.raw(&format!(
-            r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" {attributes}/>"#
-        ));
+        let (x, y, width, height) = (number(x), number(y), number(width.max(0.0)), number(height.max(0.0)));
+        self.raw(&format!(r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" {attributes}/>"#));
     }
 
     /// Adds a line.
@@ -130,11 +127,7 @@ impl Scale {
 
     /// Round values to label, at most about `count`.
     pub fn ticks(&self, count: usize) -> Vec<f64> {
-        if self.log {
-            log_ticks(self.low, self.high, count)
-        } else {
-            linear_ticks(self.low, self.high, count)
-        }
+        if self.log { log_ticks(self.low, self.high, count) } else { linear_ticks(self.low, self.high, count) }
     }
 }
 
@@ -160,15 +153,11 @@ fn log_ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let steps: &[&[f64]] = &[&[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
     let all = |multiples: &[f64]| -> Vec<f64> {
         let (from, to) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-        let ticks =
-            (from..=to).flat_map(|power| multiples.iter().map(move |m| m * 10f64.powi(power)));
+        let ticks = (from..=to).flat_map(|power| multiples.iter().map(move |m| m * 10f64.powi(power)));
         ticks.filter(|tick| *tick >= low * 0.999 && *tick <= high * 1.001).collect()
     };
-    let mut ticks = steps
-        .iter()
-        .map(|multiples| all(multiples))
-        .find(|ticks| ticks.len() <= count)
-        .unwrap_or_else(|| all(&[1.0]));
+    let mut ticks =
+        steps.iter().map(|multiples| all(multiples)).find(|ticks| ticks.len() <= count).unwrap_or_else(|| all(&[1.0]));
     if ticks.len() < 2 {
         ticks = linear_ticks(low, high, 3).into_iter().filter(|tick| *tick > 0.0).collect();
     }
@@ -193,34 +182,24 @@ mod tests {
 
     #[test]
     fn text_is_escaped_in_elements_and_attributes() {
-        assert_eq!(
-            escape("<a b=\"c\" d='e'>&\u{1}"),
-            "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;\u{fffd}"
-        );
+        assert_eq!(escape("<a b=\"c\" d='e'>&\u{1}"), "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;\u{fffd}");
     }
 
     #[test]
     fn scales_map_ends_to_ends_and_clamp() {
         let linear = Scale { low: 0.0, high: 10.0, from: 100.0, to: 200.0, log: false };
-        assert_eq!(
-            [linear.at(0.0), linear.at(5.0), linear.at(10.0), linear.at(99.0)],
-            [100.0, 150.0, 200.0, 200.0]
-        );
+        assert_eq!([linear.at(0.0), linear.at(5.0), linear.at(10.0), linear.at(99.0)], [100.0, 150.0, 200.0, 200.0]);
         let log = Scale { low: 1.0, high: 100.0, from: 0.0, to: 200.0, log: true };
         assert!((log.at(10.0) - 100.0).abs() < 1e-9);
     }
 
     #[test]
     fn ticks_are_round() {
-        let ticks =
-            |low, high, log, count| Scale { low, high, from: 0.0, to: 1.0, log }.ticks(count);
+        let ticks = |low, high, log, count| Scale { low, high, from: 0.0, to: 1.0, log }.ticks(count);
         assert_eq!(ticks(0.0, 10.0, false, 5), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         assert_eq!(ticks(0.0, 1.0, false, 4), [0.0, 0.5, 1.0]);
         assert_eq!(ticks(1.0, 1000.0, true, 4), [1.0, 10.0, 100.0, 1000.0]);
-        assert!(
-            ticks(33.0, 41.0, true, 5).len() >= 2,
-            "a narrow logarithmic axis still has labels"
-        );
+        assert!(ticks(33.0, 41.0, true, 5).len() >= 2, "a narrow logarithmic axis still has labels");
         assert!(ticks(1e-3, 1e9, true, 6).len() <= 6);
     }
 

@@ -28,8 +28,7 @@ impl Default for TableOptions {
 
 /// The whole report: for each comparison its table, the advice and the streams under the best policy.
 pub fn render(report: &Report, options: TableOptions) -> String {
-    let mut parts: Vec<String> =
-        report.comparisons.iter().map(|comparison| render_one(comparison, options)).collect();
+    let mut parts: Vec<String> = report.comparisons.iter().map(|comparison| render_one(comparison, options)).collect();
     if report.comparisons.len() > 1 {
         parts.push(matrix(report, options));
     }
@@ -56,12 +55,7 @@ fn title(comparison: &Comparison) -> String {
     let system = &comparison.system;
     let seeds = comparison.seeds();
     let seeds = if seeds == 1 { "1 seed".to_owned() } else { format!("{seeds} seeds") };
-    format!(
-        "{} on {}: {} simulated, {seeds}",
-        system.scenario,
-        comparison.platform_title(),
-        system.duration
-    )
+    format!("{} on {}: {} simulated, {seeds}", system.scenario, comparison.platform_title(), system.duration)
 }
 
 /// Policies × the metrics that matter, best first, with a last row for the lower bound.
@@ -99,9 +93,7 @@ fn policies_with(comparison: &Comparison, columns: &[Column], options: TableOpti
         head.push(Cell::new("verdict\n"));
     }
     // A space under the marks keeps headings in line with the numbers.
-    head.extend(
-        columns.iter().map(|column| right(format!("{} \n{} ", column.title(), column.subtitle()))),
-    );
+    head.extend(columns.iter().map(|column| right(format!("{} \n{} ", column.title(), column.subtitle()))));
     if !utilisations.is_empty() {
         let names: Vec<&str> = utilisations.iter().map(|column| column.of.as_str()).collect();
         head.push(right(format!("util. %\n{}", names.join("/"))));
@@ -114,15 +106,13 @@ fn policies_with(comparison: &Comparison, columns: &[Column], options: TableOpti
             cells.push(verdict_cell(row.verdict, options));
         }
         for (column, best) in columns.iter().zip(&best) {
-            let text =
-                column.value(row).map_or_else(|| "–".to_owned(), |value| value_text(column, value));
+            let text = column.value(row).map_or_else(|| "–".to_owned(), |value| value_text(column, value));
             let mark = if best[r] { "*" } else { " " };
             cells.push(emphasise(right(format!("{text}{mark}")), best[r], options));
         }
         if !utilisations.is_empty() {
-            let one = |column: &&Column| {
-                column.value(row).map_or_else(|| "–".to_owned(), |value| column.format(value.mean))
-            };
+            let one =
+                |column: &&Column| column.value(row).map_or_else(|| "–".to_owned(), |value| column.format(value.mean));
             cells.push(right(utilisations.iter().map(one).collect::<Vec<_>>().join("/")));
         }
         table.add_row(cells);
@@ -133,14 +123,8 @@ fn policies_with(comparison: &Comparison, columns: &[Column], options: TableOpti
             cells.push(Cell::new(""));
         }
         for column in columns {
-            let text = column
-                .bound(comparison)
-                .map_or_else(|| "–".to_owned(), |value| column.format(value));
-            let pad = if column.interval {
-                " ".repeat(interval_width(column, comparison))
-            } else {
-                String::new()
-            };
+            let text = column.bound(comparison).map_or_else(|| "–".to_owned(), |value| column.format(value));
+            let pad = if column.interval { " ".repeat(interval_width(column, comparison)) } else { String::new() };
             cells.push(right(format!("{text}{pad} ")));
         }
         table.add_row(cells);
@@ -158,9 +142,11 @@ fn value_text(column: &Column, value: &Statistic) -> String {
 
 /// Characters that ` ± x` takes in a column, so that numbers without an interval line up with the others.
 fn interval_width(column: &Column, comparison: &Comparison) -> usize {
-    let widths = comparison.rows.iter().filter_map(|row| column.value(row)).map(|value| {
-        value_text(column, value).chars().count() - column.format(value.mean).chars().count()
-    });
+    let widths = comparison
+        .rows
+        .iter()
+        .filter_map(|row| column.value(row))
+        .map(|value| value_text(column, value).chars().count() - column.format(value.mean).chars().count());
     widths.max().unwrap_or(0)
 }
 
@@ -175,9 +161,7 @@ fn legend(comparison: &Comparison, options: TableOptions) -> String {
     if comparison.rows.iter().any(|row| row.verdict == Verdict::WithinNoise) {
         parts.push("≈ noise: cannot be told from the best");
     }
-    if comparison.rows.iter().any(|row| row.verdict == Verdict::Unknown)
-        && comparison.rows.len() > 1
-    {
+    if comparison.rows.iter().any(|row| row.verdict == Verdict::Unknown) && comparison.rows.len() > 1 {
         parts.push("?: one seed cannot tell");
     }
     if parts.is_empty() { String::new() } else { wrap(&parts.join(" · "), options.width) }
@@ -213,8 +197,7 @@ pub fn streams(comparison: &Comparison, row: &PolicyRow, options: TableOptions) 
         (Metric::SloAttainment, 8),
     ];
     let present = |metric: Metric| row.sources.iter().any(|values| values.contains_key(&metric));
-    let mut shown: Vec<(Metric, u32)> =
-        METRICS.into_iter().filter(|(metric, _)| present(*metric)).collect();
+    let mut shown: Vec<(Metric, u32)> = METRICS.into_iter().filter(|(metric, _)| present(*metric)).collect();
     loop {
         let text = streams_with(comparison, row, &shown, options);
         let width = text.lines().map(visible_width).max().unwrap_or(0);
@@ -227,12 +210,7 @@ pub fn streams(comparison: &Comparison, row: &PolicyRow, options: TableOptions) 
     }
 }
 
-fn streams_with(
-    comparison: &Comparison,
-    row: &PolicyRow,
-    metrics: &[(Metric, u32)],
-    options: TableOptions,
-) -> String {
+fn streams_with(comparison: &Comparison, row: &PolicyRow, metrics: &[(Metric, u32)], options: TableOptions) -> String {
     let bounds = row.response_bounds_ms.iter().any(Option::is_some);
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut table = new_table();
@@ -259,9 +237,7 @@ fn streams_with(
             cells.push(if bad && options.colour { cell.fg(Color::Red) } else { cell });
             if bounds && *metric == Metric::ResponseMax {
                 let bound = row.response_bounds_ms.get(i).copied().flatten();
-                cells.push(right(
-                    bound.map_or_else(|| "–".to_owned(), |bound| Unit::Ms.format(bound)),
-                ));
+                cells.push(right(bound.map_or_else(|| "–".to_owned(), |bound| Unit::Ms.format(bound))));
             }
         }
         table.add_row(cells);
@@ -273,8 +249,7 @@ fn streams_with(
 pub fn matrix(report: &Report, options: TableOptions) -> String {
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut table = new_table();
-    let mut head =
-        ["scenario", "platform", "best policy", "same or within noise"].map(Cell::new).to_vec();
+    let mut head = ["scenario", "platform", "best policy", "same or within noise"].map(Cell::new).to_vec();
     head.extend(["best", "bound", "worst", "analytical"].map(|text| right(text.to_owned())));
     table.set_header(head);
     for comparison in &report.comparisons {
@@ -284,15 +259,12 @@ pub fn matrix(report: &Report, options: TableOptions) -> String {
             right(shown.unwrap_or_else(|| "–".to_owned()))
         };
         let near = |row: &&PolicyRow| matches!(row.verdict, Verdict::Same | Verdict::WithinNoise);
-        let also: Vec<&str> =
-            comparison.rows.iter().filter(near).map(|row| row.policy.as_str()).collect();
+        let also: Vec<&str> = comparison.rows.iter().filter(near).map(|row| row.policy.as_str()).collect();
         let also = match also.len() {
             0..=2 => also.join(", "),
             n => format!("{} and {} others", also[0], n - 1),
         };
-        let bound = comparison
-            .metric
-            .and_then(|metric| Some(metric.show(*comparison.bound.run.get(&metric)?)));
+        let bound = comparison.metric.and_then(|metric| Some(metric.show(*comparison.bound.run.get(&metric)?)));
         table.add_row(vec![
             Cell::new(&comparison.system.scenario),
             Cell::new(&comparison.system.platform.name),
@@ -308,8 +280,7 @@ pub fn matrix(report: &Report, options: TableOptions) -> String {
 }
 
 fn deciding_names(report: &Report) -> String {
-    let mut names: Vec<&str> =
-        report.comparisons.iter().filter_map(|c| c.metric).map(Metric::name).collect();
+    let mut names: Vec<&str> = report.comparisons.iter().filter_map(|c| c.metric).map(Metric::name).collect();
     names.sort_unstable();
     names.dedup();
     names.join(", ")

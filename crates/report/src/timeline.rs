@@ -194,19 +194,12 @@ impl Timeline {
             builder.event(event);
         }
         // Nothing is known after the last event: what runs then must not seem to run on to the end of the window.
-        let end =
-            if seen == events.len() { events.last().map_or(from, |event| event.at) } else { to };
+        let end = if seen == events.len() { events.last().map_or(from, |event| event.at) } else { to };
         builder.finish(from, end.max(from))
     }
 
     /// The same window, ended early if it would have more than `slices_max` slices.
-    pub fn fit(
-        system: &System,
-        events: &[Event],
-        from: Nanos,
-        to: Nanos,
-        slices_max: usize,
-    ) -> Self {
+    pub fn fit(system: &System, events: &[Event], from: Nanos, to: Nanos, slices_max: usize) -> Self {
         let mut timeline = Self::new(system, events, from, to);
         if timeline.slices.len() > slices_max {
             let to = timeline.slices[slices_max].start;
@@ -251,8 +244,7 @@ impl<'a> Builder<'a> {
         match event.what {
             What::Release { job, source, nominal, deadline } => {
                 let outcome = Outcome::Open;
-                self.jobs
-                    .insert(job, Job { job, source, release: nominal, deadline, end: at, outcome });
+                self.jobs.insert(job, Job { job, source, release: nominal, deadline, end: at, outcome });
             }
             What::Ready { stage, job, node, output, .. } => {
                 self.stages.insert(stage, (job, node, output));
@@ -277,15 +269,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn start(
-        &mut self,
-        at: Nanos,
-        run: u64,
-        stage: u64,
-        processor: ProcessorId,
-        phase: Phase,
-        setup: Nanos,
-    ) {
+    fn start(&mut self, at: Nanos, run: u64, stage: u64, processor: ProcessorId, phase: Phase, setup: Nanos) {
         if let Some((slice, running)) = self.open.get_mut(&run) {
             slice.batch += 1;
             *running += 1;
@@ -295,9 +279,7 @@ impl<'a> Builder<'a> {
         let first = self.first_lane[processor.index()];
         let slots = self.system.platform.processors[processor].slots as usize;
         // A record of a real run can show more runs at once than the platform has slots; they then share the last lane.
-        let lane = (first..first + slots)
-            .find(|&lane| self.occupied[lane].is_none())
-            .unwrap_or(first + slots - 1);
+        let lane = (first..first + slots).find(|&lane| self.occupied[lane].is_none()).unwrap_or(first + slots - 1);
         self.occupied[lane] = Some(run);
         let source = self.system.nodes[node].source;
         let model = self.system.nodes[node].model;
@@ -356,10 +338,7 @@ impl<'a> Builder<'a> {
         let source = self.system.nodes[node].source;
         let talks = |id: &NodeId| {
             let costs = &self.system.nodes[*id].costs;
-            costs
-                .iter()
-                .flatten()
-                .any(|cost| cost.phases.iter().any(|(phase, _)| *phase == Phase::Prefill))
+            costs.iter().flatten().any(|cost| cost.phases.iter().any(|(phase, _)| *phase == Phase::Prefill))
         };
         self.system.nodes_of(source).filter(talks).last() == Some(node)
     }
@@ -404,37 +383,17 @@ impl<'a> Builder<'a> {
                 job.end = to;
             }
             let dropped = matches!(job.outcome, Outcome::Dropped(_));
-            if let Some(deadline) = job.deadline.filter(|&deadline| job.end > deadline && !dropped)
-            {
-                self.marks.push(Mark {
-                    at: deadline,
-                    job: job.job,
-                    source: job.source,
-                    kind: MarkKind::Deadline,
-                });
+            if let Some(deadline) = job.deadline.filter(|&deadline| job.end > deadline && !dropped) {
+                self.marks.push(Mark { at: deadline, job: job.job, source: job.source, kind: MarkKind::Deadline });
             }
         }
-        let mut slices: Vec<Slice> = self
-            .slices
-            .into_iter()
-            .filter(|slice| slice.end > from || slice.start >= from)
-            .collect();
+        let mut slices: Vec<Slice> =
+            self.slices.into_iter().filter(|slice| slice.end > from || slice.start >= from).collect();
         slices.sort_by_key(|slice| (slice.start, slice.lane));
-        let mut jobs: Vec<Job> =
-            self.jobs.into_values().filter(|job| job.end >= from && job.release <= to).collect();
+        let mut jobs: Vec<Job> = self.jobs.into_values().filter(|job| job.end >= from && job.release <= to).collect();
         jobs.sort_by_key(|job| (job.release, job.job));
-        let mut marks: Vec<Mark> =
-            self.marks.into_iter().filter(|mark| mark.at >= from && mark.at <= to).collect();
+        let mut marks: Vec<Mark> = self.marks.into_iter().filter(|mark| mark.at >= from && mark.at <= to).collect();
         marks.sort_by_key(|mark| (mark.at, mark.job));
-        Timeline {
-            lanes: self.lanes,
-            slices,
-            jobs,
-            marks,
-            memory: self.memory,
-            bus: self.bus,
-            from,
-            to,
-        }
+        Timeline { lanes: self.lanes, slices, jobs, marks, memory: self.memory, bus: self.bus, from, to }
     }
 }

@@ -38,19 +38,9 @@ pub fn render(system: &System, timeline: &Timeline, title: &str) -> String {
     svg.text(LEFT, 22.0, &shorten(title, 150), r#"class="title""#);
     for tick in x.ticks(12) {
         svg.line((x.at(tick), top - 6.0), (x.at(tick), bottom), r#"class="grid""#);
-        svg.text(
-            x.at(tick),
-            bottom + 16.0,
-            &tick_label(tick),
-            r#"class="tick" text-anchor="middle""#,
-        );
+        svg.text(x.at(tick), bottom + 16.0, &tick_label(tick), r#"class="tick" text-anchor="middle""#);
     }
-    svg.text(
-        f64::midpoint(LEFT, RIGHT),
-        bottom + 34.0,
-        "simulated time [ms]",
-        r#"class="tick" text-anchor="middle""#,
-    );
+    svg.text(f64::midpoint(LEFT, RIGHT), bottom + 34.0, "simulated time [ms]", r#"class="tick" text-anchor="middle""#);
     lanes(&mut svg, system, timeline, x, top);
     strips(&mut svg, system, timeline, x, strips_top);
     draw_legend(&mut svg, &legend, bottom + 58.0);
@@ -62,11 +52,7 @@ pub fn render(system: &System, timeline: &Timeline, title: &str) -> String {
         timeline.to,
         timeline.marks.len()
     );
-    svg.finish(
-        title,
-        &description,
-        r#"font-family="system-ui, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif""#,
-    )
+    svg.finish(title, &description, r#"font-family="system-ui, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif""#)
 }
 
 const STYLE: &str = r##"<style>
@@ -81,39 +67,23 @@ fn lanes(svg: &mut Svg, system: &System, timeline: &Timeline, x: Scale, top: f64
     for (i, lane) in timeline.lanes.iter().enumerate() {
         let y = top + LANE * i as f64;
         svg.rect(LEFT, y + 2.0, RIGHT - LEFT, LANE - 4.0, r#"class="lane""#);
-        svg.text(
-            LEFT - 10.0,
-            y + LANE / 2.0 + 4.0,
-            &shorten(&lane.name, 18),
-            r#"class="name" text-anchor="end""#,
-        );
+        svg.text(LEFT - 10.0, y + LANE / 2.0 + 4.0, &shorten(&lane.name, 18), r#"class="name" text-anchor="end""#);
     }
     for slice in &timeline.slices {
         slice_box(svg, system, slice, x, top + LANE * slice.lane as f64 + 4.0);
     }
     // Misses also stand where the late work ran: at the end of the job's last run within the window.
     for mark in timeline.marks.iter().filter(|mark| !mark.kind.is_drop()) {
-        let last = timeline
-            .slices
-            .iter()
-            .rev()
-            .find(|slice| slice.job == mark.job && slice.end >= mark.at);
+        let last = timeline.slices.iter().rev().find(|slice| slice.job == mark.job && slice.end >= mark.at);
         if let Some(slice) = last.filter(|slice| slice.end <= timeline.to) {
-            cross(
-                svg,
-                x.at(slice.end.as_ms()) - 5.0,
-                top + LANE * slice.lane as f64 + 9.0,
-                mark,
-                system,
-            );
+            cross(svg, x.at(slice.end.as_ms()) - 5.0, top + LANE * slice.lane as f64 + 9.0, mark, system);
         }
     }
 }
 
 fn slice_box(svg: &mut Svg, system: &System, slice: &Slice, x: Scale, y: f64) {
     let height = LANE - 8.0;
-    let (a, ready, b) =
-        (x.at(slice.start.as_ms()), x.at(slice.ready.as_ms()), x.at(slice.end.as_ms()));
+    let (a, ready, b) = (x.at(slice.start.as_ms()), x.at(slice.ready.as_ms()), x.at(slice.end.as_ms()));
     let node = &system.nodes[slice.node];
     let fill = colour(slice.model.index());
     svg.raw(&format!("<g><title>{}</title>", escape(&describe(system, slice))));
@@ -124,12 +94,7 @@ fn slice_box(svg: &mut Svg, system: &System, slice: &Slice, x: Scale, y: f64) {
     let fits = ((b - ready - 6.0) / CHARACTER).max(0.0) as usize;
     if fits >= node.name.chars().count().min(4) && fits >= 2 {
         let name = shorten(&node.name, fits);
-        svg.text(
-            ready + 4.0,
-            y + height / 2.0 + 4.0,
-            &name,
-            &format!(r#"class="in" fill="{}""#, ink_on(fill)),
-        );
+        svg.text(ready + 4.0, y + height / 2.0 + 4.0, &name, &format!(r#"class="in" fill="{}""#, ink_on(fill)));
     }
     svg.raw("</g>");
 }
@@ -156,12 +121,7 @@ pub fn describe(system: &System, slice: &Slice) -> String {
 }
 
 fn strips(svg: &mut Svg, system: &System, timeline: &Timeline, x: Scale, top: f64) {
-    svg.text(
-        LEFT,
-        top - 7.0,
-        "jobs, from release to completion; tick: deadline",
-        r#"class="head""#,
-    );
+    svg.text(LEFT, top - 7.0, "jobs, from release to completion; tick: deadline", r#"class="head""#);
     for (source, s) in system.sources.enumerate() {
         let y = top + STRIP * source.index() as f64;
         svg.text(LEFT - 10.0, y + 13.0, &shorten(&s.name, 18), r#"class="name" text-anchor="end""#);
@@ -199,13 +159,10 @@ fn inside(timeline: &Timeline, at: Nanos) -> bool {
 
 fn cross(svg: &mut Svg, x: f64, y: f64, mark: &Mark, system: &System) {
     let (x0, x1, y0, y1) = (number(x - 4.0), number(x + 4.0), number(y - 4.0), number(y + 4.0));
-    let title = escape(&format!(
-        "{}: {} at {}",
-        system.sources[mark.source].name,
-        mark.kind.name(),
-        mark.at
+    let title = escape(&format!("{}: {} at {}", system.sources[mark.source].name, mark.kind.name(), mark.at));
+    svg.raw(&format!(
+        r#"<path class="miss" d="M{x0} {y0}L{x1} {y1}M{x0} {y1}L{x1} {y0}"><title>{title}</title></path>"#
     ));
-    svg.raw(&format!(r#"<path class="miss" d="M{x0} {y0}L{x1} {y1}M{x0} {y1}L{x1} {y0}"><title>{title}</title></path>"#));
 }
 
 fn triangle(svg: &mut Svg, x: f64, y: f64) {
@@ -235,12 +192,8 @@ impl Key {
 /// Entries of the legend in lines that fit, with the place of each.
 fn legend_rows(system: &System, timeline: &Timeline) -> Vec<Vec<(f64, Key)>> {
     let used = |model: usize| timeline.slices.iter().any(|slice| slice.model.index() == model);
-    let models = system
-        .models
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| used(*i))
-        .map(|(i, m)| Key::Model(i, shorten(&m.name, 40)));
+    let models =
+        system.models.iter().enumerate().filter(|(i, _)| used(*i)).map(|(i, m)| Key::Model(i, shorten(&m.name, 40)));
     let keys = models.chain([Key::Setup, Key::Miss, Key::Drop]);
     let mut rows: Vec<Vec<(f64, Key)>> = vec![Vec::new()];
     let mut x = LEFT;
@@ -264,13 +217,9 @@ fn draw_legend(svg: &mut Svg, rows: &[Vec<(f64, Key)>], top: f64) {
                 Key::Model(number, _) => {
                     svg.rect(*x, y - 9.0, 16.0, 11.0, &format!(r#"fill="{}""#, colour(*number)));
                 }
-                Key::Setup => svg.rect(
-                    *x,
-                    y - 9.0,
-                    16.0,
-                    11.0,
-                    r##"fill="url(#setup)" stroke="#555555" stroke-width="0.5""##,
-                ),
+                Key::Setup => {
+                    svg.rect(*x, y - 9.0, 16.0, 11.0, r##"fill="url(#setup)" stroke="#555555" stroke-width="0.5""##)
+                }
                 Key::Miss => {
                     let ink = format!(r#"stroke="{MISS}" stroke-width="2" stroke-linecap="round""#);
                     svg.line((x + 4.0, y - 8.0), (x + 12.0, y), &ink);

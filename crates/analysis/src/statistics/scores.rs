@@ -23,7 +23,7 @@ use onbeat_core::units::Nanos;
 pub struct Xrbench {
     /// Steepness k of the real-time score [1/ms], > 0. Default: 15.
     pub k_per_ms: f64,
-    /// Energy at which the energy score is zero [mJ], > 0. Default: 1500.
+    /// Energy at which the energy score is zero \[mJ\], > 0. Default: 1500.
     pub energy_max_mj: f64,
 }
 

@@ -65,7 +65,7 @@ struct Checked {
 }
 
 /// Checks, prints what was found, and fails if that is a problem.
-pub(crate) fn run(args: &CheckArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &CheckArgs, ui: Ui) -> Result<(), Failure> {
     let (others, scenarios) = files::split(&args.scenarios)?;
     for file in &others {
         ui.print(&file.check(&args.system)?)?;

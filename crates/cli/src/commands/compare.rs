@@ -25,7 +25,7 @@ const LISTED_MAX: usize = 3;
 const REPORT: &str = "report.html";
 
 /// Runs everything, prints the result and writes the report.
-pub(crate) fn run(args: &CompareArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<(), Failure> {
     let plan = plan::compare(args)?;
     tell_skipped(&plan, ui);
     let start = Instant::now();
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &CompareArgs, ui: &Ui) -> Result<(), Failure> {
 }
 
 /// Lists what was skipped: every pair, or, of scenarios that fit only few platforms, one pair for example.
-fn tell_skipped(plan: &Plan, ui: &Ui) {
+fn tell_skipped(plan: &Plan, ui: Ui) {
     if plan.skipped.is_empty() {
         return;
     }

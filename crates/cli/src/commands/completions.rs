@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::ui::Ui;
 
 /// Prints the script.
-pub(crate) fn run(args: &CompletionsArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompletionsArgs, ui: Ui) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut args::command(), "onbeat", &mut script);
     ui.print(&String::from_utf8_lossy(&script))

@@ -5,13 +5,13 @@ use serde_json::{Map, Value};
 use crate::args::{ListArgs, ListKind, PlainFormat};
 use crate::catalogue::{self, Entry};
 use crate::failure::Failure;
-use crate::ui::{Ui, wrap};
+use crate::ui::{Ui, push, wrap};
 
 /// Listed without a kind; models and metrics are long lists.
 const OVERVIEW: [ListKind; 3] = [ListKind::Scenarios, ListKind::Platforms, ListKind::Policies];
 
 /// Prints the lists.
-pub(crate) fn run(args: &ListArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &ListArgs, ui: Ui) -> Result<(), Failure> {
     let kinds = args.kind.as_ref().map_or(OVERVIEW.as_slice(), std::slice::from_ref);
     let lists: Vec<(ListKind, Vec<Entry>)> =
         kinds.iter().map(|&kind| (kind, catalogue::entries(kind))).collect();
@@ -29,32 +29,35 @@ pub(crate) fn run(args: &ListArgs, ui: &Ui) -> Result<(), Failure> {
     }
 }
 
-fn text(lists: &[(ListKind, Vec<Entry>)], overview: bool, ui: &Ui) -> String {
+fn text(lists: &[(ListKind, Vec<Entry>)], overview: bool, ui: Ui) -> String {
     let mut text = String::new();
     for (kind, entries) in lists {
         if !text.is_empty() {
             text.push('\n');
         }
-        text += &format!("{}\n", ui.bold(heading(*kind)));
+        push(&mut text, format_args!("{}\n", ui.bold(heading(*kind))));
         let column = entries.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0) + 2;
         let width = usize::from(ui.width).saturating_sub(column + 2).max(30);
         for entry in entries {
             let mut name = format!("{:column$}", entry.name);
             for line in wrap(&entry.description, width) {
-                text += &format!("  {name}{line}\n");
+                push(&mut text, format_args!("  {name}{line}\n"));
                 name = " ".repeat(column);
             }
             for note in &entry.notes {
                 for line in wrap(note, width) {
-                    text += &format!("  {:column$}{}\n", "", ui.dim(&line));
+                    push(&mut text, format_args!("  {:column$}{}\n", "", ui.dim(&line)));
                 }
             }
         }
     }
     if overview {
-        text += &format!(
-            "\n{}\n",
-            ui.dim("More: `onbeat list models`, `onbeat list metrics`, `onbeat show NAME`")
+        push(
+            &mut text,
+            format_args!(
+                "\n{}\n",
+                ui.dim("More: `onbeat list models`, `onbeat list metrics`, `onbeat show NAME`")
+            ),
         );
     }
     text

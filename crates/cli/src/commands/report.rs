@@ -20,7 +20,7 @@ use crate::ui::Ui;
 const PICTURE_MS: f64 = 500.0;
 
 /// Reads the record, prints its tables and writes the files that are asked for.
-pub(crate) fn run(args: &ReportArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
     let record = read(&args.record)?;
     let header = &record.header;
     let system = &header.system;
@@ -79,7 +79,7 @@ fn read(path: &Path) -> Result<Record, Failure> {
 }
 
 /// Writes a file and says so.
-pub(crate) fn write(path: &Path, contents: &[u8], ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, contents: &[u8], ui: Ui) -> Result<(), Failure> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(Failure::io("create", folder))?;
     }

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::ui::Ui;
 
 /// Prints the schema.
-pub(crate) fn run(args: &SchemaArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &SchemaArgs, ui: Ui) -> Result<(), Failure> {
     let kind = match args.kind {
         SchemaKind::Platform => FileKind::Platform,
         SchemaKind::Profile => FileKind::Profile,

@@ -6,7 +6,7 @@ use crate::failure::{Failure, similar};
 use crate::ui::Ui;
 
 /// Prints the page.
-pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &ShowArgs, ui: Ui) -> Result<(), Failure> {
     let pages = catalogue::pages(&args.name);
     if pages.is_empty() {
         let names = catalogue::names();

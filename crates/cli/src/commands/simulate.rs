@@ -13,7 +13,7 @@ use crate::run::{self, Run};
 use crate::ui::Ui;
 
 /// Simulates and prints.
-pub(crate) fn run(args: &SimulateArgs, ui: &Ui) -> Result<(), Failure> {
+pub(crate) fn run(args: &SimulateArgs, ui: Ui) -> Result<(), Failure> {
     let system = plan::one_system(&args.scenario, args.platform.as_deref(), &args.system)?;
     let run = Run {
         system: &system,

@@ -20,7 +20,7 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn compare_prints_one_table_and_advice_and_writes_a_report() {
     let folder = tiny();
     let ran = folder.onbeat(&COMPARE).ended_with(0);
-    insta::assert_snapshot!(ran.stdout, @"");
+    insta::assert_snapshot!("compare_tiny", ran.stdout);
     let html = folder.read("onbeat-out/report.html");
     assert!(html.starts_with("<!") && html.contains("tiny"));
     assert!(
@@ -117,7 +117,7 @@ fn several_scenarios_give_a_matrix() {
 fn check_shows_bounds_beside_what_was_simulated() {
     let folder = tiny();
     let ran = folder.onbeat(&["check", "textbook-edf", "--simulate"]).ended_with(0);
-    insta::assert_snapshot!(ran.stdout, @"");
+    insta::assert_snapshot!("check_textbook_edf", ran.stdout);
     let json = folder.onbeat(&["check", "tiny.toml", "--format", "json"]).ended_with(0).json();
     assert!(json.is_object() || json.is_array());
 }

@@ -22,18 +22,40 @@ fn a_wrong_command_line_is_usage() {
 
 #[test]
 fn unknown_names_come_with_what_was_meant() {
-    insta::assert_snapshot!(onbeat(&["simulate", "texbook-edf"]).ended_with(2).stderr, @"");
-    insta::assert_snapshot!(onbeat(&["simulate", "textbook-edf", "--policy", "edff"]).ended_with(2).stderr, @"");
-    insta::assert_snapshot!(onbeat(&["show", "violation_rat"]).ended_with(2).stderr, @"");
+    for (args, meant) in [
+        (["simulate", "texbook-edf", "--quiet"], "did you mean `textbook-edf`"),
+        (["simulate", "textbook-edf", "--policy=edff"], "did you mean `edf`"),
+        (["simulate", "textbook-edf", "--set=stream.fats.fps=1"], "did you mean `fast`"),
+        (["show", "violation_rat", "--quiet"], "did you mean violation_rate"),
+    ] {
+        let ran = onbeat(&args).ended_with(2);
+        assert!(ran.stderr.contains(meant), "{args:?}: {}", ran.stderr);
+    }
+    insta::assert_snapshot!(
+        "unknown_policy",
+        onbeat(&["simulate", "textbook-edf", "--policy", "edff"]).stderr
+    );
 }
 
 #[test]
 fn a_mistake_in_a_file_is_shown_in_its_place() {
     let folder = Folder::new();
-    folder.write("wrong.toml", &TINY.replace("fps = 50", "fsp = 50"));
-    insta::assert_snapshot!(folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr, @"");
-    folder.write("wrong.toml", &TINY.replace("duration_s = 2", "duration_s = -2"));
-    insta::assert_snapshot!(folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr, @"");
+    let wrong = TINY.replace("fps = 50", "fsp = 50").replace("latency_ms = 30", "latency_ms = -30");
+    folder.write("wrong.toml", &wrong);
+    insta::assert_snapshot!(
+        "unknown_field",
+        folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr
+    );
+    folder.write(
+        "wrong.toml",
+        &TINY
+            .replace("duration_s = 2", "duration_s = -2")
+            .replace("model = \"denoise\", period", "model = \"denoize\", period"),
+    );
+    insta::assert_snapshot!(
+        "wrong_values",
+        folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr
+    );
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn compare_claim(values: &Value, claim: &str) -> Result<(), String> {
     let real = values[name].as_f64().ok_or_else(|| format!("there is no {name}"))? * factor;
     let decimals = expected.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     // Half of the last digit, and a little for decimal fractions that binary ones cannot hold.
-    let tolerance = 0.5 * 10f64.powi(-(decimals as i32)) * (1.0 + 1e-9);
+    let tolerance = 0.5 / 10f64.powf(decimals as f64) * (1.0 + 1e-9);
     if (real - wanted).abs() <= tolerance {
         Ok(())
     } else {

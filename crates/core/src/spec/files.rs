@@ -28,8 +28,9 @@ impl ReadFile for NoFiles {
 }
 
 /// Whether a name given by a user is a path: shipped names have neither slashes nor an ending.
-pub(crate) fn is_path(name: &str) -> bool {
-    name.contains(['/', '\\']) || name.ends_with(".toml")
+pub fn is_path(name: &str) -> bool {
+    let ending = std::path::Path::new(name).extension();
+    name.contains(['/', '\\']) || ending.is_some_and(|ending| ending.eq_ignore_ascii_case("toml"))
 }
 
 /// A path given in a file, relative to that file's folder.

@@ -255,22 +255,13 @@ impl Library {
             })?;
             return Document::parse(name, &text);
         }
-        match self.text(kind, name) {
-            Some(text) => Document::parse(&format!("{}/{name}.toml", kind.folder().0), text),
-            None => {
-                let help = format!(
-                    "{}; a path has a slash or ends with .toml",
-                    suggest::help(name, self.names(kind))
-                );
-                Err(SpecError::elsewhere(
-                    "",
-                    "",
-                    format!("unknown {} `{name}`", kind.name()),
-                    Some(help),
-                )
-                .into())
-            }
-        }
+        let Some(text) = self.text(kind, name) else {
+            let names = suggest::help(name, self.names(kind));
+            let help = format!("{names}; a path has a slash or ends with .toml");
+            let problem = format!("unknown {} `{name}`", kind.name());
+            return Err(SpecError::elsewhere("", "", problem, Some(help)).into());
+        };
+        Document::parse(&format!("{}/{name}.toml", kind.folder().0), text)
     }
 
     /// All shipped profiles and models: those of `library/models` first.

@@ -22,7 +22,7 @@ mod trace;
 pub use document::Document;
 pub use error::{SpecError, SpecErrors};
 pub use field::{Field, Step};
-pub use files::{NoFiles, ReadFile};
+pub use files::{NoFiles, ReadFile, is_path};
 pub use library::{Entry, FileKind, Library};
 pub use overrides::Override;
 pub use resolve::Options;

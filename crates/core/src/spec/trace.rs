@@ -103,34 +103,20 @@ fn rows(file: &str, text: &str) -> Result<Vec<(i128, u32, u32)>, SpecErrors> {
             }
         };
         let at = record.position().map_or(0, |position| position.byte() as usize);
-        let row: Result<_, SpecError> = (|| {
-            let field = |i: usize| record.get(i).unwrap_or("");
-            let wrong = |i: usize, help: &str| {
-                let span = field_span(text, at, i);
-                SpecError::at(
+        match row(&record) {
+            Ok(row) => requests.push(row),
+            Err((field, help)) => {
+                let span = field_span(text, at, field);
+                let problem = format!("`{}` does not fit", record.get(field).unwrap_or(""));
+                errors.push(SpecError::at(
                     file,
                     &shown(),
                     span,
-                    HEADER[i],
-                    format!("`{}` does not fit", field(i)),
+                    HEADER[field],
+                    problem,
                     Some(help.to_owned()),
-                )
-            };
-            let time = timestamp(field(0)).ok_or_else(|| {
-                wrong(0, "must be a time such as 2023-11-16 18:15:46.68 or a number of seconds ≥ 0")
-            })?;
-            let tokens = |i: usize| {
-                let count = field(i)
-                    .parse::<u32>()
-                    .ok()
-                    .filter(|&count| limits::TOKENS.allows(f64::from(count)));
-                count.ok_or_else(|| wrong(i, "must be a whole number from 1 to 1000000"))
-            };
-            Ok((time, tokens(1)?, tokens(2)?))
-        })();
-        match row {
-            Ok(row) => requests.push(row),
-            Err(error) => errors.push(error),
+                ));
+            }
         }
         if errors.len() >= MISTAKES_MAX || requests.len() > limits::REQUESTS_MAX {
             break;
@@ -146,6 +132,19 @@ fn rows(file: &str, text: &str) -> Result<Vec<(i128, u32, u32)>, SpecErrors> {
         ));
     }
     if errors.is_empty() { Ok(requests) } else { Err(SpecErrors::new(errors)) }
+}
+
+/// Time [ns], prompt and output of a row; or the number of the field that is wrong, and what it must be.
+fn row(record: &csv::StringRecord) -> Result<(i128, u32, u32), (usize, &'static str)> {
+    let field = |i: usize| record.get(i).unwrap_or("");
+    let time = timestamp(field(0))
+        .ok_or((0, "must be a time such as 2023-11-16 18:15:46.68 or a number of seconds ≥ 0"))?;
+    let tokens = |i: usize| {
+        let count =
+            field(i).parse::<u32>().ok().filter(|&count| limits::TOKENS.allows(f64::from(count)));
+        count.ok_or((i, "must be a whole number from 1 to 1000000"))
+    };
+    Ok((time, tokens(1)?, tokens(2)?))
 }
 
 /// Where a value of the row that starts at a position stands.

@@ -145,7 +145,10 @@ fn language_models_have_prefill_and_decode_with_their_bytes() {
     assert!(system.assumptions.iter().any(|text| text == "All bytes moved are multiplied by 0.5."));
     // The session's lengths belong to its stage; the chain's stage has its own.
     let chat = system.nodes.iter().last().unwrap();
-    assert_eq!(chat.output.as_ref().and_then(|d| d.as_constant()), Some(50.0));
+    assert_eq!(
+        chat.output.as_ref().and_then(onbeat_core::distribution::Distribution::as_constant),
+        Some(50.0)
+    );
     assert_eq!(chat.output_max, 50);
     assert_eq!(chat.prompt.as_ref().map(|d| (d.min, d.max)), Some((16.0, 1000.0)));
 }
@@ -312,11 +315,7 @@ fn a_trace_gives_arrivals_and_lengths() {
 fn tables_that_do_not_reach_far_enough_are_warned_about() {
     let system = set(&["session.chat.prompt=3000", "chain.answer.stage.speak.size=400"]);
     let warned = |text: &str| system.warnings.iter().any(|warning| warning.starts_with(text));
-    assert!(
-        warned("writer on gpu: prompt lengths of 3000 to 3000 reach beyond"),
-        "{:?}",
-        system.warnings
-    );
+    assert!(warned("writer on gpu: prompt lengths of 3000 reach beyond"), "{:?}", system.warnings);
     assert!(
         warned("writer on gpu: context lengths of 3001 to 3050 reach beyond"),
         "{:?}",

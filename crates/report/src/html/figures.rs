@@ -97,25 +97,16 @@ pub(super) fn table(comparison: &Comparison, numbers: &Numbers) -> Table {
         cells: columns.iter().zip(&best).map(|(column, best)| cell(column, row, best[r])).collect(),
     });
     let has_bound = columns.iter().any(|column| column.bound(comparison).is_some());
-    let bound = |column: &Column| {
-        column.bound(comparison).map_or_else(|| "–".to_owned(), |value| column.format(value))
-    };
+    let bound = |column: &Column| column.bound(comparison).map_or_else(|| "–".to_owned(), |value| column.format(value));
     let mut note = vec!["* best in its column.".to_owned()];
     if comparison.seeds() > 1 {
-        note.push(format!(
-            "± half of the 95% confidence interval over {} seeds.",
-            comparison.seeds()
-        ));
-        note.push(
-            "“≈ noise”: cannot be told from the best policy, compared seed by seed.".to_owned(),
-        );
+        note.push(format!("± half of the 95% confidence interval over {} seeds.", comparison.seeds()));
+        note.push("“≈ noise”: cannot be told from the best policy, compared seed by seed.".to_owned());
     } else {
         note.push("With one seed, noise cannot be told from a difference.".to_owned());
     }
     if has_bound {
-        note.push(
-            "Lower bound: what no policy can beat, as far as the analysis can tell.".to_owned(),
-        );
+        note.push("Lower bound: what no policy can beat, as far as the analysis can tell.".to_owned());
     }
     Table {
         verdicts: comparison.rows.len() > 1,
@@ -150,9 +141,8 @@ fn verdict_class(verdict: Verdict) -> &'static str {
 fn verdict_title(comparison: &Comparison, row: &PolicyRow) -> String {
     match (row.difference, comparison.metric) {
         (Some(difference), Some(metric)) => {
-            let half = difference
-                .half_width
-                .map_or_else(String::new, |half| format!(" ± {}", metric.unit().format(half)));
+            let half =
+                difference.half_width.map_or_else(String::new, |half| format!(" ± {}", metric.unit().format(half)));
             format!("{} {half} from the best, by {}", metric.show(difference.mean), metric.name())
         }
         _ => String::new(),
@@ -173,11 +163,7 @@ pub(super) fn legend(comparison: &Comparison, numbers: &Numbers) -> Value {
     let item = |(i, row): (usize, &PolicyRow)| {
         let number = numbers.of(&row.policy);
         let strong = if i == 0 && comparison.rows.len() > 1 { r#" class="strong""# } else { "" };
-        format!(
-            r#"<li tabindex="0" data-series="{number}"{strong}>{}{}</li>"#,
-            swatch(number),
-            escape(&row.policy)
-        )
+        format!(r#"<li tabindex="0" data-series="{number}"{strong}>{}{}</li>"#, swatch(number), escape(&row.policy))
     };
     let items: String = comparison.rows.iter().enumerate().map(item).collect();
     safe(format!(r#"<ul class="legend">{items}</ul>"#))
@@ -186,8 +172,7 @@ pub(super) fn legend(comparison: &Comparison, numbers: &Numbers) -> Value {
 /// Deadline and goals of a source in words.
 pub(super) fn goals(source: &Source) -> String {
     let goals = [("deadline", source.deadline), ("TTFT", source.ttft), ("TPOT", source.tpot)];
-    let set: Vec<String> =
-        goals.into_iter().filter_map(|(name, goal)| Some(format!("{name} {}", goal?))).collect();
+    let set: Vec<String> = goals.into_iter().filter_map(|(name, goal)| Some(format!("{name} {}", goal?))).collect();
     if set.is_empty() { "no deadline".to_owned() } else { set.join(", ") }
 }
 
@@ -195,25 +180,20 @@ pub(super) fn goals(source: &Source) -> String {
 pub(super) fn violations(comparison: &Comparison) -> Option<Violations> {
     let sources = comparison.system.sources.as_slice();
     let judged: Vec<usize> = (0..sources.len())
-        .filter(|&i| {
-            comparison.rows.iter().any(|row| row.source_mean(i, Metric::ViolationRate).is_some())
-        })
+        .filter(|&i| comparison.rows.iter().any(|row| row.source_mean(i, Metric::ViolationRate).is_some()))
         .collect();
     if judged.is_empty() {
         return None;
     }
-    let heads = judged
-        .iter()
-        .map(|&i| SourceHead { name: sources[i].name.clone(), goal: goals(&sources[i]) });
+    let heads = judged.iter().map(|&i| SourceHead { name: sources[i].name.clone(), goal: goals(&sources[i]) });
     let rows = comparison.rows.iter().map(|row| BarRow {
         policy: row.policy.clone(),
         cells: judged.iter().map(|&i| bar(row.source_mean(i, Metric::ViolationRate))).collect(),
     });
     let bound_of = |i: usize| comparison.bound.sources.get(i)?.get(&Metric::ViolationRate).copied();
     let has_bound = judged.iter().any(|&i| bound_of(i).is_some());
-    let bound = judged.iter().map(|&i| {
-        bound_of(i).map_or_else(|| "–".to_owned(), |value| Metric::ViolationRate.show(value))
-    });
+    let bound =
+        judged.iter().map(|&i| bound_of(i).map_or_else(|| "–".to_owned(), |value| Metric::ViolationRate.show(value)));
     Some(Violations {
         sources: heads.collect(),
         rows: rows.collect(),
@@ -233,18 +213,9 @@ fn bar(rate: Option<f64>) -> Bar {
 }
 
 /// Response-time distributions, one chart per source.
-pub(super) fn ecdfs(
-    comparison: &Comparison,
-    numbers: &Numbers,
-    options: HtmlOptions,
-) -> Vec<Chart> {
+pub(super) fn ecdfs(comparison: &Comparison, numbers: &Numbers, options: HtmlOptions) -> Vec<Chart> {
     let chart = |(i, source): (usize, &Source)| {
-        let series = series(
-            comparison,
-            numbers,
-            |run| run.sources.get(i).map(|s| s.response_ecdf.as_slice()),
-            options,
-        );
+        let series = series(comparison, numbers, |run| run.sources.get(i).map(|s| s.response_ecdf.as_slice()), options);
         let reference = source.deadline.map(|deadline| reference("deadline", deadline));
         chart_of(&source.name, "response time", &series, reference.as_ref())
     };
@@ -252,19 +223,10 @@ pub(super) fn ecdfs(
 }
 
 /// First tokens and pace of tokens, per source that has them.
-pub(super) fn tokens(
-    comparison: &Comparison,
-    numbers: &Numbers,
-    options: HtmlOptions,
-) -> Vec<Chart> {
+pub(super) fn tokens(comparison: &Comparison, numbers: &Numbers, options: HtmlOptions) -> Vec<Chart> {
     let mut charts = Vec::new();
     for (i, source) in comparison.system.sources.iter().enumerate() {
-        let series = series(
-            comparison,
-            numbers,
-            |run| run.sources.get(i).map(|s| s.ttft_ecdf.as_slice()),
-            options,
-        );
+        let series = series(comparison, numbers, |run| run.sources.get(i).map(|s| s.ttft_ecdf.as_slice()), options);
         let goal = source.ttft.map(|goal| reference("goal", goal));
         charts.extend(chart_of(&source.name, "time to first token", &series, goal.as_ref()));
         let dot = |(r, row): (usize, &PolicyRow)| {
@@ -312,12 +274,7 @@ fn series<'a>(
     comparison.rows.iter().enumerate().map(line).collect()
 }
 
-fn chart_of(
-    source: &str,
-    what: &str,
-    series: &[Series],
-    reference: Option<&Reference>,
-) -> Option<Chart> {
+fn chart_of(source: &str, what: &str, series: &[Series], reference: Option<&Reference>) -> Option<Chart> {
     if series.iter().all(|series| series.points.is_empty()) {
         return None;
     }

@@ -56,11 +56,7 @@ pub(super) struct TimelineView {
 }
 
 pub(super) fn inside(comparison: &Comparison, row: &PolicyRow) -> Inside {
-    Inside {
-        policy: row.policy.clone(),
-        streams: streams(comparison, row),
-        charts: processor_charts(comparison, row),
-    }
+    Inside { policy: row.policy.clone(), streams: streams(comparison, row), charts: processor_charts(comparison, row) }
 }
 
 fn streams(comparison: &Comparison, row: &PolicyRow) -> Streams {
@@ -103,17 +99,13 @@ fn streams(comparison: &Comparison, row: &PolicyRow) -> Streams {
         let cell = |metric: &Metric| {
             let value = row.source_mean(i, *metric);
             let text = value.map_or_else(|| "–".to_owned(), |value| metric.unit().format(value));
-            StreamCell {
-                text,
-                bad: *metric == Metric::ViolationRate && value.is_some_and(|value| value > 0.0),
-            }
+            StreamCell { text, bad: *metric == Metric::ViolationRate && value.is_some_and(|value| value > 0.0) }
         };
         let mut cells: Vec<StreamCell> = metrics.iter().map(cell).collect();
         if bounds {
             let bound = row.response_bounds_ms.get(i).copied().flatten();
             cells.push(StreamCell {
-                text: bound.map_or_else(|| "–".to_owned(), |ms| Unit::Ms.format(ms)),
-                bad: false,
+                text: bound.map_or_else(|| "–".to_owned(), |ms| Unit::Ms.format(ms)), bad: false
             });
         }
         StreamRow { name: source.name.clone(), goal: goals(source), cells }
@@ -143,27 +135,15 @@ fn processor_charts(comparison: &Comparison, row: &PolicyRow) -> Vec<Chart> {
         .collect();
     if bars.iter().any(|(_, parts)| !parts.is_empty()) {
         let name = "Busy time by model";
-        charts.push(Chart {
-            name: format!("{name}, seed {}", first.seed),
-            svg: safe(charts::stacked(name, &bars)),
-        });
+        charts.push(Chart { name: format!("{name}, seed {}", first.seed), svg: safe(charts::stacked(name, &bars)) });
     }
     let end = system.duration.as_secs();
     let mut chart = |svg: String| charts.push(Chart { name: String::new(), svg: safe(svg) });
     for (i, processor) in first.processors.iter().enumerate() {
         if !processor.utilisation.is_empty() {
-            let values: Vec<f64> =
-                processor.utilisation.iter().map(|value| value * 100.0).collect();
+            let values: Vec<f64> = processor.utilisation.iter().map(|value| value * 100.0).collect();
             let title = format!("{} busy over time, seed {}", processor.name, first.seed);
-            chart(charts::over_time(
-                &title,
-                &values,
-                end,
-                100.0,
-                "%",
-                SERIES[i % SERIES.len()],
-                None,
-            ));
+            chart(charts::over_time(&title, &values, end, 100.0, "%", SERIES[i % SERIES.len()], None));
         }
     }
     if first.bus_traffic.iter().any(|traffic| *traffic > 0.0) {
@@ -172,15 +152,7 @@ fn processor_charts(comparison: &Comparison, row: &PolicyRow) -> Vec<Chart> {
         let line = bandwidth.map(|at| Reference { at, label: format!("bandwidth {at} GB/s") });
         let high = bandwidth.unwrap_or(most).max(most) * 1.05;
         let title = format!("memory bus over time, seed {}", first.seed);
-        chart(charts::over_time(
-            &title,
-            &first.bus_traffic,
-            end,
-            high,
-            "GB/s",
-            SERIES[2],
-            line.as_ref(),
-        ));
+        chart(charts::over_time(&title, &first.bus_traffic, end, high, "GB/s", SERIES[2], line.as_ref()));
     }
     charts
 }
@@ -191,23 +163,15 @@ pub(super) fn timeline(comparison: &Comparison, options: HtmlOptions) -> Option<
     let with: Vec<(&PolicyRow, &Excerpt)> =
         comparison.rows.iter().filter_map(|row| Some((row, row.excerpt.as_ref()?))).collect();
     let &(first_row, first) = with.first()?;
-    let fitted = |excerpt: &Excerpt, slices| {
-        Timeline::fit(system, &excerpt.events, excerpt.from, excerpt.to, slices)
-    };
+    let fitted = |excerpt: &Excerpt, slices| Timeline::fit(system, &excerpt.events, excerpt.from, excerpt.to, slices);
     let picture = fitted(first, PICTURE_SLICES);
     let first_view = fitted(first, FIRST_SLICES);
-    let title = format!(
-        "{} on {}, {}, seed {}",
-        system.scenario, system.platform.name, first_row.policy, first.seed
-    );
+    let title = format!("{} on {}, {}, seed {}", system.scenario, system.platform.name, first_row.policy, first.seed);
     let policies: Vec<serde_json::Value> = with
         .iter()
-        .map(|(row, excerpt)| {
-            policy_data(&row.policy, excerpt, system.duration, &fitted(excerpt, options.slices_max))
-        })
+        .map(|(row, excerpt)| policy_data(&row.policy, excerpt, system.duration, &fitted(excerpt, options.slices_max)))
         .collect();
-    let nodes =
-        system.nodes.iter().map(|node| json!([node.name, node.source.index(), node.model.index()]));
+    let nodes = system.nodes.iter().map(|node| json!([node.name, node.source.index(), node.model.index()]));
     let data = json!({
         "lanes": first_view.lanes.iter().map(|lane| &lane.name).collect::<Vec<_>>(),
         "sources": system.sources.iter().map(|source| &source.name).collect::<Vec<_>>(),
@@ -236,8 +200,7 @@ pub(super) fn timeline(comparison: &Comparison, options: HtmlOptions) -> Option<
     })
 }
 
-const PHASES: [Phase; 6] =
-    [Phase::Forward, Phase::Before, Phase::Steps, Phase::After, Phase::Prefill, Phase::Decode];
+const PHASES: [Phase; 6] = [Phase::Forward, Phase::Before, Phase::Steps, Phase::After, Phase::Prefill, Phase::Decode];
 const WHYS: [Option<StopReason>; 6] = [
     None,
     Some(StopReason::Finished),
@@ -262,29 +225,13 @@ const MARKS: [MarkKind; 7] = [
 /// * slice: lane, start, length of the setup, length, stage's number, job, phase, why it ended, batch, tokens;
 /// * job: source, release, length, deadline after release or 0, serial number, outcome;
 /// * mark: time, source, kind, job.
-fn policy_data(
-    policy: &str,
-    excerpt: &Excerpt,
-    duration: Nanos,
-    timeline: &Timeline,
-) -> serde_json::Value {
+fn policy_data(policy: &str, excerpt: &Excerpt, duration: Nanos, timeline: &Timeline) -> serde_json::Value {
     let at = |list: usize| list;
     let slice = |s: &crate::timeline::Slice| {
         let phase = PHASES.iter().position(|phase| *phase == s.phase).map_or(0, at);
         let why = WHYS.iter().position(|why| *why == s.why).map_or(0, at);
         let (setup, length) = (s.ready.saturating_sub(s.start).0, s.end.saturating_sub(s.start).0);
-        json!([
-            s.lane,
-            s.start.0,
-            setup,
-            length,
-            s.node.index(),
-            s.job,
-            phase,
-            why,
-            s.batch,
-            s.tokens
-        ])
+        json!([s.lane, s.start.0, setup, length, s.node.index(), s.job, phase, why, s.batch, s.tokens])
     };
     let job = |j: &crate::timeline::Job| {
         let outcome = match j.outcome {
@@ -293,14 +240,7 @@ fn policy_data(
             Outcome::Open => 2,
         };
         let deadline = j.deadline.map_or(0, |deadline| deadline.saturating_sub(j.release).0);
-        json!([
-            j.source.index(),
-            j.release.0,
-            j.end.saturating_sub(j.release).0,
-            deadline,
-            j.job,
-            outcome
-        ])
+        json!([j.source.index(), j.release.0, j.end.saturating_sub(j.release).0, deadline, j.job, outcome])
     };
     let mark = |m: &crate::timeline::Mark| {
         let kind = MARKS.iter().position(|kind| *kind == m.kind).map_or(0, at);

@@ -108,11 +108,8 @@ pub(super) struct Numbers(Vec<String>);
 
 impl Numbers {
     fn new(report: &Report) -> Self {
-        let mut names: Vec<String> = report
-            .comparisons
-            .iter()
-            .flat_map(|c| c.rows.iter().map(|row| row.policy.clone()))
-            .collect();
+        let mut names: Vec<String> =
+            report.comparisons.iter().flat_map(|c| c.rows.iter().map(|row| row.policy.clone())).collect();
         names.sort_unstable();
         names.dedup();
         Self(names)
@@ -129,11 +126,7 @@ pub(super) fn page(report: &Report, options: HtmlOptions) -> Page {
         [one] => one.name(),
         many => format!("{} comparisons", many.len()),
     };
-    let views = report
-        .comparisons
-        .iter()
-        .enumerate()
-        .map(|(i, c)| comparison_view(c, i, &numbers, options));
+    let views = report.comparisons.iter().enumerate().map(|(i, c)| comparison_view(c, i, &numbers, options));
     Page {
         title,
         onbeat: report.onbeat.clone(),
@@ -150,12 +143,9 @@ fn index(report: &Report, numbers: &Numbers) -> Index {
     let row_of = |comparison: &'_ Comparison, policy: &str| -> Option<usize> {
         comparison.rows.iter().position(|row| row.policy == policy)
     };
-    let good = |row: &PolicyRow| {
-        matches!(row.verdict, Verdict::Best | Verdict::Same | Verdict::WithinNoise)
-    };
+    let good = |row: &PolicyRow| matches!(row.verdict, Verdict::Best | Verdict::Same | Verdict::WithinNoise);
     let rows = report.comparisons.iter().enumerate().map(|(i, c)| {
-        let cells =
-            policies.iter().map(|policy| index_cell(c, row_of(c, policy).map(|r| &c.rows[r])));
+        let cells = policies.iter().map(|policy| index_cell(c, row_of(c, policy).map(|r| &c.rows[r])));
         let bound = c.metric.and_then(|metric| Some(metric.show(*c.bound.run.get(&metric)?)));
         IndexRow {
             id: id(i),
@@ -167,12 +157,10 @@ fn index(report: &Report, numbers: &Numbers) -> Index {
     });
     let wins = policies.iter().map(|policy| {
         let ran = report.comparisons.iter().filter_map(|c| Some(&c.rows[row_of(c, policy)?]));
-        let (wins, all) =
-            ran.fold((0, 0), |(wins, all), row| (wins + u32::from(good(row)), all + 1));
+        let (wins, all) = ran.fold((0, 0), |(wins, all), row| (wins + u32::from(good(row)), all + 1));
         format!("{wins} of {all}")
     });
-    let mut metrics: Vec<&str> =
-        report.comparisons.iter().filter_map(|c| c.metric).map(Metric::name).collect();
+    let mut metrics: Vec<&str> = report.comparisons.iter().filter_map(|c| c.metric).map(Metric::name).collect();
     metrics.sort_unstable();
     metrics.dedup();
     let metric = metrics.join(", ").replace('_', " ");
@@ -192,16 +180,8 @@ fn index_cell(comparison: &Comparison, row: Option<&PolicyRow>) -> IndexCell {
     };
     // Rates have a natural scale; other metrics are shaded by the worst policy of the same comparison.
     let worst = comparison.rows.iter().filter_map(|row| row.mean(metric)).fold(0.0, f64::max);
-    let scale = if matches!(metric, Metric::MeanViolationRate | Metric::ViolationRate) {
-        1.0
-    } else {
-        worst
-    };
-    let heat = if scale > 0.0 && metric.better() != Better::Neutral {
-        (value / scale).clamp(0.0, 1.0)
-    } else {
-        0.0
-    };
+    let scale = if matches!(metric, Metric::MeanViolationRate | Metric::ViolationRate) { 1.0 } else { worst };
+    let heat = if scale > 0.0 && metric.better() != Better::Neutral { (value / scale).clamp(0.0, 1.0) } else { 0.0 };
     IndexCell { text: metric.show(value), class, heat: format!("{heat:.3}") }
 }
 
@@ -209,17 +189,11 @@ fn id(number: usize) -> String {
     format!("c{}", number + 1)
 }
 
-fn comparison_view(
-    comparison: &Comparison,
-    number: usize,
-    numbers: &Numbers,
-    options: HtmlOptions,
-) -> ComparisonView {
+fn comparison_view(comparison: &Comparison, number: usize, numbers: &Numbers, options: HtmlOptions) -> ComparisonView {
     let system = &comparison.system;
     let advice = advise(comparison);
     let provenance = provenance(comparison);
-    let label: Vec<String> =
-        provenance.iter().map(|part| format!("{} {}", part.percent, part.kind)).collect();
+    let label: Vec<String> = provenance.iter().map(|part| format!("{} {}", part.percent, part.kind)).collect();
     let figures = system.figures.iter().map(|figure| FigureView {
         what: figure.what.clone(),
         kind: figure.kind.name(),
@@ -256,31 +230,17 @@ fn facts(comparison: &Comparison) -> Vec<Fact> {
         .iter()
         .map(|p| if p.slots > 1 { format!("{} (×{})", p.name, p.slots) } else { p.name.clone() })
         .collect();
-    let warm_up = if system.warm_up.0 > 0 {
-        format!(", the first {} not counted", system.warm_up)
-    } else {
-        String::new()
-    };
+    let warm_up =
+        if system.warm_up.0 > 0 { format!(", the first {} not counted", system.warm_up) } else { String::new() };
     let mut facts = vec![
         Fact { name: "scenario", value: system.scenario.clone() },
-        Fact {
-            name: "platform",
-            value: format!("{}: {}", system.platform.name, processors.join(", ")),
-        },
+        Fact { name: "platform", value: format!("{}: {}", system.platform.name, processors.join(", ")) },
         Fact { name: "simulated", value: format!("{}{warm_up}", system.duration) },
-        Fact {
-            name: "policies × seeds",
-            value: format!("{} × {}", comparison.rows.len(), comparison.seeds()),
-        },
+        Fact { name: "policies × seeds", value: format!("{} × {}", comparison.rows.len(), comparison.seeds()) },
     ];
     let bandwidth = system.platform.bandwidth.map(|bandwidth| format!("{bandwidth} GB/s"));
-    let memory: Vec<String> = system
-        .platform
-        .capacity
-        .map(|capacity| capacity.to_string())
-        .into_iter()
-        .chain(bandwidth)
-        .collect();
+    let memory: Vec<String> =
+        system.platform.capacity.map(|capacity| capacity.to_string()).into_iter().chain(bandwidth).collect();
     if !memory.is_empty() {
         facts.push(Fact { name: "memory", value: memory.join(", ") });
     }
@@ -298,18 +258,12 @@ fn provenance(comparison: &Comparison) -> Vec<Share> {
         (ProvenanceKind::Analytical, "by a formula; nobody measured it"),
     ];
     let Some(best) = comparison.rows.first() else { return Vec::new() };
-    let shares = KINDS
-        .iter()
-        .map(|(kind, meaning)| (kind, share(best, *kind), *meaning))
-        .filter(|(_, share, _)| *share > 0.0);
+    let shares =
+        KINDS.iter().map(|(kind, meaning)| (kind, share(best, *kind), *meaning)).filter(|(_, share, _)| *share > 0.0);
     shares
         .map(|(kind, share, meaning)| Share {
             kind: kind.name(),
-            percent: if share < 0.01 {
-                "< 1%".to_owned()
-            } else {
-                format!("{:.0}%", share * 100.0)
-            },
+            percent: if share < 0.01 { "< 1%".to_owned() } else { format!("{:.0}%", share * 100.0) },
             width: format!("{:.2}", share * 100.0),
             meaning,
         })
@@ -322,8 +276,7 @@ fn models(comparison: &Comparison) -> Vec<ModelView> {
         let model = &system.models[node.model];
         let places = system.platform.processors.enumerate().filter_map(|(p, processor)| {
             let cost = system.cost(id, p)?;
-            let alone =
-                onbeat_core::units::Nanos::from_ns_f64(cost.remaining_ns(node.expected, 0, 0.0));
+            let alone = onbeat_core::units::Nanos::from_ns_f64(cost.remaining_ns(node.expected, 0, 0.0));
             Some(format!("{} {}", processor.name, Metric::ResponseMean.show(alone.as_ms())))
         });
         ModelView {

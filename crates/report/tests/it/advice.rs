@@ -54,11 +54,7 @@ fn within_the_noise() {
 
 #[test]
 fn one_seed_cannot_tell() {
-    insta::assert_snapshot!(text(
-        &[("edf", &[0.02, 0.0, 0.1]), ("llf", &[0.0, 0.0, 0.01])],
-        1,
-        unchanged
-    ));
+    insta::assert_snapshot!(text(&[("edf", &[0.02, 0.0, 0.1]), ("llf", &[0.0, 0.0, 0.01])], 1, unchanged));
 }
 
 #[test]
@@ -76,24 +72,15 @@ fn equal_but_not_perfect() {
 
 #[test]
 fn perfect_and_others() {
-    insta::assert_snapshot!(text(
-        &[("edf", &[0.0]), ("llf", &[0.0]), ("fcfs", &[0.4, 0.3, 0.5])],
-        3,
-        unchanged
-    ));
+    insta::assert_snapshot!(text(&[("edf", &[0.0]), ("llf", &[0.0]), ("fcfs", &[0.4, 0.3, 0.5])], 3, unchanged));
 }
 
 #[test]
 fn nothing_serves() {
-    insta::assert_snapshot!(text(
-        &[("edf", &[0.9, 0.8, 1.0]), ("llf", &[0.95, 0.9, 1.0])],
-        3,
-        |comparison| {
-            comparison.bound =
-                Bound { reasons: vec![Reason::Overload { load: 1.84 }], ..Bound::default() };
-            comparison.bound.run.insert(Metric::MeanViolationRate, 0.4);
-        }
-    ));
+    insta::assert_snapshot!(text(&[("edf", &[0.9, 0.8, 1.0]), ("llf", &[0.95, 0.9, 1.0])], 3, |comparison| {
+        comparison.bound = Bound { reasons: vec![Reason::Overload { load: 1.84 }], ..Bound::default() };
+        comparison.bound.run.insert(Metric::MeanViolationRate, 0.4);
+    }));
 }
 
 #[test]
@@ -141,10 +128,7 @@ fn another_count_has_another_winner() {
     // `sjf` starves the assistant, which has few jobs.
     let text = text(&[("edf", &[0.05, 0.05, 0.1]), ("sjf", &[0.0, 0.0, 0.9])], 5, unchanged);
     assert!(text.starts_with("Use `edf`"), "{text}");
-    assert!(
-        text.contains("Counting every job alike instead of every stream, `sjf` misses fewer"),
-        "{text}"
-    );
+    assert!(text.contains("Counting every job alike instead of every stream, `sjf` misses fewer"), "{text}");
 }
 
 #[test]
@@ -154,7 +138,6 @@ fn many_reasons_are_counted_and_those_in_words_are_kept() {
         comparison.bound.reasons = (1..=5).map(stated).collect();
         comparison.bound.run.insert(Metric::MeanViolationRate, 0.1);
     });
-    let expected =
-        "No policy can go below 10.00%: reason 1; reason 2; reason 3; and 2 more reasons; at most";
+    let expected = "No policy can go below 10.00%: reason 1; reason 2; reason 3; and 2 more reasons; at most";
     assert!(text.contains(expected), "{text}");
 }

@@ -11,12 +11,10 @@ fn shape(value: &serde_json::Value, depth: usize) -> serde_json::Value {
         Value::Object(map) if depth == 0 => {
             Value::String(format!("object of {}", if map.is_empty() { "nothing" } else { "…" }))
         }
-        Value::Object(map) => {
-            map.iter().map(|(key, value)| (key.clone(), shape(value, depth - 1))).collect()
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), shape(value, depth - 1))).collect(),
+        Value::Array(list) => {
+            list.first().map_or(Value::Array(Vec::new()), |first| Value::Array(vec![shape(first, depth)]))
         }
-        Value::Array(list) => list
-            .first()
-            .map_or(Value::Array(Vec::new()), |first| Value::Array(vec![shape(first, depth)])),
         Value::String(_) => "text".into(),
         Value::Number(_) => "number".into(),
         Value::Bool(_) => "bool".into(),
@@ -26,8 +24,7 @@ fn shape(value: &serde_json::Value, depth: usize) -> serde_json::Value {
 
 #[test]
 fn the_json_has_its_documented_shape() {
-    let value: serde_json::Value =
-        serde_json::from_str(&json::render(&sample::usual())).expect("it is JSON");
+    let value: serde_json::Value = serde_json::from_str(&json::render(&sample::usual())).expect("it is JSON");
     assert_eq!(value["format"], json::FORMAT);
     assert_eq!(value["comparisons"][0]["policies"][0]["policy"], "llf");
     assert_eq!(value["comparisons"][0]["policies"][0]["verdict"], "best");
@@ -46,8 +43,7 @@ fn the_csv_has_a_line_per_value() {
             + summary.sources.iter().map(|s| s.values.len()).sum::<usize>()
             + summary.processors.iter().map(|p| p.values.len()).sum::<usize>()
     };
-    let expected: usize =
-        report.comparisons[0].rows.iter().flat_map(|row| &row.runs).map(values).sum();
+    let expected: usize = report.comparisons[0].rows.iter().flat_map(|row| &row.runs).map(values).sum();
     assert_eq!(lines.count(), expected);
     assert!(text.contains("video-call,test-chip,llf,0,source,assistant,slo_attainment,"));
 }

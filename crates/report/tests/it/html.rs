@@ -32,10 +32,7 @@ fn the_usual_report_has_all_its_parts() {
     ] {
         assert!(page.contains(part), "{part}");
     }
-    assert_eq!(
-        page.matches("<figcaption>").count() - page.matches("Busy time by model,").count(),
-        5 + 2
-    );
+    assert_eq!(page.matches("<figcaption>").count() - page.matches("Busy time by model,").count(), 5 + 2);
 }
 
 #[test]
@@ -48,9 +45,7 @@ fn many_policies_and_streams() {
 #[test]
 fn a_matrix_has_an_index() {
     let mut report = sample::usual();
-    for (i, policies) in
-        [&sample::TEN[..4], &sample::TEN[2..], &sample::TEN[..]].into_iter().enumerate()
-    {
+    for (i, policies) in [&sample::TEN[..4], &sample::TEN[2..], &sample::TEN[..]].into_iter().enumerate() {
         let mut system = sample::system(i);
         system.scenario = format!("scenario-{}", i + 1);
         system.title = format!("Scenario {}", i + 1);
@@ -79,20 +74,13 @@ fn names_cannot_become_markup() {
     system.nodes[onbeat_core::id::NodeId(0)].name = evil.to_owned();
     system.models[onbeat_core::id::ModelId(0)].name = evil.to_owned();
     let comparison = sample::comparison(system, &[(evil, &[0.1]), ("edf", &[0.0])], 2);
-    let page = html(&Report {
-        onbeat: evil.to_owned(),
-        command: Some(evil.to_owned()),
-        comparisons: vec![comparison],
-    });
+    let page = html(&Report { onbeat: evil.to_owned(), command: Some(evil.to_owned()), comparisons: vec![comparison] });
     keep("evil.html", &page);
     assert!(!page.contains("<script>alert"), "a name became a script");
     // Within the data, quotes are escaped as JSON; everywhere else they must not appear.
     let (before, data) = page.split_once("-data\">").expect("there is data");
     let (_, after) = data.split_once("</script>").expect("the data ends");
-    assert!(
-        !before.contains("\" onload=") && !after.contains("\" onload="),
-        "a name left its attribute"
-    );
+    assert!(!before.contains("\" onload=") && !after.contains("\" onload="), "a name left its attribute");
     // The page's own elements: the data and the behaviour.
     assert_eq!(page.matches("<script").count(), 2);
     assert_eq!(page.matches("</script>").count(), 2);
@@ -103,8 +91,7 @@ fn the_page_asks_nothing_of_the_network() {
     let page = html(&sample::usual());
     let urls = page.match_indices("http").map(|(i, _)| &page[i..(i + 40).min(page.len())]);
     for url in urls {
-        let allowed =
-            url.starts_with("http-equiv") || url.starts_with("http://www.w3.org/2000/svg");
+        let allowed = url.starts_with("http-equiv") || url.starts_with("http://www.w3.org/2000/svg");
         assert!(allowed, "{url}");
     }
     assert!(page.contains("default-src 'none'"));
@@ -128,7 +115,7 @@ fn it_works_without_events_streams_of_figures_or_policies() {
 
 #[test]
 fn a_long_run_ends_the_timeline_early_and_says_so() {
-    let page = render(&sample::usual(), HtmlOptions { slices_max: 50, points_max: 20 })
-        .expect("the template is in order");
+    let page =
+        render(&sample::usual(), HtmlOptions { slices_max: 50, points_max: 20 }).expect("the template is in order");
     assert!(page.contains("the report holds 0 ns to"));
 }

@@ -6,13 +6,9 @@ use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
 use onbeat_core::event::{DropCause, Event, StopReason, What};
 use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, SourceId};
 use onbeat_core::metric::{Metric, Values};
-use onbeat_core::spec::{
-    DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind,
-};
+use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind};
 use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary};
-use onbeat_core::system::{
-    Arrival, Figure, Link, Model, Node, Platform, Processor, Source, System, Variation,
-};
+use onbeat_core::system::{Arrival, Figure, Link, Model, Node, Platform, Processor, Source, System, Variation};
 use onbeat_core::units::{Bytes, Nanos};
 use onbeat_report::{Bound, Comparison, Excerpt, PolicyRow, Reason, Report, Statistic};
 
@@ -22,23 +18,10 @@ type Stage<'a> = (&'a str, &'a str, [Option<f64>; 3]);
 fn cost(ms: f64, talks: bool) -> Cost {
     let latency_ns = ms * 1e6;
     let fixed = |kind| {
-        (
-            kind,
-            PhaseCost::Fixed {
-                latency_ns,
-                quantiles: None,
-                boundaries: vec![1.0],
-                bytes: 1e6,
-                energy_mj: None,
-            },
-        )
+        (kind, PhaseCost::Fixed { latency_ns, quantiles: None, boundaries: vec![1.0], bytes: 1e6, energy_mj: None })
     };
     // The report only asks which phases a stage has, and for its latency.
-    let phases = if talks {
-        vec![fixed(Phase::Prefill), fixed(Phase::Decode)]
-    } else {
-        vec![fixed(Phase::Forward)]
-    };
+    let phases = if talks { vec![fixed(Phase::Prefill), fixed(Phase::Decode)] } else { vec![fixed(Phase::Forward)] };
     Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0 }
 }
 
@@ -62,9 +45,7 @@ pub(crate) fn system(streams: usize) -> System {
     let mut system = System {
         scenario: "video-call".to_owned(),
         title: "Video call".to_owned(),
-        description:
-            "A made-up call for the tests of the report: a camera, a microphone and an assistant."
-                .to_owned(),
+        description: "A made-up call for the tests of the report: a camera, a microphone and an assistant.".to_owned(),
         platform: Platform {
             name: "test-chip".to_owned(),
             title: "Test chip".to_owned(),
@@ -99,13 +80,8 @@ pub(crate) fn system(streams: usize) -> System {
                 source: "weights / bandwidth; 1.8 GB, 68 GB/s".to_owned(),
             },
         ],
-        assumptions: vec![
-            "The operating system takes no time.".to_owned(),
-            "Models stay in memory.".to_owned(),
-        ],
-        warnings: vec![
-            "The decode figures of `llama` on gpu are extrapolated past 2048 tokens".to_owned(),
-        ],
+        assumptions: vec!["The operating system takes no time.".to_owned(), "Models stay in memory.".to_owned()],
+        warnings: vec!["The decode figures of `llama` on gpu are extrapolated past 2048 tokens".to_owned()],
     };
     source(
         &mut system,
@@ -118,14 +94,7 @@ pub(crate) fn system(streams: usize) -> System {
             ("face", "face-mesh", [Some(8.0), Some(4.0), None]),
         ],
     );
-    source(
-        &mut system,
-        "microphone",
-        false,
-        10.0,
-        Some(10.0),
-        &[("denoise", "dtln", [Some(2.0), None, Some(1.0)])],
-    );
+    source(&mut system, "microphone", false, 10.0, Some(10.0), &[("denoise", "dtln", [Some(2.0), None, Some(1.0)])]);
     source(
         &mut system,
         "assistant",
@@ -164,8 +133,7 @@ fn source(
     let first = system.nodes.len() as u32;
     for (i, (stage, model_name, ms)) in stages.iter().enumerate() {
         let talks = model_name.starts_with("llama");
-        let known =
-            system.models.enumerate().find(|(_, m)| m.name == *model_name).map(|(id, _)| id);
+        let known = system.models.enumerate().find(|(_, m)| m.name == *model_name).map(|(id, _)| id);
         let model = known.unwrap_or_else(|| system.models.push(model(model_name, talks)));
         let before = if i > 0 { vec![NodeId(first + i as u32 - 1)] } else { Vec::new() };
         let after = if i + 1 < stages.len() {
@@ -238,27 +206,18 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
     let mut releases: Vec<(u64, usize)> = Vec::new();
     for (i, source) in system.sources.iter().enumerate() {
         let period = source.period().expect("the sample is periodic").0;
-        releases.extend(
-            (0..).map(|n| n * period).take_while(|&at| at < system.duration.0).map(|at| (at, i)),
-        );
+        releases.extend((0..).map(|n| n * period).take_while(|&at| at < system.duration.0).map(|at| (at, i)));
     }
     releases.sort_unstable();
-    let lanes: Vec<usize> = system
-        .platform
-        .processors
-        .enumerate()
-        .flat_map(|(p, d)| (0..d.slots).map(move |_| p.index()))
-        .collect();
+    let lanes: Vec<usize> =
+        system.platform.processors.enumerate().flat_map(|(p, d)| (0..d.slots).map(move |_| p.index())).collect();
     let mut free = vec![0_u64; lanes.len()];
     let (mut run, mut stage) = (0, 0);
     for (job, &(release, i)) in releases.iter().enumerate() {
         let (job, source) = (job as u64, &system.sources.as_slice()[i]);
         let deadline = source.deadline.map(|deadline| Nanos(release + deadline.0));
         let mut push = |at: u64, what: What| events.push(Event { at: Nanos(at), what });
-        push(
-            release,
-            What::Release { job, source: SourceId::new(i), nominal: Nanos(release), deadline },
-        );
+        push(release, What::Release { job, source: SourceId::new(i), nominal: Nanos(release), deadline });
         let mut ready = release;
         let mut dropped = false;
         for node in system.nodes_of(SourceId::new(i)) {
@@ -270,8 +229,7 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
                 let start = free[lane].max(ready);
                 Some((start + setup + (latency_ns * slow) as u64, start, lane))
             };
-            let (end, start, lane) =
-                (0..lanes.len()).filter_map(ends).min().expect("every stage runs somewhere");
+            let (end, start, lane) = (0..lanes.len()).filter_map(ends).min().expect("every stage runs somewhere");
             if deadline.is_some_and(|deadline| start > deadline.0) {
                 push(start, What::Drop { job, cause: DropCause::Late });
                 dropped = true;
@@ -280,16 +238,7 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
             let processor = ProcessorId::new(lanes[lane]);
             let talks = n.costs[processor].as_ref().is_some_and(|cost| cost.phases.len() > 1);
             let phase = if talks { Phase::Prefill } else { Phase::Forward };
-            push(
-                ready,
-                What::Ready {
-                    stage,
-                    job,
-                    node,
-                    prompt: u32::from(talks) * 64,
-                    output: u32::from(talks) * 20,
-                },
-            );
+            push(ready, What::Ready { stage, job, node, prompt: u32::from(talks) * 64, output: u32::from(talks) * 20 });
             push(start, What::Start { run, stage, processor, phase, setup: Nanos(setup) });
             push(start, What::Bus { traffic: 20.0 + 3.0 * lane as f64, speed: 0.9 });
             if talks {
@@ -333,8 +282,7 @@ pub(crate) fn summary(system: &System, policy: &str, seed: u64, rates: &[f64]) -
         system.sources.iter().enumerate().map(|(i, s)| source_summary(s, rate(i), shake)).collect();
     let mean_rate = (0..sources.len()).map(rate).sum::<f64>() / sources.len() as f64;
     let jobs: f64 = sources.iter().map(|s| s.values[&Metric::Jobs]).sum();
-    let violations: f64 =
-        sources.iter().map(|s| s.values[&Metric::Jobs] * s.values[&Metric::ViolationRate]).sum();
+    let violations: f64 = sources.iter().map(|s| s.values[&Metric::Jobs] * s.values[&Metric::ViolationRate]).sum();
     let busy = [0.35, 0.62, 0.88].map(|busy: f64| (busy * shake).min(1.0));
     let bins = 60;
     Summary {
@@ -361,9 +309,7 @@ pub(crate) fn summary(system: &System, policy: &str, seed: u64, rates: &[f64]) -
             .map(|(name, busy)| ProcessorSummary {
                 name: (*name).to_owned(),
                 values: Values::from([(Metric::Utilisation, busy)]),
-                utilisation: (0..bins)
-                    .map(|bin| busy * (0.7 + 0.3 * (f64::from(bin) * 0.7).sin().abs()))
-                    .collect(),
+                utilisation: (0..bins).map(|bin| busy * (0.7 + 0.3 * (f64::from(bin) * 0.7).sin().abs())).collect(),
                 busy_by_model: shares(if *name == "cpu" { busy * 3600.0 } else { busy * 1800.0 }),
             })
             .collect(),
@@ -413,11 +359,7 @@ fn source_summary(source: &Source, rate: f64, shake: f64) -> SourceSummary {
         tpot_goal_ms: source.tpot.map(Nanos::as_ms),
         values,
         response_ecdf: ecdf(scale * 0.2, scale * (0.12 + rate)),
-        ttft_ecdf: if source.session {
-            ecdf(120.0, 60.0 * shake * (1.0 + rate))
-        } else {
-            Vec::new()
-        },
+        ttft_ecdf: if source.session { ecdf(120.0, 60.0 * shake * (1.0 + rate)) } else { Vec::new() },
     }
 }
 
@@ -469,8 +411,7 @@ pub(crate) fn bound() -> Bound {
         Values::from([(Metric::ViolationRate, 0.0), (Metric::ResponseP99, 1.0)]),
         Values::from([(Metric::ViolationRate, 0.01)]),
     ];
-    let reason =
-        Reason::TooSlow { source: "assistant".to_owned(), shortest_ms: 950.0, deadline_ms: 900.0 };
+    let reason = Reason::TooSlow { source: "assistant".to_owned(), shortest_ms: 950.0, deadline_ms: 900.0 };
     Bound {
         run: BTreeMap::from([(Metric::MeanViolationRate, 0.002), (Metric::ViolationRate, 0.001)]),
         sources,

@@ -20,11 +20,7 @@ fn one_policy_with_one_seed() {
 #[test]
 fn several_comparisons_end_with_a_matrix() {
     let mut report = sample::usual();
-    report.comparisons.push(sample::comparison(
-        sample::system(0),
-        &[("edf", &[0.0]), ("llf", &[0.0])],
-        3,
-    ));
+    report.comparisons.push(sample::comparison(sample::system(0), &[("edf", &[0.0]), ("llf", &[0.0])], 3));
     let text = render(&report, TableOptions::default());
     let (_, matrix) = text.split_once("All comparisons").expect("there is a matrix");
     insta::assert_snapshot!(matrix);

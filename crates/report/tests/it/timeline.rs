@@ -27,37 +27,15 @@ fn start(time: u64, run: u64, stage: u64, processor: ProcessorId, setup: u64) ->
 }
 
 fn stop(time: u64, run: u64, stage: u64, processor: ProcessorId, why: StopReason) -> Event {
-    at(
-        time,
-        What::Stop {
-            run,
-            stage,
-            processor,
-            why,
-            alone: ms(1),
-            bytes: Bytes(0),
-            energy_mj: None,
-            tokens: 0,
-        },
-    )
+    at(time, What::Stop { run, stage, processor, why, alone: ms(1), bytes: Bytes(0), energy_mj: None, tokens: 0 })
 }
 
 /// Two camera jobs on two CPU slots, one late and one preempted and dropped.
 fn events() -> Vec<Event> {
     let release = |time, job, deadline| {
-        at(
-            time,
-            What::Release {
-                job,
-                source: SourceId(0),
-                nominal: ms(time),
-                deadline: Some(ms(deadline)),
-            },
-        )
+        at(time, What::Release { job, source: SourceId(0), nominal: ms(time), deadline: Some(ms(deadline)) })
     };
-    let ready = |time, stage, job| {
-        at(time, What::Ready { stage, job, node: NodeId(0), prompt: 0, output: 0 })
-    };
+    let ready = |time, stage, job| at(time, What::Ready { stage, job, node: NodeId(0), prompt: 0, output: 0 });
     vec![
         release(0, 7, 30),
         ready(0, 70, 7),
@@ -80,8 +58,7 @@ fn slices_lanes_and_marks_by_hand() {
     let timeline = Timeline::new(&system, &events(), Nanos::ZERO, ms(100));
     let names: Vec<&str> = timeline.lanes.iter().map(|lane| lane.name.as_str()).collect();
     assert_eq!(names, ["cpu 1", "cpu 2", "gpu", "npu"]);
-    let seen: Vec<_> =
-        timeline.slices.iter().map(|s| (s.lane, s.start, s.ready, s.end, s.job, s.why)).collect();
+    let seen: Vec<_> = timeline.slices.iter().map(|s| (s.lane, s.start, s.ready, s.end, s.job, s.why)).collect();
     assert_eq!(
         seen,
         [
@@ -90,15 +67,9 @@ fn slices_lanes_and_marks_by_hand() {
         ]
     );
     let jobs: Vec<_> = timeline.jobs.iter().map(|j| (j.job, j.release, j.end, j.outcome)).collect();
-    assert_eq!(
-        jobs,
-        [(7, ms(0), ms(35), Outcome::Done), (8, ms(10), ms(41), Outcome::Dropped(DropCause::Late))]
-    );
+    assert_eq!(jobs, [(7, ms(0), ms(35), Outcome::Done), (8, ms(10), ms(41), Outcome::Dropped(DropCause::Late))]);
     let marks: Vec<_> = timeline.marks.iter().map(|m| (m.at, m.job, m.kind)).collect();
-    assert_eq!(
-        marks,
-        [(ms(30), 7, MarkKind::Deadline), (ms(41), 8, MarkKind::Dropped(DropCause::Late))]
-    );
+    assert_eq!(marks, [(ms(30), 7, MarkKind::Deadline), (ms(41), 8, MarkKind::Dropped(DropCause::Late))]);
     assert_eq!(timeline.to, ms(50), "the window ends with the run");
 }
 
@@ -129,10 +100,7 @@ fn stages_of_a_batch_share_one_slice() {
         start(0, 9, 1, GPU, 0),
         start(0, 9, 2, GPU, 0),
     ];
-    list.extend([
-        stop(8, 9, 1, GPU, StopReason::Finished),
-        stop(8, 9, 2, GPU, StopReason::Finished),
-    ]);
+    list.extend([stop(8, 9, 1, GPU, StopReason::Finished), stop(8, 9, 2, GPU, StopReason::Finished)]);
     let timeline = Timeline::new(&system, &list, Nanos::ZERO, ms(10));
     assert_eq!(timeline.slices.len(), 1);
     assert_eq!((timeline.slices[0].batch, timeline.slices[0].end), (2, ms(8)));
@@ -185,15 +153,13 @@ fn the_picture_shows_every_slice_and_mark() {
     if let Some(folder) = std::env::var_os("ONBEAT_REPORT_SAMPLES") {
         let folder = std::path::Path::new(&folder);
         let many = sample::system(3);
-        let window =
-            Timeline::fit(&many, &sample::events(&many, 1.6), Nanos::ZERO, many.duration, 150);
+        let window = Timeline::fit(&many, &sample::events(&many, 1.6), Nanos::ZERO, many.duration, 150);
         std::fs::write(
             folder.join("timeline.svg"),
             timeline_svg::render(&many, &window, "video-call on test-chip, llf"),
         )
         .expect("the folder exists");
-        std::fs::write(folder.join("run.pftrace"), perfetto::render(&many, &window, "llf"))
-            .expect("the folder exists");
+        std::fs::write(folder.join("run.pftrace"), perfetto::render(&many, &window, "llf")).expect("the folder exists");
     }
     insta::assert_snapshot!(svg);
 }
@@ -205,8 +171,7 @@ fn the_trace_decodes_and_nests() {
     let bytes = perfetto::render(&system, &timeline, "edf");
     let trace = perfetto::Trace::decode(bytes.as_slice()).expect("our own bytes decode");
     assert!(trace.packet.iter().all(|packet| packet.trusted_packet_sequence_id == Some(1)));
-    let described: Vec<u64> =
-        trace.packet.iter().filter_map(|p| p.track_descriptor.as_ref()?.uuid).collect();
+    let described: Vec<u64> = trace.packet.iter().filter_map(|p| p.track_descriptor.as_ref()?.uuid).collect();
     let unique: std::collections::BTreeSet<u64> = described.iter().copied().collect();
     assert_eq!(unique.len(), described.len(), "tracks have different numbers");
     let mut depth = std::collections::BTreeMap::<u64, i32>::new();
@@ -214,10 +179,8 @@ fn the_trace_decodes_and_nests() {
     let mut begun = 0;
     for packet in &trace.packet {
         let Some(event) = &packet.track_event else { continue };
-        let (time, track) = (
-            packet.timestamp.expect("events have a time"),
-            event.track_uuid.expect("events have a track"),
-        );
+        let (time, track) =
+            (packet.timestamp.expect("events have a time"), event.track_uuid.expect("events have a track"));
         assert!(time >= last, "events are in order of time");
         assert!(unique.contains(&track), "tracks are described before they are used");
         last = time;
@@ -240,11 +203,8 @@ fn the_trace_decodes_and_nests() {
 #[test]
 fn the_trace_has_the_published_field_numbers() {
     // Worked by hand from Perfetto's .proto files: packet (1), timestamp (8), sequence (10), event (11) with type (9), track (11).
-    let event = perfetto::TrackEvent {
-        r#type: Some(EventType::SliceBegin as i32),
-        track_uuid: Some(4),
-        ..Default::default()
-    };
+    let event =
+        perfetto::TrackEvent { r#type: Some(EventType::SliceBegin as i32), track_uuid: Some(4), ..Default::default() };
     let packet = perfetto::TracePacket {
         timestamp: Some(5),
         trusted_packet_sequence_id: Some(1),

@@ -11,4 +11,5 @@ mod memory;
 mod oracles;
 mod preemption;
 mod properties;
+mod published;
 mod support;

@@ -1,7 +1,8 @@
 //! Checks of specification files that are no scenarios.
 
 use onbeat_core::spec::{
-    Document, Field, FileKind, Library, Options, PlatformSpec, ProfileSpec, ReadFile,
+    Document, Field, FileKind, Library, Options, PlatformSpec, ProfileSpec, ReadFile, SpecErrors,
+    is_path,
 };
 
 use crate::args::SystemArgs;
@@ -21,8 +22,7 @@ pub(super) fn split(names: &[String]) -> Result<(Vec<OtherFile>, Vec<String>), F
     let disk = Disk::default();
     let (mut others, mut scenarios) = (Vec::new(), Vec::new());
     for name in names {
-        let is_path = name.contains(['/', '\\']) || name.ends_with(".toml");
-        if !is_path {
+        if !is_path(name) {
             scenarios.push(name.clone());
             continue;
         }
@@ -55,30 +55,10 @@ impl OtherFile {
     /// Values are checked when a scenario is resolved; the smallest one that there can be does.
     pub(super) fn check(&self, args: &SystemArgs) -> Result<String, Failure> {
         let disk = Disk::default();
-        let failure = |errors| disk.failure(errors);
-        let (platform, processor, summary) = match self.kind {
-            FileKind::Platform => {
-                let spec: PlatformSpec = self.document.read().map_err(failure)?;
-                let names: Vec<&str> = spec.processor.iter().map(|p| p.name.as_str()).collect();
-                let summary = format!("platform `{}` with {}", spec.name, names.join(", "));
-                (Some(self.path.clone()), first_processor(&spec), summary)
-            }
-            _ => {
-                let spec: ProfileSpec = self.document.read().map_err(failure)?;
-                let of =
-                    spec.platform.as_ref().map_or_else(String::new, |name| format!(" on `{name}`"));
-                let summary = format!(
-                    "profile with {} models and {} costs{of}",
-                    spec.model.len(),
-                    spec.cost.len()
-                );
-                let platform = match &spec.platform {
-                    Some(name) => Some(Library::shipped().platform(name, &disk).map_err(failure)?),
-                    None => None,
-                };
-                (spec.platform.clone(), platform.as_ref().and_then(first_processor), summary)
-            }
-        };
+        let contents =
+            if self.kind == FileKind::Platform { self.platform() } else { self.profile(&disk) };
+        let Contents { platform, processor, summary } =
+            contents.map_err(|errors| disk.failure(errors))?;
         let mut profiles: Vec<String> =
             args.profiles.iter().map(|path| path.display().to_string()).collect();
         if self.kind == FileKind::Profile {
@@ -86,11 +66,56 @@ impl OtherFile {
         }
         let options = Options { profiles, ..Options::default() };
         let probe = probe(processor.as_deref().unwrap_or("cpu"), platform.is_none());
-        Library::shipped()
-            .resolve_text("probe.toml", &probe, platform.as_deref(), &options, &disk)
-            .map_err(failure)?;
+        let resolved = Library::shipped().resolve_text(
+            "probe.toml",
+            &probe,
+            platform.as_deref(),
+            &options,
+            &disk,
+        );
+        resolved.map_err(|errors| disk.failure(errors))?;
         Ok(format!("{}: {summary}: ok", self.path))
     }
+
+    fn platform(&self) -> Result<Contents, SpecErrors> {
+        let spec: PlatformSpec = self.document.read()?;
+        let names: Vec<&str> =
+            spec.processor.iter().map(|processor| processor.name.as_str()).collect();
+        let summary = format!("platform `{}` with {}", spec.name, names.join(", "));
+        Ok(Contents {
+            platform: Some(self.path.clone()),
+            processor: first_processor(&spec),
+            summary,
+        })
+    }
+
+    fn profile(&self, disk: &Disk) -> Result<Contents, SpecErrors> {
+        let spec: ProfileSpec = self.document.read()?;
+        let of = spec.platform.as_ref().map_or_else(String::new, |name| format!(" on `{name}`"));
+        let summary =
+            format!("profile with {} models and {} costs{of}", spec.model.len(), spec.cost.len());
+        let platform = spec
+            .platform
+            .as_ref()
+            .map(|name| Library::shipped().platform(name, disk))
+            .transpose()?;
+        Ok(Contents {
+            platform: spec.platform,
+            processor: platform.as_ref().and_then(first_processor),
+            summary,
+        })
+    }
+}
+
+/// What a file is about.
+#[derive(Debug)]
+struct Contents {
+    /// The platform, by name or path, that it can be checked with.
+    platform: Option<String>,
+    /// One of the platform's processors.
+    processor: Option<String>,
+    /// What is in the file.
+    summary: String,
 }
 
 /// Name of the first processor: of several identical ones, the group's.

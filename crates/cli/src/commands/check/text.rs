@@ -8,10 +8,10 @@ use super::{Checked, Finding, Outcome};
 use crate::plan;
 use crate::present::title;
 use crate::tables::{Grid, Tone};
-use crate::ui::{Ui, wrap};
+use crate::ui::{Ui, push, wrap};
 
 /// Everything about one pair.
-pub(super) fn full(finding: &Finding, ui: &Ui) -> String {
+pub(super) fn full(finding: &Finding, ui: Ui) -> String {
     let system = &finding.system;
     let name =
         format!("{} on {}", system.scenario, title(&system.platform.title, &system.platform.name));
@@ -23,7 +23,7 @@ pub(super) fn full(finding: &Finding, ui: &Ui) -> String {
     };
     let mut text = format!("{}: {verdict}\n\n", ui.bold(&name));
     text += &sources(finding, ui);
-    text += &format!("\nAll {} stages have a profile.\n", system.nodes.len());
+    push(&mut text, format_args!("\nAll {} stages have a profile.\n", system.nodes.len()));
     text += &load(finding);
     text += &bound(finding);
     text += &bounds(finding, ui);
@@ -58,7 +58,7 @@ fn goals(source: &Source) -> String {
     if goals.is_empty() { "–".to_owned() } else { goals.join("\n") }
 }
 
-fn sources(finding: &Finding, ui: &Ui) -> String {
+fn sources(finding: &Finding, ui: Ui) -> String {
     let system = &finding.system;
     let processors = &system.platform.processors;
     let mut headings: Vec<String> =
@@ -138,7 +138,7 @@ fn bound(finding: &Finding) -> String {
 }
 
 /// Response-time bounds, beside what was simulated.
-fn bounds(finding: &Finding, ui: &Ui) -> String {
+fn bounds(finding: &Finding, ui: Ui) -> String {
     let any_bound = finding.orders.iter().any(|order| order.bounds.iter().any(Result::is_ok));
     let simulated = finding.orders.iter().any(|order| !order.simulated_ms.is_empty());
     if !any_bound && !simulated {
@@ -175,9 +175,9 @@ fn bounds(finding: &Finding, ui: &Ui) -> String {
 }
 
 fn why_no_bound(finding: &Finding) -> String {
-    let reasons =
+    let mut reasons =
         finding.orders.iter().flat_map(|order| order.bounds.iter().zip(&finding.system.sources));
-    let first = reasons.filter_map(|(bound, source)| Some((source, bound.as_ref().err()?))).next();
+    let first = reasons.find_map(|(bound, source)| Some((source, bound.as_ref().err()?)));
     first.map_or_else(String::new, |(source, why)| {
         format!("No worst-case response times can be proven: of `{}`, {why}.\n", source.name)
     })
@@ -193,14 +193,14 @@ fn provenance(finding: &Finding) -> String {
 }
 
 /// Texts with a word before each.
-fn list(ui: &Ui, word: &str, texts: &[String]) -> String {
+fn list(ui: Ui, word: &str, texts: &[String]) -> String {
     let indent = crate::ui::visible_width(word) + 1;
     let width = usize::from(ui.width).saturating_sub(indent).max(30);
     let mut text = String::new();
     for item in texts {
         let mut lead = format!("{word} ");
         for line in wrap(item, width) {
-            text += &format!("{lead}{line}\n");
+            push(&mut text, format_args!("{lead}{line}\n"));
             lead = " ".repeat(indent);
         }
     }
@@ -208,7 +208,7 @@ fn list(ui: &Ui, word: &str, texts: &[String]) -> String {
 }
 
 /// One line for every pair.
-pub(super) fn overview(checked: &[Checked], ui: &Ui) -> String {
+pub(super) fn overview(checked: &[Checked], ui: Ui) -> String {
     let mut grid = Grid::new(
         ui,
         &[
@@ -227,7 +227,7 @@ pub(super) fn overview(checked: &[Checked], ui: &Ui) -> String {
         match &pair.outcome {
             Outcome::Found(finding) => grid.row(found_row(finding)),
             Outcome::Wrong(errors) => {
-                grid.row(no_system_row(pair, &shorten(&plan::one_line(errors), room), Tone::Bad))
+                grid.row(no_system_row(pair, &shorten(&plan::one_line(errors), room), Tone::Bad));
             }
             Outcome::Skipped(_) => {}
         }
@@ -236,20 +236,26 @@ pub(super) fn overview(checked: &[Checked], ui: &Ui) -> String {
     let skipped: Vec<&Checked> =
         checked.iter().filter(|pair| matches!(pair.outcome, Outcome::Skipped(_))).collect();
     if !skipped.is_empty() {
-        text += &format!(
-            "{}\n",
-            ui.dim(&format!("{} pairs do not fit together and were skipped.", skipped.len()))
+        push(
+            &mut text,
+            format_args!(
+                "{}\n",
+                ui.dim(&format!("{} pairs do not fit together and were skipped.", skipped.len()))
+            ),
         );
     }
     // The reasons for one scenario can be read; those for all would bury the table.
     if skipped.len() < 20 {
         for pair in skipped {
             if let Outcome::Skipped(errors) = &pair.outcome {
-                text += &format!(
-                    "  {} on {}: {}\n",
-                    pair.scenario,
-                    pair.platform,
-                    plan::one_line(errors)
+                push(
+                    &mut text,
+                    format_args!(
+                        "  {} on {}: {}\n",
+                        pair.scenario,
+                        pair.platform,
+                        plan::one_line(errors)
+                    ),
                 );
             }
         }

@@ -11,6 +11,7 @@ mod nodes;
 mod notes;
 mod platform;
 mod scenario;
+mod sizes;
 mod sources;
 
 pub use scenario::Options;

@@ -1,6 +1,6 @@
 //! Models and cost entries from all files in question, in order of precedence.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::id::ProcessorId;
 use crate::spec::check::Check;
@@ -56,6 +56,7 @@ impl Row<'_> {
 
 /// A model in one variant.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the file's own words")]
 pub(super) struct Variant<'a> {
     /// Model's name.
     pub model: &'a str,
@@ -138,18 +139,14 @@ impl<'a> Catalogue<'a> {
         }
         let variant = match slash.or(variant) {
             None => None,
-            Some((at, name)) => match spec.variant.get_key_value(name) {
-                Some((name, _)) => Some(name.as_str()),
-                None => {
-                    check.unknown(
-                        at,
-                        &format!("variant of `{model}`:"),
-                        name,
-                        spec.variant.keys().map(String::as_str),
-                    );
+            Some((at, name)) => {
+                let Some((name, _)) = spec.variant.get_key_value(name) else {
+                    let what = format!("variant of `{model}`:");
+                    check.unknown(at, &what, name, spec.variant.keys().map(String::as_str));
                     return None;
-                }
-            },
+                };
+                Some(name.as_str())
+            }
         };
         Some(Variant { model, variant, spec, layer })
     }
@@ -189,7 +186,7 @@ impl<'a> Catalogue<'a> {
 
     /// Checks the models and costs of all files that are for the platform.
     pub(super) fn check(&self, platform: Option<&ResolvedPlatform>, errors: &mut Vec<SpecError>) {
-        let mut seen: BTreeMap<(usize, &str, Option<&str>, &str), ()> = BTreeMap::new();
+        let mut seen: BTreeSet<(usize, &str, Option<&str>, &str)> = BTreeSet::new();
         for layer in self.layers.iter().filter(|layer| layer.for_platform) {
             let mut check = Check::new(layer.document, errors);
             let sources = layer.sources();
@@ -211,7 +208,7 @@ impl<'a> Catalogue<'a> {
                     cost.variant.as_deref(),
                     cost.processor.as_str(),
                 );
-                if seen.insert(key, ()).is_some() {
+                if !seen.insert(key) {
                     let problem = format!(
                         "there is a second cost of `{}` on `{}`",
                         cost.model, cost.processor

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cost::{Cost, Phase, PhaseCost, Work};
+use crate::cost::{Cost, Phase, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
 use crate::spec::check::Check;
@@ -10,7 +10,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::limits;
 use crate::spec::{ModelShape, ProvenanceKind};
-use crate::system::{Arrival, Edge, Figure, Model, Node, Source, Variation};
+use crate::system::{Edge, Figure, Model, Node, Source, Variation};
 use crate::units::{Bytes, Nanos};
 
 use super::bounds;
@@ -19,15 +19,8 @@ use super::cost::{self, Inputs};
 use super::models::{Catalogue, Row, Variant, shape_name};
 use super::notes::Notes;
 use super::platform::ResolvedPlatform;
+use super::sizes::{self, Sizes, has_end};
 use super::sources::PlannedSource;
-
-/// Sizes of a stage's work: the smallest, the expected and the largest one.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    smallest: Work,
-    expected: Work,
-    largest: Work,
-}
 
 /// Puts stages onto the platform.
 #[derive(Debug)]
@@ -92,8 +85,8 @@ impl<'a, 'c> Builder<'a, 'c> {
             return;
         }
         let mut smallest = Vec::new();
-        for (i, stage) in planned.chain.stages.iter().enumerate() {
-            let Some((node, sizes)) = self.node(id, first, i, stage, &planned) else { continue };
+        for stage in &planned.chain.stages {
+            let Some((node, sizes)) = self.node(id, stage, &planned) else { continue };
             self.nodes.push(node);
             smallest.push(sizes);
         }
@@ -164,8 +157,6 @@ impl<'a, 'c> Builder<'a, 'c> {
     fn node(
         &mut self,
         source: SourceId,
-        _first: usize,
-        _position: usize,
         stage: &Stage<'a>,
         planned: &PlannedSource<'a>,
     ) -> Option<(Node, Work)> {
@@ -178,7 +169,21 @@ impl<'a, 'c> Builder<'a, 'c> {
         let prompt = lengths(&stage.prompt, &planned.prompt);
         let output = lengths(&stage.output, &planned.output);
         let steps = self.steps(stage, &variant)?;
-        let sizes = self.sizes(stage, planned, prompt.as_ref(), output.as_ref(), tokens, steps)?;
+        let lengths = [prompt.as_ref(), output.as_ref()];
+        let sizes = match sizes::of(&planned.source.arrival, tokens.then_some(lengths), steps) {
+            Ok(sizes) => sizes,
+            Err(key) => {
+                let problem = format!("`{}` has no {key} length", stage.spec.name);
+                let place = if planned.source.session {
+                    "the session or to the stage"
+                } else {
+                    "the stage"
+                };
+                self.wrong(&planned.field, problem, format!("add `{key}` to {place}"));
+                return None;
+            }
+        };
+        let output = output.map(|output| self.cut_to_reserve(output, sizes, &stage.spec.name));
         let model = self.model(&variant);
         let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
         for (processor, row) in rows.enumerate() {
@@ -287,60 +292,20 @@ impl<'a, 'c> Builder<'a, 'c> {
         steps
     }
 
-    fn sizes(
+    /// Outputs are cut to the length that memory is reserved for; that changes one in about ten thousand where a distribution has no
+    /// largest value.
+    fn cut_to_reserve(
         &mut self,
-        stage: &Stage<'a>,
-        planned: &PlannedSource<'a>,
-        prompt: Option<&Distribution>,
-        output: Option<&Distribution>,
-        tokens: bool,
-        steps: u32,
-    ) -> Option<Sizes> {
-        let same = Work { prompt: 0, output: 0, steps };
-        let mut sizes = Sizes { smallest: same, expected: same, largest: same };
-        if !tokens {
-            return Some(sizes);
+        mut output: Distribution,
+        sizes: Sizes,
+        stage: &str,
+    ) -> Distribution {
+        let most = f64::from(sizes.largest.output);
+        if output.max > most && !has_end(&output) {
+            self.notes.assume(format!("Outputs of stage `{stage}` are cut to {most} tokens, which one in about ten thousand exceeds."));
         }
-        let empty = Vec::new();
-        let requests = match &planned.source.arrival {
-            Arrival::Trace { requests } => requests,
-            _ => &empty,
-        };
-        for (key, distribution) in [("prompt", prompt), ("output", output)] {
-            let of = |request: &crate::system::Request| {
-                if key == "prompt" { request.prompt } else { request.output }
-            };
-            let lengths = match distribution {
-                Some(d) => [d.smallest(), d.mean(), d.largest()]
-                    .map(|length| length.round().max(1.0) as u32),
-                None if requests.is_empty() => {
-                    let problem = format!("`{}` has no {key} length", stage.spec.name);
-                    let help = if planned.source.session {
-                        "add it to the session or to the stage"
-                    } else {
-                        "add it to the stage"
-                    };
-                    self.wrong(&planned.field, problem, format!("`{key}`: {help}"));
-                    return None;
-                }
-                None => {
-                    let sum: u64 = requests.iter().map(|r| u64::from(of(r))).sum();
-                    let mean = (sum as f64 / requests.len() as f64).round().max(1.0) as u32;
-                    [
-                        requests.iter().map(of).min().unwrap_or(1),
-                        mean,
-                        requests.iter().map(of).max().unwrap_or(1),
-                    ]
-                }
-            };
-            for (work, length) in [&mut sizes.smallest, &mut sizes.expected, &mut sizes.largest]
-                .into_iter()
-                .zip(lengths)
-            {
-                if key == "prompt" { work.prompt = length } else { work.output = length }
-            }
-        }
-        Some(sizes)
+        output.max = output.max.min(most);
+        output
     }
 
     /// The model's index; added when it is first used.
@@ -419,58 +384,10 @@ impl<'a, 'c> Builder<'a, 'c> {
             );
             self.notes.warn(text);
         }
-        self.extrapolation(&what, row, stage, &cost, sizes);
+        for warning in sizes::beyond_tables(&what, row.spec, stage.spec.size, &cost, sizes) {
+            self.notes.warn(warning);
+        }
         Some(cost)
-    }
-
-    /// Warns where a table does not reach as far as the work.
-    fn extrapolation(
-        &mut self,
-        what: &str,
-        row: &Row<'a>,
-        stage: &Stage<'a>,
-        cost: &Cost,
-        sizes: Sizes,
-    ) {
-        let outside = |x: f64, points: &[(f64, f64)]| {
-            points.len() > 1 && (x < points[0].0 || x > points[points.len() - 1].0)
-        };
-        if let (Some(points), Some(size)) = (&row.spec.by_size_ms, stage.spec.size)
-            && outside(size, points)
-        {
-            self.notes.warn(format!(
-                "{what}: size {size} lies outside of the profile's table and is extrapolated."
-            ));
-        }
-        for (phase, cost) in &cost.phases {
-            let (table, name, low, high) = match cost {
-                PhaseCost::Prefill { latency_ns, .. } => (
-                    latency_ns,
-                    "prompt lengths",
-                    f64::from(sizes.smallest.prompt),
-                    f64::from(sizes.largest.prompt),
-                ),
-                PhaseCost::Decode { step_ns, .. } => {
-                    let high = f64::from(sizes.largest.prompt) + f64::from(sizes.largest.output);
-                    (
-                        step_ns.curve(),
-                        "context lengths",
-                        f64::from(sizes.smallest.prompt) + 1.0,
-                        high,
-                    )
-                }
-                _ => continue,
-            };
-            let points = table.points();
-            let (first, last) = (points[0].0, points[points.len() - 1].0);
-            let single =
-                points.len() == 1 && *phase == Phase::Prefill && (low < first || high > last);
-            if single {
-                self.notes.warn(format!("{what}: prefill was profiled at {first} tokens only; {low} to {high} are taken as proportional."));
-            } else if outside(low, points) || outside(high, points) {
-                self.notes.warn(format!("{what}: {name} of {low} to {high} reach beyond the profile's {first} to {last} and are extrapolated."));
-            }
-        }
     }
 
     /// The phases of a stage must be the same on all processors, so that it can move between them.

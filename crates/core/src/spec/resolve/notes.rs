@@ -134,7 +134,10 @@ impl Notes {
             }
         }
         if !unknown.is_empty() {
-            self.assume(format!("No energy of work is known, so none is counted: {}.", unknown.join(", ")));
+            self.assume(format!(
+                "No energy of work is known, so none is counted: {}.",
+                unknown.join(", ")
+            ));
         }
     }
 

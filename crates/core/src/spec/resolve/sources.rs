@@ -100,7 +100,8 @@ fn set_priorities(planned: &mut [PlannedSource<'_>], scenario: &ScenarioSpec) {
     periods.sort_unstable();
     periods.dedup();
     for PlannedSource { source, .. } in planned {
-        let rank = periods.partition_point(|&other| other < period(source)) as i32;
+        let rank = periods.partition_point(|&other| other < period(source));
+        let rank = i32::try_from(rank).expect("the number of streams is limited");
         let default = if source.session { SESSION_PRIORITY } else { -1 - rank };
         source.priority = given.get(source.name.as_str()).copied().unwrap_or(default);
     }
@@ -262,18 +263,18 @@ fn check_common<'a>(
         sources.check_key(check, &at.key("source"), "source", Some(key));
     }
     let chain = match (common.chain, common.model) {
-        (Some(name), None) => match around.chains.get(name) {
-            Some(chain) => chain.clone(),
-            None => {
+        (Some(name), None) => {
+            let chain = around.chains.get(name);
+            if chain.is_none() {
                 check.unknown(
                     &at.key("chain"),
                     "chain",
                     name,
                     around.chains.keys().map(String::as_str),
                 );
-                None
             }
-        },
+            chain.cloned().flatten()
+        }
         (None, Some(model)) => chains::of_model(check, at, model, around.catalogue),
         (Some(_), Some(_)) => {
             check.wrong(&at.key("model"), "both `chain` and `model` are given", "give one of them");
@@ -293,7 +294,7 @@ fn active(check: &mut Check<'_>, at: &Field, during: &[String], scenario: &Scena
     for (i, name) in during.iter().enumerate() {
         match scenario.phase.iter().find(|phase| &phase.name == name) {
             Some(phase) => {
-                periods.push((Nanos::from_secs(phase.start_s), Nanos::from_secs(phase.end_s)))
+                periods.push((Nanos::from_secs(phase.start_s), Nanos::from_secs(phase.end_s)));
             }
             None => check.unknown(
                 &at.index(i),

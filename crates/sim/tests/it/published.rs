@@ -1,0 +1,157 @@
+//! Results that others published, and bounds that must hold.
+
+use onbeat_analysis::bound::lower_bound;
+use onbeat_analysis::response_time::{Order, response_times};
+use onbeat_analysis::statistics::Statistics;
+use onbeat_core::id::{Id, ProcessorId};
+use onbeat_core::metric::Metric;
+use onbeat_core::spec::{FileKind, Library, NoFiles, Options};
+use onbeat_core::summary::Summary;
+use onbeat_core::system::System;
+use onbeat_sim::{Checker, simulate};
+
+fn shipped(scenario: &str, platform: &str) -> System {
+    Library::shipped()
+        .resolve(scenario, Some(platform), &Options::default(), &NoFiles)
+        .unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn summary(system: &System, policy: &str, seed: u64) -> Summary {
+    let made = onbeat_policy::make(policy, system).unwrap_or_else(|error| panic!("{error}"));
+    let sinks = (Statistics::new(system, seed, policy), Checker::new(system));
+    let (_, (statistics, checker)) = simulate(system, made, policy, seed, sinks).unwrap_or_else(|e| panic!("{e}"));
+    let violations = checker.finish();
+    assert!(violations.is_empty(), "{policy}: {violations:#?}");
+    statistics.finish()
+}
+
+/// XRBench (MLSys 2023), repository commit 8915666, VR_gaming. The scenario's description and the page of `latency-greedy` list the
+/// harness's quirks that are emulated. The profile of 4K WS holds the repository's own figures; the others are rounded to 0.01 ms and
+/// 0.1 or 1 mJ, hence the tolerance. Left out are the two OS configurations, whose scores hang on a quirk that no chain can have (a
+/// dependency on the *number* of upstream frames).
+#[test]
+fn xrbench_vr_gaming_scores_what_the_repository_publishes() {
+    for (platform, published, tolerance) in [
+        ("xrbench-4k-ws", 86.466_141, 1e-4),
+        ("xrbench-8k-ws", 93.96, 0.05),
+        ("xrbench-8k-rs", 97.17, 0.05),
+        // One frame in the balance: 0.01 ms of rounding moves the score from 46.6 to 50.4.
+        ("xrbench-4k-rs", 50.05, 2.0),
+    ] {
+        let system = shipped("xrbench-vr-gaming-compat", platform);
+        let score = summary(&system, "latency-greedy:tick_ms=16", 1).run[&Metric::XrbenchRepoScore];
+        assert!((score - published).abs() < tolerance, "{platform}: {score}, published {published}");
+    }
+    // The quirk matters: without it the same scheduler scores higher.
+    let system = shipped("xrbench-vr-gaming-compat", "xrbench-4k-ws");
+    let without = summary(&system, "latency-greedy", 1).run[&Metric::XrbenchRepoScore];
+    assert!(without > 90.0, "{without}");
+}
+
+/// XSched (OSDI 2025), background blur and whisper on one NPU: native first come first served makes the frames' P99 many times that of
+/// the laxity policy (880 ms against 95 ms there; the scenario's description says what differs).
+#[test]
+fn a_whisper_call_ruins_the_frames_under_fcfs_and_not_under_laxity() {
+    let system = shipped("blur-and-whisper", "intel-npu-3720");
+    let p99 = |policy: &str| {
+        let summary = summary(&system, policy, 1);
+        let camera = summary.sources.iter().find(|source| source.name == "camera");
+        camera.unwrap_or_else(|| panic!("the scenario has a camera")).values[&Metric::ResponseP99]
+    };
+    let (fcfs, llf) = (p99("fcfs"), p99("llf"));
+    assert!(fcfs > 700.0 && fcfs < 900.0, "{fcfs} ms");
+    assert!(fcfs > 5.0 * llf, "fcfs {fcfs} ms, llf {llf} ms");
+}
+
+/// No policy beats the lower bound, on any shipped scenario.
+#[test]
+fn no_policy_beats_the_lower_bound() {
+    let mut compared = 0;
+    for scenario in Library::shipped().names(FileKind::Scenario) {
+        let spec = Library::shipped().scenario(scenario, &NoFiles).unwrap_or_else(|errors| panic!("{errors}"));
+        let platform = spec.runs_on.first().map(String::as_str);
+        let options = Options { duration: Some(onbeat_core::units::Nanos::from_secs(5.0)), ..Options::default() };
+        if spec.warm_up_s >= 5.0 {
+            continue;
+        }
+        let system = Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
+        let bound = lower_bound(&system);
+        for policy in ["edf", "eft", "llf"] {
+            let seeds = 3;
+            let runs: Vec<Summary> = (0..seeds).map(|seed| summary(&system, policy, seed)).collect();
+            let rates: Vec<f64> = runs.iter().filter_map(|run| run.run.get(&Metric::ViolationRate).copied()).collect();
+            if rates.len() < seeds as usize {
+                continue;
+            }
+            let mean = rates.iter().sum::<f64>() / f64::from(seeds as u32);
+            // A bound in expectation may be missed by chance; three short runs are given two points.
+            let slack = if bound.in_expectation { 0.02 } else { 1e-9 };
+            assert!(mean >= bound.violation_rate - slack, "{scenario}, {policy}: {mean} below {}", bound.violation_rate);
+            compared += 1;
+        }
+    }
+    assert!(compared > 30, "{compared}");
+}
+
+/// The simulated maximum stays below the response-time bound, and comes close to it where the critical instant occurs.
+#[test]
+fn simulated_response_times_stay_below_their_bounds() {
+    for (preemption, tight) in [("anytime", true), ("segment", false), ("never", false)] {
+        let toml = format!(
+            r#"
+            name = "bounds"
+            duration_s = 4
+            [platform]
+            name = "p"
+            [platform.memory]
+            [[platform.processor]]
+            name = "cpu"
+            kind = "cpu"
+            preemption = "{preemption}"
+            [model.a]
+            [model.b]
+            [model.c]
+            [[cost]]
+            model = "a"
+            processor = "cpu"
+            latency_ms = 1
+            [[cost]]
+            model = "b"
+            processor = "cpu"
+            latency_ms = 3
+            segments = 3
+            [[cost]]
+            model = "c"
+            processor = "cpu"
+            latency_ms = 5
+            segments = 2
+            [[stream]]
+            name = "a"
+            model = "a"
+            period_ms = 4
+            [[stream]]
+            name = "b"
+            model = "b"
+            period_ms = 10
+            [[stream]]
+            name = "c"
+            model = "c"
+            period_ms = 20
+            "#
+        );
+        let system = crate::support::system(&toml);
+        for (order, policy) in [(Order::FixedPriority, "fixed-priority"), (Order::Edf, "edf")] {
+            let bounds = response_times(&system, ProcessorId::new(0), order);
+            let run = summary(&system, policy, 1);
+            for (source, bound) in run.sources.iter().zip(bounds) {
+                let bound = bound.unwrap_or_else(|why| panic!("{}: {why}", source.name)).as_ms();
+                let worst = source.values[&Metric::ResponseMax];
+                assert!(worst <= bound + 1e-9, "{policy}, {preemption}, {}: {worst} ms above {bound} ms", source.name);
+                if tight && order == Order::FixedPriority {
+                    // All are released together at time zero: Liu and Layland's critical instant.
+                    assert!((worst - bound).abs() < 1e-9, "{}: {worst} ms, bound {bound} ms", source.name);
+                }
+            }
+        }
+    }
+}
