@@ -14,11 +14,7 @@ pub(crate) fn statistic(samples: &[f64]) -> Statistic {
     match Mean::of(samples) {
         Some(Mean { mean, half_width, .. }) => Statistic { mean, half_width, n },
         // A value that is not finite has no interval.
-        None => Statistic {
-            mean: samples.iter().sum::<f64>() / f64::from(n.max(1)),
-            half_width: None,
-            n,
-        },
+        None => Statistic { mean: samples.iter().sum::<f64>() / f64::from(n.max(1)), half_width: None, n },
     }
 }
 
@@ -28,8 +24,7 @@ pub(crate) fn complete(comparison: &mut Comparison) {
     for row in &mut comparison.rows {
         if let Some(order) = order_of(&row.policy) {
             let bounds = response_bounds(&comparison.system, order);
-            row.response_bounds_ms =
-                bounds.into_iter().map(|bound| bound.ok().map(Nanos::as_ms)).collect();
+            row.response_bounds_ms = bounds.into_iter().map(|bound| bound.ok().map(Nanos::as_ms)).collect();
         }
     }
     comparison.judge(statistic);
@@ -46,8 +41,7 @@ pub(crate) fn order_of(policy: &str) -> Option<Order> {
 
 /// Worst-case response times of all sources: on the processor where each has a bound, or else why there is none.
 pub(crate) fn response_bounds(system: &System, order: Order) -> Vec<Result<Nanos, NoBound>> {
-    let mut bounds: Vec<Result<Nanos, NoBound>> =
-        system.sources.iter().map(|_| Err(NoBound::NotHere)).collect();
+    let mut bounds: Vec<Result<Nanos, NoBound>> = system.sources.iter().map(|_| Err(NoBound::NotHere)).collect();
     for processor in system.platform.processors.ids() {
         for (best, here) in bounds.iter_mut().zip(response_times(system, processor, order)) {
             let says_more = matches!(best, Err(NoBound::NotHere));
@@ -61,18 +55,15 @@ pub(crate) fn response_bounds(system: &System, order: Order) -> Vec<Result<Nanos
 
 /// What no policy can beat.
 fn bound(system: &System) -> Bound {
-    let LowerBound { violation_rate, mean_violation_rate, sources, binding, .. } =
-        lower_bound(system);
+    let LowerBound { violation_rate, mean_violation_rate, sources, binding, .. } = lower_bound(system);
     let judged = sources.iter().any(|source| source.violation_rate.is_some());
     let run: Values = if judged {
-        [(Metric::MeanViolationRate, mean_violation_rate), (Metric::ViolationRate, violation_rate)]
-            .into()
+        [(Metric::MeanViolationRate, mean_violation_rate), (Metric::ViolationRate, violation_rate)].into()
     } else {
         Values::new()
     };
-    let sources = sources
-        .iter()
-        .map(|s| s.violation_rate.map(|rate| (Metric::ViolationRate, rate)).into_iter().collect());
+    let sources =
+        sources.iter().map(|s| s.violation_rate.map(|rate| (Metric::ViolationRate, rate)).into_iter().collect());
     Bound {
         run,
         sources: sources.collect(),

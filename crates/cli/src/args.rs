@@ -45,18 +45,11 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Whether to use colours. `auto`: on a terminal, unless NO_COLOR is set.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "WHEN",
-        hide_possible_values = true
-    )]
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = true)]
     pub color: Color,
     /// The most threads to use; 0: one per core. Results do not depend on it.
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
-    pub threads: usize,
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub threads: u16,
 }
 
 /// Whether to use colours.
@@ -293,11 +286,11 @@ pub struct ReportArgs {
     /// Also write the timeline as a picture.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Start of the picture [ms]
-    #[arg(long, value_name = "MS", requires = "svg", default_value_t = 0.0, value_parser = parse_ms)]
-    pub from_ms: f64,
-    /// End of the picture [ms] [default: 500 ms after its start]
-    #[arg(long, value_name = "MS", requires = "svg", value_parser = parse_ms)]
+    /// Start of the picture and of the timeline in the HTML report [ms] [default: when all streams and sessions are active]
+    #[arg(long, value_name = "MS", value_parser = parse_ms)]
+    pub from_ms: Option<f64>,
+    /// End of the picture and of the timeline in the HTML report [ms] [default: 500 ms after the start in the picture, 5 s in HTML]
+    #[arg(long, value_name = "MS", value_parser = parse_ms)]
     pub to_ms: Option<f64>,
 }
 
@@ -367,10 +360,7 @@ fn parse_time(text: &str) -> Result<Nanos, String> {
         "h" => 3600.0,
         unit => return Err(format!("there is no unit of time `{unit}`; use us, ms, s, m or h")),
     };
-    let number: f64 = digits
-        .trim()
-        .parse()
-        .map_err(|_| "expected a time such as 30s, 500ms, 2m or 1h".to_owned())?;
+    let number: f64 = digits.trim().parse().map_err(|_| "expected a time such as 30s, 500ms, 2m or 1h".to_owned())?;
     // Ten years: far beyond any use, and far below what 64 bits of nanoseconds hold.
     let seconds = number * seconds;
     if seconds > 0.0 && seconds <= 315_360_000.0 {
@@ -382,11 +372,7 @@ fn parse_time(text: &str) -> Result<Nanos, String> {
 
 fn parse_factor(text: &str) -> Result<f64, String> {
     let factor: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if factor.is_finite() && factor >= 0.0 {
-        Ok(factor)
-    } else {
-        Err("a factor is 0 or above".to_owned())
-    }
+    if factor.is_finite() && factor >= 0.0 { Ok(factor) } else { Err("a factor is 0 or above".to_owned()) }
 }
 
 fn parse_ms(text: &str) -> Result<f64, String> {

@@ -1,5 +1,6 @@
 //! What onbeat knows by name: policies, platforms, scenarios, models, metrics.
 
+use include_dir::{Dir, include_dir};
 use onbeat_core::metric::{Better, Metric, Scope};
 use onbeat_core::spec::{FileKind, Library, ModelShape, ModelSpec};
 use onbeat_policy::PolicyInfo;
@@ -7,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::args::ListKind;
 use crate::ui::push;
+
+static POLICY_PAGES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../docs/policies");
 
 /// One thing of a list.
 #[derive(Clone, Debug)]
@@ -44,58 +47,47 @@ pub(crate) fn entries(kind: ListKind) -> Vec<Entry> {
         ListKind::Metrics => Metric::ALL.iter().map(|&m| metric(m)).collect(),
         ListKind::Platforms => shipped(FileKind::Platform),
         ListKind::Scenarios => shipped(FileKind::Scenario),
-        ListKind::Models => {
-            Library::shipped().models().into_iter().map(|(name, spec)| model(name, spec)).collect()
-        }
+        ListKind::Models => Library::shipped().models().into_iter().map(|(name, spec)| model(name, spec)).collect(),
     }
 }
 
 /// Names of everything.
 pub(crate) fn names() -> Vec<String> {
-    let kinds = [
-        ListKind::Scenarios,
-        ListKind::Platforms,
-        ListKind::Policies,
-        ListKind::Models,
-        ListKind::Metrics,
-    ];
+    let kinds = [ListKind::Scenarios, ListKind::Platforms, ListKind::Policies, ListKind::Models, ListKind::Metrics];
     kinds.into_iter().flat_map(entries).map(|entry| entry.name).collect()
 }
 
+/// What there is to read about something.
+#[derive(Clone, Debug)]
+pub(crate) enum Page {
+    /// A file, to be printed as it is.
+    File(String),
+    /// Text in Markdown, to be wrapped.
+    Text(String),
+}
+
 /// The pages of everything with this name.
-pub(crate) fn pages(name: &str) -> Vec<String> {
+pub(crate) fn pages(name: &str) -> Vec<Page> {
     let library = Library::shipped();
-    let mut pages: Vec<String> = Vec::new();
+    let mut pages: Vec<Page> = Vec::new();
     for kind in [FileKind::Scenario, FileKind::Platform] {
-        pages.extend(library.text(kind, name).map(str::to_owned));
+        pages.extend(library.text(kind, name).map(|text| Page::File(text.to_owned())));
     }
-    pages.extend(
-        library
-            .models()
-            .into_iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, spec)| model_page(name, spec)),
-    );
-    pages.extend(onbeat_policy::find(name).ok().map(policy_page));
-    pages.extend(Metric::by_name(name).map(metric_page));
+    let model = library.models().into_iter().find(|(known, _)| *known == name);
+    pages.extend(model.map(|(_, spec)| Page::Text(model_page(name, spec))));
+    pages.extend(onbeat_policy::find(name).ok().map(|info| Page::Text(policy_page(info))));
+    pages.extend(Metric::by_name(name).map(|metric| Page::Text(metric_page(metric))));
     pages
 }
 
 fn shipped(kind: FileKind) -> Vec<Entry> {
     let entry = |entry: onbeat_core::spec::Entry| {
         // The title goes before the description, unless it says nothing more than the name.
-        let text: Vec<&str> = [entry.title.as_str(), entry.description.as_str()]
-            .into_iter()
-            .filter(|t| !t.is_empty())
-            .collect();
+        let text: Vec<&str> =
+            [entry.title.as_str(), entry.description.as_str()].into_iter().filter(|t| !t.is_empty()).collect();
         let text = text.join(". ");
         let fields = json!({ "title": entry.title });
-        Entry::new(
-            &entry.name,
-            if text.is_empty() { entry.name.clone() } else { text },
-            Vec::new(),
-            &fields,
-        )
+        Entry::new(&entry.name, if text.is_empty() { entry.name.clone() } else { text }, Vec::new(), &fields)
     };
     Library::shipped().entries(kind).into_iter().map(entry).collect()
 }
@@ -135,13 +127,9 @@ fn shape(shape: ModelShape) -> &'static str {
 }
 
 fn policy(info: &PolicyInfo) -> Entry {
-    let parameters: Vec<Value> = info
-        .parameters
-        .iter()
-        .map(|p| json!({ "name": p.name, "default": p.default, "meaning": p.meaning }))
-        .collect();
-    let fields =
-        json!({ "group": info.group, "parameters": parameters, "reference": info.reference });
+    let parameters: Vec<Value> =
+        info.parameters.iter().map(|p| json!({ "name": p.name, "default": p.default, "meaning": p.meaning })).collect();
+    let fields = json!({ "group": info.group, "parameters": parameters, "reference": info.reference });
     Entry::new(info.name, info.summary, parameter_lines(info), &fields)
 }
 
@@ -154,15 +142,16 @@ fn parameter_lines(info: &PolicyInfo) -> Vec<String> {
     info.parameters.iter().map(line).collect()
 }
 
+/// The policy's page, or what it says about itself.
 fn policy_page(info: &PolicyInfo) -> String {
-    let mut page = format!("{}: {}\n\nKind: {}\n", info.name, info.summary, info.group);
-    if !info.parameters.is_empty() {
-        page += "Parameters, after a colon, separated by commas; with their defaults:\n";
-        for line in parameter_lines(info) {
-            push(&mut page, format_args!("  {line}\n"));
-        }
+    if let Some(page) = POLICY_PAGES.get_file(format!("{}.md", info.name)).and_then(include_dir::File::contents_utf8) {
+        return page.to_owned();
     }
-    push(&mut page, format_args!("Reference: {}\n", info.reference));
+    let mut page = format!("# {}\n\n{}\n\n", info.name, info.summary);
+    for line in parameter_lines(info) {
+        push(&mut page, format_args!("* {line}\n"));
+    }
+    push(&mut page, format_args!("\nReference: {}\n", info.reference));
     page
 }
 

@@ -43,12 +43,8 @@ impl Disk {
         let outside = |file: &str| file.is_empty() || file.starts_with("--set ");
         match errors.errors.as_slice() {
             [only] if outside(&only.file) => {
-                let place =
-                    if only.file.is_empty() { String::new() } else { format!("{}: ", only.file) };
-                Failure::Usage {
-                    message: format!("{place}{}", only.problem),
-                    help: only.help.clone(),
-                }
+                let place = if only.file.is_empty() { String::new() } else { format!("{}: ", only.file) };
+                Failure::Usage { message: format!("{place}{}", only.problem), help: only.help.clone() }
             }
             _ => Failure::Spec(errors),
         }

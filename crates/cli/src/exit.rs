@@ -26,15 +26,8 @@ pub enum Exit {
 
 impl Exit {
     /// All codes in order.
-    pub const ALL: &[Self] = &[
-        Self::Success,
-        Self::Internal,
-        Self::Usage,
-        Self::Spec,
-        Self::Problems,
-        Self::Io,
-        Self::Policy,
-    ];
+    pub const ALL: &[Self] =
+        &[Self::Success, Self::Internal, Self::Usage, Self::Spec, Self::Problems, Self::Io, Self::Policy];
 
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
@@ -47,16 +40,10 @@ impl Exit {
             Self::Success => "everything went well (also when a reader closes the pipe)",
             Self::Internal => "a defect of onbeat itself",
             Self::Usage => "the command line does not make sense",
-            Self::Spec => {
-                "a specification or record file is wrong, or a scenario does not fit its platform"
-            }
-            Self::Problems => {
-                "check found problems: impossible deadlines, or stages without a profile"
-            }
+            Self::Spec => "a specification or record file is wrong, or a scenario does not fit its platform",
+            Self::Problems => "check found problems: impossible deadlines, or stages without a profile",
             Self::Io => "a file could not be read or written",
-            Self::Policy => {
-                "a policy asked for something impossible, or does not accept its parameters"
-            }
+            Self::Policy => "a policy asked for something impossible, or does not accept its parameters",
         }
     }
 
@@ -64,8 +51,7 @@ impl Exit {
     pub fn table() -> String {
         let mut text = String::from("Exit codes:\n");
         for exit in Self::ALL {
-            writeln!(text, "  {}  {}", exit.code(), exit.meaning())
-                .expect("writing to a string succeeds");
+            writeln!(text, "  {}  {}", exit.code(), exit.meaning()).expect("writing to a string succeeds");
         }
         text.truncate(text.trim_end().len());
         text

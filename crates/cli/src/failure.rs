@@ -4,9 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
-};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use onbeat_core::record::RecordError;
 use onbeat_core::spec::{SpecError, SpecErrors};
 use thiserror::Error;
@@ -100,24 +98,17 @@ impl Failure {
 
     /// The message for stderr, with the place in the file where there is one.
     pub(crate) fn render(&self, color: bool) -> String {
-        let theme =
-            if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         // Texts are wrapped here, because names must not be broken at their dashes.
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(WIDTH)
-            .with_links(false)
-            .with_wrap_lines(false);
+        let handler =
+            GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false).with_wrap_lines(false);
         let mut text = String::new();
         let shown = match self {
             Self::Spec(errors) => {
                 let mut shown = errors.errors.iter().take(MISTAKES_MAX);
-                let shown =
-                    shown.try_for_each(|e| handler.render_report(&mut text, &Mistake::new(e)));
+                let shown = shown.try_for_each(|e| handler.render_report(&mut text, &Mistake::new(e)));
                 if errors.errors.len() > MISTAKES_MAX {
-                    push(
-                        &mut text,
-                        format_args!("and {} more\n", errors.errors.len() - MISTAKES_MAX),
-                    );
+                    push(&mut text, format_args!("and {} more\n", errors.errors.len() - MISTAKES_MAX));
                 }
                 shown
             }
@@ -138,8 +129,7 @@ struct Mistake<'a> {
 impl<'a> Mistake<'a> {
     fn new(error: &'a SpecError) -> Self {
         let within = !error.text.is_empty() && error.line > 0 && error.span.end <= error.text.len();
-        let source = within
-            .then(|| NamedSource::new(&error.file, error.text.to_string()).with_language("toml"));
+        let source = within.then(|| NamedSource::new(&error.file, error.text.to_string()).with_language("toml"));
         Self { error, source }
     }
 }
@@ -148,11 +138,7 @@ impl fmt::Display for Mistake<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SpecError { file, field, problem, .. } = self.error;
         // With the source text the file's name stands above it.
-        for part in [file, field]
-            .into_iter()
-            .skip(usize::from(self.source.is_some()))
-            .filter(|part| !part.is_empty())
-        {
+        for part in [file, field].into_iter().skip(usize::from(self.source.is_some())).filter(|part| !part.is_empty()) {
             write!(f, "{part}: ")?;
         }
         f.write_str(&wrapped(problem))
@@ -172,10 +158,7 @@ impl Diagnostic for Mistake<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         self.source.as_ref()?;
-        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(
-            Some("here".to_owned()),
-            self.error.span.clone(),
-        ))))
+        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(Some("here".to_owned()), self.error.span.clone()))))
     }
 }
 
@@ -195,9 +178,7 @@ impl Diagnostic for Plain<'_> {
     fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
         let text: &str = match self.0 {
             Failure::Usage { help, .. } | Failure::Policy { help, .. } => help.as_deref()?,
-            Failure::Internal(_) => {
-                "This is a defect of onbeat. Please report it with the command line and the files."
-            }
+            Failure::Internal(_) => "This is a defect of onbeat. Please report it with the command line and the files.",
             _ => return None,
         };
         Some(Box::new(wrapped(text)))

@@ -30,9 +30,7 @@ use ui::Ui;
 
 /// Runs the program with its command line, the program's name included.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let parsed = args::command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = args::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
@@ -57,7 +55,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn run(cli: Cli, ui: Ui) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(cli.global.threads)
+        .num_threads(usize::from(cli.global.threads))
         .thread_name(|i| format!("onbeat-run-{i}"))
         .build()
         .map_err(|error| Failure::Internal(format!("cannot start threads: {error}")))?;

@@ -61,11 +61,7 @@ pub(crate) struct Pairs {
 /// Resolves scenarios on platforms; both are names, paths or `all`.
 ///
 /// Pairs of an `all` that do not fit together are skipped; pairs of which both are named must fit.
-pub(crate) fn pairs(
-    scenarios: &[String],
-    platforms: &[String],
-    args: &SystemArgs,
-) -> Result<Pairs, Failure> {
+pub(crate) fn pairs(scenarios: &[String], platforms: &[String], args: &SystemArgs) -> Result<Pairs, Failure> {
     let disk = Disk::default();
     let options = options(args);
     let scenario_names = expand(scenarios, FileKind::Scenario);
@@ -73,11 +69,9 @@ pub(crate) fn pairs(
     let mut pairs = Pairs::default();
     let mut failures: Vec<Failure> = Vec::new();
     for (scenario, scenario_of_all) in &scenario_names {
-        let spec =
-            Library::shipped().scenario(scenario, &disk).map_err(|errors| disk.failure(errors))?;
+        let spec = Library::shipped().scenario(scenario, &disk).map_err(|errors| disk.failure(errors))?;
         for (platform, of_all) in platforms_for(&spec, &platform_names) {
-            let resolved =
-                Library::shipped().resolve(scenario, platform.as_deref(), &options, &disk);
+            let resolved = Library::shipped().resolve(scenario, platform.as_deref(), &options, &disk);
             match resolved {
                 Ok(system) => pairs.systems.push(system),
                 Err(errors) if of_all || *scenario_of_all => {
@@ -98,20 +92,13 @@ pub(crate) fn pairs(
 }
 
 /// One scenario on one platform.
-pub(crate) fn one_system(
-    scenario: &str,
-    platform: Option<&str>,
-    args: &SystemArgs,
-) -> Result<System, Failure> {
+pub(crate) fn one_system(scenario: &str, platform: Option<&str>, args: &SystemArgs) -> Result<System, Failure> {
     let platforms: Vec<String> = platform.map(str::to_owned).into_iter().collect();
     let pairs = pairs(&[scenario.to_owned()], &platforms, args)?;
     let mut systems = pairs.systems.into_iter();
     match (systems.next(), systems.next()) {
         (Some(system), None) => Ok(system),
-        _ => Err(Failure::usage(
-            "one scenario on one platform is needed here",
-            "`onbeat compare` takes several",
-        )),
+        _ => Err(Failure::usage("one scenario on one platform is needed here", "`onbeat compare` takes several")),
     }
 }
 
@@ -139,14 +126,10 @@ pub(crate) fn candidates(
     let asked = expand(platforms, FileKind::Platform);
     let mut candidates = Vec::new();
     for (scenario, _) in expand(scenarios, FileKind::Scenario) {
-        let spec =
-            Library::shipped().scenario(&scenario, &disk).map_err(|errors| disk.failure(errors))?;
+        let spec = Library::shipped().scenario(&scenario, &disk).map_err(|errors| disk.failure(errors))?;
         let mut pairs = platforms_for(&spec, &asked);
         if asked.is_empty() && spec.platform.is_none() {
-            let first = pairs
-                .first()
-                .and_then(|(name, _)| name.clone())
-                .or_else(|| spec.runs_on.first().cloned());
+            let first = pairs.first().and_then(|(name, _)| name.clone()).or_else(|| spec.runs_on.first().cloned());
             let others = spec.runs_on.iter().filter(|&name| Some(name) != first.as_ref()).cloned();
             pairs = first.iter().cloned().chain(others).map(|name| (Some(name), false)).collect();
             if pairs.is_empty() {
@@ -154,8 +137,7 @@ pub(crate) fn candidates(
             }
         }
         for (platform, of_all) in pairs {
-            let resolved =
-                Library::shipped().resolve(&scenario, platform.as_deref(), &options, &disk);
+            let resolved = Library::shipped().resolve(&scenario, platform.as_deref(), &options, &disk);
             if resolved.is_err() && disk.has_failed() {
                 return resolved.map(|_| candidates).map_err(|errors| disk.failure(errors));
             }

@@ -13,8 +13,7 @@ pub(crate) fn select(lists: &[String]) -> Result<Vec<String>, Failure> {
         let names = if policy == "all" {
             onbeat_policy::all().iter().map(|info| info.name.to_owned()).collect()
         } else {
-            onbeat_policy::find(policy.split(':').next().unwrap_or_default().trim())
-                .map_err(failure)?;
+            onbeat_policy::find(policy.split(':').next().unwrap_or_default().trim()).map_err(failure)?;
             vec![policy]
         };
         for name in names {
@@ -24,10 +23,7 @@ pub(crate) fn select(lists: &[String]) -> Result<Vec<String>, Failure> {
         }
     }
     if selected.is_empty() {
-        return Err(Failure::usage(
-            "no policy is given",
-            "name at least one, or `all`; see `onbeat list policies`",
-        ));
+        return Err(Failure::usage("no policy is given", "name at least one, or `all`; see `onbeat list policies`"));
     }
     Ok(selected)
 }
@@ -41,12 +37,8 @@ fn failure(error: PolicyError) -> Failure {
     match error {
         // The suggestion moves from the middle of the message to its help.
         PolicyError::UnknownPolicy { name, known, suggestion } => {
-            let meant =
-                suggestion.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-            Failure::usage(
-                format!("there is no policy `{name}`"),
-                format!("{meant}policies are {}", known.join(", ")),
-            )
+            let meant = suggestion.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+            Failure::usage(format!("there is no policy `{name}`"), format!("{meant}policies are {}", known.join(", ")))
         }
         other => Failure::Policy {
             message: other.to_string(),

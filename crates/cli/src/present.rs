@@ -14,14 +14,13 @@ use crate::failure::Failure;
 use crate::tables::{Grid, Tone};
 use crate::ui::{Ui, push, visible_width};
 
-/// Length of the window that timelines show [ns].
-const WINDOW: Nanos = Nanos(5_000_000_000);
+/// Length of the window that timelines show unless the command line says otherwise: 5 s.
+pub(crate) const WINDOW: Nanos = Nanos(5_000_000_000);
 
 /// The window that timelines show: it starts shortly before the last of the sources becomes active, so that everything is in it.
 pub(crate) fn window(system: &System) -> (Nanos, Nanos) {
     let lead = Nanos::from_ms(200.0);
-    let starts =
-        system.sources.iter().filter_map(|source| source.active.first().map(|(start, _)| *start));
+    let starts = system.sources.iter().filter_map(|source| source.active.first().map(|(start, _)| *start));
     let last = starts.max().unwrap_or(Nanos::ZERO).saturating_sub(lead);
     let from = last.min(system.duration.saturating_sub(WINDOW));
     (from, from.saturating_add(WINDOW).min(system.duration))
@@ -41,19 +40,13 @@ pub(crate) fn row(policy: &str, runs: Vec<Summary>) -> PolicyRow {
 pub(crate) fn single(system: System, policy: &str, summary: Summary) -> Report {
     let mut comparison = Comparison::new(system, vec![row(policy, vec![summary])]);
     analyse::complete(&mut comparison);
-    Report {
-        onbeat: env!("CARGO_PKG_VERSION").to_owned(),
-        command: None,
-        comparisons: vec![comparison],
-    }
+    Report { onbeat: env!("CARGO_PKG_VERSION").to_owned(), command: None, comparisons: vec![comparison] }
 }
 
 /// A comparison of policies in the form that was asked for; of several, only which policy is best where.
 pub(crate) fn compared(report: &Report, format: Format, ui: Ui) -> String {
     match format {
-        Format::Table if report.comparisons.len() > 1 => {
-            onbeat_report::table::matrix(report, table_options(ui))
-        }
+        Format::Table if report.comparisons.len() > 1 => onbeat_report::table::matrix(report, table_options(ui)),
         Format::Table => onbeat_report::table::render(report, table_options(ui)),
         Format::Json => onbeat_report::json::render(report),
         Format::Csv => onbeat_report::csv::render(report),
@@ -63,9 +56,7 @@ pub(crate) fn compared(report: &Report, format: Format, ui: Ui) -> String {
 /// A report of a single run in the form that was asked for.
 pub(crate) fn ran(report: &Report, format: Format, ui: Ui) -> String {
     match format {
-        Format::Table => {
-            report.comparisons.iter().map(|comparison| run_tables(comparison, ui)).collect()
-        }
+        Format::Table => report.comparisons.iter().map(|comparison| run_tables(comparison, ui)).collect(),
         Format::Json => onbeat_report::json::render(report),
         Format::Csv => onbeat_report::csv::render(report),
     }
@@ -77,11 +68,7 @@ fn run_tables(comparison: &Comparison, ui: Ui) -> String {
     let seed = row.runs.first().map_or(0, |run| run.seed);
     let mut text = format!(
         "{} under {}, {} simulated, seed {seed}\n\n",
-        ui.bold(&format!(
-            "{} on {}",
-            system.scenario,
-            title(&system.platform.title, &system.platform.name)
-        )),
+        ui.bold(&format!("{} on {}", system.scenario, title(&system.platform.title, &system.platform.name))),
         ui.bold(&row.policy),
         system.duration,
     );
@@ -98,8 +85,7 @@ fn run_tables(comparison: &Comparison, ui: Ui) -> String {
 
 /// The report as an HTML page.
 pub(crate) fn html(report: &Report) -> Result<String, Failure> {
-    onbeat_report::html::render(report, HtmlOptions::default())
-        .map_err(|error| Failure::Internal(error.to_string()))
+    onbeat_report::html::render(report, HtmlOptions::default()).map_err(|error| Failure::Internal(error.to_string()))
 }
 
 /// The name for people, or the name if there is none.
@@ -120,8 +106,7 @@ fn processors(row: &PolicyRow, system: &System, ui: Ui) -> String {
     let metrics: Vec<Metric> = METRICS.into_iter().filter(present).collect();
     // As many models as there is room for.
     let tables = (0..=3).rev().map(|models| processors_with(row, system, &metrics, models, ui));
-    let fits =
-        |text: &String| text.lines().all(|line| visible_width(line) <= usize::from(ui.width));
+    let fits = |text: &String| text.lines().all(|line| visible_width(line) <= usize::from(ui.width));
     let mut narrowest = String::new();
     for table in tables {
         narrowest = table;
@@ -132,17 +117,9 @@ fn processors(row: &PolicyRow, system: &System, ui: Ui) -> String {
     narrowest
 }
 
-fn processors_with(
-    row: &PolicyRow,
-    system: &System,
-    metrics: &[Metric],
-    models: usize,
-    ui: Ui,
-) -> String {
+fn processors_with(row: &PolicyRow, system: &System, metrics: &[Metric], models: usize, ui: Ui) -> String {
     let mut headings = vec!["processor\n".to_owned()];
-    headings.extend(
-        metrics.iter().map(|metric| format!("{}\n{}", metric.short(), metric.unit().symbol())),
-    );
+    headings.extend(metrics.iter().map(|metric| format!("{}\n{}", metric.short(), metric.unit().symbol())));
     if models > 0 {
         headings.push("<busy most with\n".to_owned());
     }
@@ -156,10 +133,7 @@ fn processors_with(
         }));
         if models > 0 {
             let run = row.runs.first().and_then(|run| run.processors.get(i));
-            cells.push((
-                run.map_or_else(String::new, |run| busiest(&run.busy_by_model, models)),
-                Tone::Weak,
-            ));
+            cells.push((run.map_or_else(String::new, |run| busiest(&run.busy_by_model, models)), Tone::Weak));
         }
         grid.row(cells);
     }
@@ -185,9 +159,8 @@ fn whole_run(row: &PolicyRow) -> String {
         Metric::Fairness,
         Metric::XrbenchScore,
     ];
-    let shown = METRICS.iter().filter_map(|&metric| {
-        Some(format!("{} {}", metric.short(), metric.show(row.mean(metric)?)))
-    });
+    let shown =
+        METRICS.iter().filter_map(|&metric| Some(format!("{} {}", metric.short(), metric.show(row.mean(metric)?))));
     let shown: Vec<String> = shown.collect();
     if shown.is_empty() { String::new() } else { format!("Whole run: {}\n", shown.join(" · ")) }
 }

@@ -64,8 +64,7 @@ pub(crate) fn one(run: &Run<'_>) -> Result<Done, Failure> {
         None => None,
     };
     let sink = (&mut statistics, (beginning.as_mut(), recorder.as_mut()));
-    let (outcome, _) = onbeat_sim::simulate(run.system, policy, run.policy, run.seed, sink)
-        .map_err(|e| failure(&e))?;
+    let (outcome, _) = onbeat_sim::simulate(run.system, policy, run.policy, run.seed, sink).map_err(|e| failure(&e))?;
     if let (Some(recorder), Some(path)) = (recorder, &run.record) {
         recorder.finish().map_err(Failure::io("write", path))?;
     }
@@ -85,10 +84,7 @@ pub(crate) fn all(runs: &[Run<'_>], ui: Ui) -> Result<Vec<Done>, Failure> {
             if failed.load(Ordering::Relaxed) < i {
                 return None;
             }
-            bar.set_message(format!(
-                "{} on {}: {}",
-                run.system.scenario, run.system.platform.name, run.policy
-            ));
+            bar.set_message(format!("{} on {}: {}", run.system.scenario, run.system.platform.name, run.policy));
             let result = one(run);
             if result.is_err() {
                 failed.fetch_min(i, Ordering::Relaxed);
@@ -104,10 +100,9 @@ pub(crate) fn all(runs: &[Run<'_>], ui: Ui) -> Result<Vec<Done>, Failure> {
 
 fn failure(error: &SimError) -> Failure {
     let help = match error {
-        SimError::TooManyJobs { .. } => Some(
-            "give the streams a `drop` rule or a `queue` limit, or shorten the run with --duration"
-                .to_owned(),
-        ),
+        SimError::TooManyJobs { .. } => {
+            Some("give the streams a `drop` rule or a `queue` limit, or shorten the run with --duration".to_owned())
+        }
         _ => None,
     };
     Failure::Policy { message: error.to_string(), help }

@@ -31,13 +31,10 @@ pub(crate) struct Grid {
 impl Grid {
     /// With these headings. Columns whose heading starts with `<` hold text and are aligned to the left.
     pub(crate) fn new(ui: Ui, headings: &[&str]) -> Self {
-        let right: Vec<bool> =
-            headings.iter().enumerate().map(|(i, text)| i > 0 && !text.starts_with('<')).collect();
+        let right: Vec<bool> = headings.iter().enumerate().map(|(i, text)| i > 0 && !text.starts_with('<')).collect();
         let mut table = Table::new();
         // Lines around the heading and at the end only: columns, not boxes.
-        table
-            .load_preset("  ── ──      ──    ")
-            .set_content_arrangement(ContentArrangement::Disabled);
+        table.load_preset("  ── ──      ──    ").set_content_arrangement(ContentArrangement::Disabled);
         let cells = headings.iter().zip(&right).map(|(text, &right)| {
             let cell = Cell::new(text.trim_start_matches('<'));
             if right { cell.set_alignment(CellAlignment::Right) } else { cell }
@@ -50,11 +47,7 @@ impl Grid {
     pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = (T, Tone)>) {
         let cells = cells.into_iter().enumerate().map(|(i, (text, tone))| {
             let cell = Cell::new(text.into());
-            let cell = if self.right.get(i) == Some(&true) {
-                cell.set_alignment(CellAlignment::Right)
-            } else {
-                cell
-            };
+            let cell = if self.right.get(i) == Some(&true) { cell.set_alignment(CellAlignment::Right) } else { cell };
             match tone {
                 _ if !self.color => cell,
                 Tone::Plain => cell,

@@ -28,8 +28,8 @@ impl Ui {
     /// From the options and the terminal.
     pub(crate) fn new(global: &Global) -> Self {
         let stdout = io::stdout();
-        let width = terminal_size::terminal_size_of(&stdout)
-            .map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| width.0.max(40));
+        let width =
+            terminal_size::terminal_size_of(&stdout).map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| width.0.max(40));
         Self {
             quiet: global.quiet,
             color: wants_color(global.color, stdout.is_terminal()),
@@ -39,10 +39,7 @@ impl Ui {
     }
 
     /// Prints results, with a newline at the end.
-    #[expect(
-        clippy::unused_self,
-        reason = "all output goes through here, whether or not it depends on the options"
-    )]
+    #[expect(clippy::unused_self, reason = "all output goes through here, whether or not it depends on the options")]
     pub(crate) fn print(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         let newline = if text.ends_with('\n') { "" } else { "\n" };
@@ -120,11 +117,7 @@ fn wants_color(color: Color, terminal: bool) -> bool {
     match color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => {
-            terminal
-                && !set("NO_COLOR")
-                && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-        }
+        Color::Auto => terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
     }
 }
 

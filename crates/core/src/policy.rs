@@ -426,26 +426,6 @@ impl<'a> View<'a> {
         due
     }
 
-    /// Time left until the stage's job is due, after the shortest time that it and the stages after it need; negative when the job
-    /// cannot be on time any more [ns]. `i64::MAX` without a deadline.
-    pub fn laxity_ns(&self, stage: StageId) -> i64 {
-        let due = self.due(stage);
-        if due == Nanos::MAX {
-            return i64::MAX;
-        }
-        let need = if self.stage(stage).kind == Phase::Decode {
-            // The next token is due, not the whole answer.
-            self.remaining_best(stage).0
-                / u64::from(
-                    self.stage(stage).work.output.saturating_sub(self.stage(stage).tokens).max(1),
-                )
-        } else {
-            self.remaining_best(stage).0
-        };
-        let signed = |t: u64| i64::try_from(t).unwrap_or(i64::MAX);
-        signed(due.0).saturating_sub(signed(self.now().0)).saturating_sub(signed(need))
-    }
-
     /// Whether running work can be taken off the processor at all.
     pub fn preemptible(&self, processor: ProcessorId) -> bool {
         self.system.platform.processors[processor].preemption != Preemption::Never

@@ -18,10 +18,7 @@ pub(crate) trait Order {
 
     /// Urgency of running work: that of the most urgent stage that it serves.
     fn running_key(&mut self, view: &View<'_>, _processor: ProcessorId, run: &Run) -> u64 {
-        run.stages()
-            .map(|stage| self.key(view, stage))
-            .min()
-            .expect("a run serves at least one stage")
+        run.stages().map(|stage| self.key(view, stage)).min().expect("a run serves at least one stage")
     }
 
     /// Where a stage starts, if anywhere. By default on the fastest idle processor.
@@ -152,8 +149,7 @@ impl Dispatch {
             }
             return;
         }
-        if let Some(processor) = self.plan.batch_for(view, stage, |p| order.allows(view, stage, p))
-        {
+        if let Some(processor) = self.plan.batch_for(view, stage, |p| order.allows(view, stage, p)) {
             self.plan.join(view, stage, processor, actions);
             return;
         }
@@ -177,9 +173,8 @@ impl Dispatch {
         if !self.victims_listed {
             self.list_victims(view, order);
         }
-        let usable = |v: &Victim| {
-            !v.claimed && view.can_run(stage, v.processor) && order.allows(view, stage, v.processor)
-        };
+        let usable =
+            |v: &Victim| !v.claimed && view.can_run(stage, v.processor) && order.allows(view, stage, v.processor);
         if let Some(victim) = self.victims.iter_mut().find(|v| v.ending && usable(v)) {
             victim.claimed = true;
             return true;
@@ -189,9 +184,7 @@ impl Dispatch {
         let victim = self
             .victims
             .iter_mut()
-            .filter(|v| {
-                !v.ending && v.key > limit && usable(v) && !plan.is_joined(v.processor, v.model)
-            })
+            .filter(|v| !v.ending && v.key > limit && usable(v) && !plan.is_joined(v.processor, v.model))
             .max_by_key(|v| (v.key, Reverse(v.processor), v.serial));
         let Some(victim) = victim else { return false };
         victim.claimed = true;

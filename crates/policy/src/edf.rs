@@ -81,9 +81,9 @@ impl TokenAlarm {
             return;
         }
         let started = dispatch.started().iter().map(|&(_, stage, processor)| (stage, processor));
-        let running = view.processors().flat_map(|p| {
-            view.occupancy(p).runs.iter().filter(|run| !run.ending).map(move |run| (run.stage, p))
-        });
+        let running = view
+            .processors()
+            .flat_map(|p| view.occupancy(p).runs.iter().filter(|run| !run.ending).map(move |run| (run.stage, p)));
         let step = running.chain(started).filter_map(|(stage, p)| step(view, stage, p)).min();
         if let Some(step) = step {
             self.alarm.set(view.now(), view.now().saturating_add(step.max(STEP_MIN)), actions);
@@ -94,10 +94,7 @@ impl TokenAlarm {
 /// Mean nominal time per output token of a stage that decodes towards a TPOT goal and can be preempted.
 fn step(view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
     let live = view.stage(stage);
-    if live.kind != Phase::Decode
-        || !view.preemptible(processor)
-        || view.source(stage).tpot.is_none()
-    {
+    if live.kind != Phase::Decode || !view.preemptible(processor) || view.source(stage).tpot.is_none() {
         return None;
     }
     let left = (live.work.units(Phase::Decode) - live.position).max(1.0);
@@ -162,8 +159,7 @@ mod tests {
         rig.ready(soon, 0.0);
         assert_eq!(rig.decide("edf"), [preempt(running)]);
         assert_eq!(rig.decide("edf:preemptive=false"), []);
-        rig.system.platform.processors[onbeat_core::id::ProcessorId(0)].preemption =
-            Preemption::Never;
+        rig.system.platform.processors[onbeat_core::id::ProcessorId(0)].preemption = Preemption::Never;
         assert_eq!(rig.decide("edf"), []);
     }
 
@@ -176,11 +172,7 @@ mod tests {
         assert_eq!(rig.decide("edf"), [start(second, 0)], "a batch of two");
         rig.stop(running);
         rig.state.ready.retain(|&s| s == second || s == third);
-        assert_eq!(
-            rig.decide("edf"),
-            [start(second, 0), start(third, 0)],
-            "a batch started now can be joined now"
-        );
+        assert_eq!(rig.decide("edf"), [start(second, 0), start(third, 0)], "a batch started now can be joined now");
     }
 
     #[test]

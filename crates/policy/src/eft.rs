@@ -63,8 +63,7 @@ impl Policy for Eft {
         }
         self.list_slots(view);
         self.queue.clear();
-        self.queue
-            .extend(ready.iter().map(|&stage| (view.due(stage), view.stage(stage).serial, stage)));
+        self.queue.extend(ready.iter().map(|&stage| (view.due(stage), view.stage(stage).serial, stage)));
         if self.queue.len() > 1 {
             self.queue.sort_unstable();
         }
@@ -79,9 +78,8 @@ impl Policy for Eft {
                 self.plan.start(view, stage, place.processor, actions);
                 if !self.plan.has_free() {
                     // From here on only batches can be joined; what comes after the last stage that could is not looked at.
-                    let joins = |&(_, _, stage): &(Nanos, u64, StageId)| {
-                        self.plan.batch_for(view, stage, |_| true).is_some()
-                    };
+                    let joins =
+                        |&(_, _, stage): &(Nanos, u64, StageId)| self.plan.batch_for(view, stage, |_| true).is_some();
                     end = self.queue.iter().rposition(joins).map_or(0, |last| last + 1);
                 }
             } else if let Some(processor) = self.batch_before(view, stage, place.finish) {
@@ -124,11 +122,7 @@ impl Eft {
     fn batch_before(&self, view: &View<'_>, stage: StageId, finish: Nanos) -> Option<ProcessorId> {
         self.plan.batch_for(view, stage, |processor| {
             let Some(time) = holding_time(view, stage, processor) else { return false };
-            let runs = view
-                .occupancy(processor)
-                .runs
-                .iter()
-                .filter(|run| run.model == view.stage(stage).model);
+            let runs = view.occupancy(processor).runs.iter().filter(|run| run.model == view.stage(stage).model);
             let size = runs.map(|run| run.others.len() as u32 + 2).max().unwrap_or(2);
             let phase = usize::from(view.stage(stage).phase);
             let cost = view.cost(stage, processor).map(|cost| &cost.phases[phase].1);
@@ -186,11 +180,7 @@ mod tests {
         rig.running(source, 0, 0.0);
         rig.state.now = ms(9.0);
         let stage = rig.ready(source, 9.0);
-        assert_eq!(
-            rig.decide("eft"),
-            [start(stage, 1)],
-            "the CPU's run is overdue and may end at any moment, or not"
-        );
+        assert_eq!(rig.decide("eft"), [start(stage, 1)], "the CPU's run is overdue and may end at any moment, or not");
     }
 
     #[test]

@@ -121,11 +121,7 @@ mod tests {
         rig.state.now = ms(25.0);
         assert_eq!(rig.decide_with(&mut policy), [], "not noticed, and woken once");
         rig.state.processors[onbeat_core::id::ProcessorId(0)].idle_since = ms(25.0);
-        assert_eq!(
-            rig.decide_with(&mut policy.clone()),
-            [start(frame, 0)],
-            "a completion notices it"
-        );
+        assert_eq!(rig.decide_with(&mut policy.clone()), [start(frame, 0)], "a completion notices it");
         rig.state.now = ms(32.0);
         assert_eq!(rig.decide_with(&mut policy), [start(frame, 0)]);
         rig.state.now = ms(22.0);

@@ -45,10 +45,7 @@ struct Llf {
 
 fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let hysteresis = parameters.milliseconds("hysteresis_ms")?;
-    let order = LeastLaxity {
-        margin: parameters.flag("preemptive")?.then_some(hysteresis.0),
-        times: Times::default(),
-    };
+    let order = LeastLaxity { margin: parameters.flag("preemptive")?.then_some(hysteresis.0), times: Times::default() };
     let quantum = parameters.milliseconds("quantum_ms")?;
     Ok(Box::new(Llf { order, dispatch: Dispatch::default(), quantum, alarm: Alarm::default() }))
 }
@@ -59,11 +56,7 @@ impl Policy for Llf {
         if self.quantum > Nanos::ZERO
             && let Some(crossing) = self.next_crossing(view)
         {
-            self.alarm.set(
-                view.now(),
-                view.now().saturating_add(crossing.max(self.quantum)),
-                actions,
-            );
+            self.alarm.set(view.now(), view.now().saturating_add(crossing.max(self.quantum)), actions);
         }
     }
 }
@@ -77,12 +70,10 @@ impl Llf {
             if waiting == u64::MAX {
                 continue;
             }
-            let started =
-                self.dispatch.started().iter().map(|&(key, _, processor)| (key, processor));
+            let started = self.dispatch.started().iter().map(|&(key, _, processor)| (key, processor));
             for (running, processor) in self.dispatch.running().chain(started) {
                 if view.can_run(stage, processor) && view.preemptible(processor) {
-                    let time =
-                        waiting.saturating_add(margin).saturating_sub(running).saturating_add(1);
+                    let time = waiting.saturating_add(margin).saturating_sub(running).saturating_add(1);
                     next = Some(next.map_or(time, |known| known.min(time)));
                 }
             }
@@ -104,9 +95,8 @@ impl Order for LeastLaxity {
         let now = view.now();
         ordered(laxity_ns(view, stage, || {
             let left = self.times.of(view, stage).iter().flatten();
-            let best = left.fold((Nanos::MAX, Nanos::MAX), |best, rest| {
-                (best.0.min(rest.phase), best.1.min(rest.stage))
-            });
+            let best =
+                left.fold((Nanos::MAX, Nanos::MAX), |best, rest| (best.0.min(rest.phase), best.1.min(rest.stage)));
             Ends { phase: now.saturating_add(best.0), stage: now.saturating_add(best.1) }
         }))
     }
@@ -115,10 +105,7 @@ impl Order for LeastLaxity {
         // The position of running work is that of its last known boundary; when it will be done is known better from the run.
         let laxity = |stage| {
             laxity_ns(view, stage, || {
-                let after = match (
-                    view.remaining(stage, processor),
-                    view.remaining_in_phase(stage, processor),
-                ) {
+                let after = match (view.remaining(stage, processor), view.remaining_in_phase(stage, processor)) {
                     (Some(all), Some(phase)) => all.saturating_sub(phase),
                     _ => Nanos::ZERO,
                 };
@@ -151,11 +138,7 @@ fn laxity_ns(view: &View<'_>, stage: StageId, ends: impl FnOnce() -> Ends) -> i6
         return i64::MAX;
     }
     let deadline = view.job(stage).deadline;
-    let last = if deadline == Nanos::MAX {
-        deadline
-    } else {
-        deadline.saturating_sub(view.node(stage).tail)
-    };
+    let last = if deadline == Nanos::MAX { deadline } else { deadline.saturating_sub(view.node(stage).tail) };
     let ends = ends();
     let to_deadline = if last == Nanos::MAX { i64::MAX } else { signed(last) - signed(ends.stage) };
     // A due time before the deadline's is a token's.
@@ -165,9 +148,7 @@ fn laxity_ns(view: &View<'_>, stage: StageId, ends: impl FnOnce() -> Ends) -> i6
     let live = view.stage(stage);
     let token = if live.kind == Phase::Decode {
         let left = (live.work.units(Phase::Decode) - live.position).max(1.0);
-        view.now().saturating_add(Nanos::from_ns_f64(
-            ends.phase.saturating_sub(view.now()).as_f64() / left,
-        ))
+        view.now().saturating_add(Nanos::from_ns_f64(ends.phase.saturating_sub(view.now()).as_f64() / left))
     } else {
         ends.phase
     };

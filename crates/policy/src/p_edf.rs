@@ -28,13 +28,8 @@ struct PartitionedEdf {
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    let order =
-        Partition { processors: assign(system), preemptive: parameters.flag("preemptive")? };
-    Ok(Box::new(PartitionedEdf {
-        order,
-        dispatch: Dispatch::default(),
-        tokens: TokenAlarm::default(),
-    }))
+    let order = Partition { processors: assign(system), preemptive: parameters.flag("preemptive")? };
+    Ok(Box::new(PartitionedEdf { order, dispatch: Dispatch::default(), tokens: TokenAlarm::default() }))
 }
 
 impl Policy for PartitionedEdf {
@@ -76,10 +71,8 @@ fn assign(system: &System) -> IdVec<NodeId, ProcessorId> {
     let mut nodes: Vec<(f64, NodeId)> =
         system.nodes.enumerate().map(|(id, node)| (rates[id] * node.best.as_f64(), id)).collect();
     nodes.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut assigned: IdVec<NodeId, ProcessorId> =
-        system.nodes.iter().map(|node| node.fastest).collect();
-    let mut load: IdVec<ProcessorId, f64> =
-        system.platform.processors.iter().map(|_| 0.0).collect();
+    let mut assigned: IdVec<NodeId, ProcessorId> = system.nodes.iter().map(|node| node.fastest).collect();
+    let mut load: IdVec<ProcessorId, f64> = system.platform.processors.iter().map(|_| 0.0).collect();
     for (_, id) in nodes {
         let node = &system.nodes[id];
         let mut places: Vec<(f64, ProcessorId)> = node
@@ -88,13 +81,10 @@ fn assign(system: &System) -> IdVec<NodeId, ProcessorId> {
             .filter_map(|(p, cost)| Some((rates[id] * cost.as_ref()?.total_ns(node.expected), p)))
             .collect();
         places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let relative = |&(u, p): &(f64, ProcessorId)| {
-            (load[p] + u) / f64::from(system.platform.processors[p].slots)
-        };
+        let relative = |&(u, p): &(f64, ProcessorId)| (load[p] + u) / f64::from(system.platform.processors[p].slots);
         // A set of tasks that exactly fills a processor is not turned away by a rounding error.
         let fitting = places.iter().find(|place| relative(place) <= 1.0 + 1e-9);
-        let least =
-            || places.iter().min_by(|a, b| relative(a).total_cmp(&relative(b)).then(a.1.cmp(&b.1)));
+        let least = || places.iter().min_by(|a, b| relative(a).total_cmp(&relative(b)).then(a.1.cmp(&b.1)));
         let &(u, processor) = fitting.or_else(least).expect("every stage can run somewhere");
         load[processor] += u;
         assigned[id] = processor;

@@ -17,10 +17,10 @@ impl<'a> Parameters<'a> {
     pub(crate) fn parse(info: &'static PolicyInfo, text: &'a str) -> Result<Self, PolicyError> {
         let mut given: Vec<(&str, &str)> = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, value) =
-                part.split_once('=').map(|(name, value)| (name.trim(), value.trim())).ok_or_else(
-                    || PolicyError::Malformed { policy: info.name, text: part.to_owned() },
-                )?;
+            let (name, value) = part
+                .split_once('=')
+                .map(|(name, value)| (name.trim(), value.trim()))
+                .ok_or_else(|| PolicyError::Malformed { policy: info.name, text: part.to_owned() })?;
             let names = || info.parameters.iter().map(|parameter| parameter.name);
             if !names().any(|known| known == name) {
                 return Err(PolicyError::UnknownParameter {
@@ -31,10 +31,7 @@ impl<'a> Parameters<'a> {
                 });
             }
             if given.iter().any(|&(known, _)| known == name) {
-                return Err(PolicyError::RepeatedParameter {
-                    policy: info.name,
-                    parameter: name.to_owned(),
-                });
+                return Err(PolicyError::RepeatedParameter { policy: info.name, parameter: name.to_owned() });
             }
             given.push((name, value));
         }
@@ -73,17 +70,7 @@ impl<'a> Parameters<'a> {
             .ok_or_else(|| self.bad_value(name, text, "a number of milliseconds from 0 to 3600000"))
     }
 
-    fn bad_value(
-        &self,
-        parameter: &'static str,
-        value: &str,
-        allowed: &'static str,
-    ) -> PolicyError {
-        PolicyError::BadValue {
-            policy: self.info.name,
-            parameter,
-            value: value.to_owned(),
-            allowed,
-        }
+    fn bad_value(&self, parameter: &'static str, value: &str, allowed: &'static str) -> PolicyError {
+        PolicyError::BadValue { policy: self.info.name, parameter, value: value.to_owned(), allowed }
     }
 }

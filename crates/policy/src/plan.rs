@@ -35,11 +35,7 @@ struct BatchChange {
 
 /// How long a stage would hold a processor if it started there now, by nominal latencies: setup and the rest of the stage.
 /// `None` if it cannot run there.
-pub(crate) fn holding_time(
-    view: &View<'_>,
-    stage: StageId,
-    processor: ProcessorId,
-) -> Option<Nanos> {
+pub(crate) fn holding_time(view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
     Some(view.remaining(stage, processor)?.saturating_add(view.setup(stage, processor)))
 }
 
@@ -55,8 +51,7 @@ pub(crate) fn batch_max(view: &View<'_>, stage: StageId, processor: ProcessorId)
     if live.kind != Phase::Decode {
         return 1;
     }
-    let phase =
-        view.cost(stage, processor).and_then(|cost| cost.phases.get(usize::from(live.phase)));
+    let phase = view.cost(stage, processor).and_then(|cost| cost.phases.get(usize::from(live.phase)));
     phase.map_or(1, |(_, cost)| cost.batch_max())
 }
 
@@ -89,11 +84,7 @@ impl Plan {
     }
 
     /// Processors on which a stage could start, in platform order.
-    fn idle<'a>(
-        &'a self,
-        view: &View<'a>,
-        stage: StageId,
-    ) -> impl Iterator<Item = ProcessorId> + 'a {
+    fn idle<'a>(&'a self, view: &View<'a>, stage: StageId) -> impl Iterator<Item = ProcessorId> + 'a {
         let view = *view;
         view.processors().filter(move |&p| self.is_free(p) && view.can_run(stage, p))
     }
@@ -107,9 +98,7 @@ impl Plan {
         let first = idle.next()?;
         // With a single candidate nothing need be computed.
         let Some(second) = idle.next() else { return Some(first) };
-        let time = |p| {
-            holding_time(view, stage, p).expect("idle() yields processors that can run the stage")
-        };
+        let time = |p| holding_time(view, stage, p).expect("idle() yields processors that can run the stage");
         let mut best = (time(first), first);
         for processor in iter::once(second).chain(idle) {
             best = best.min((time(processor), processor));
@@ -125,18 +114,12 @@ impl Plan {
         left: &[Option<Rest>],
     ) -> Option<(Nanos, ProcessorId)> {
         let idle = self.idle(view, stage);
-        idle.filter_map(|p| Some((left[p.index()]?.stage.saturating_add(view.setup(stage, p)), p)))
-            .min()
+        idle.filter_map(|p| Some((left[p.index()]?.stage.saturating_add(view.setup(stage, p)), p))).min()
     }
 
     /// The first idle processor, counted from number `from` on and around. A stage that has begun goes on where it was, if it can:
     /// its caches are there.
-    pub(crate) fn first_from(
-        &self,
-        view: &View<'_>,
-        stage: StageId,
-        from: usize,
-    ) -> Option<ProcessorId> {
+    pub(crate) fn first_from(&self, view: &View<'_>, stage: StageId, from: usize) -> Option<ProcessorId> {
         if !self.has_free() {
             return None;
         }
@@ -146,20 +129,11 @@ impl Plan {
             return Some(previous);
         }
         let count = self.free.len();
-        (from..count)
-            .chain(0..from.min(count))
-            .map(ProcessorId::new)
-            .find(|&p| self.fits(view, stage, p))
+        (from..count).chain(0..from.min(count)).map(ProcessorId::new).find(|&p| self.fits(view, stage, p))
     }
 
     /// Starts a stage on a processor that has a free slot.
-    pub(crate) fn start(
-        &mut self,
-        view: &View<'_>,
-        stage: StageId,
-        processor: ProcessorId,
-        actions: &mut Actions,
-    ) {
+    pub(crate) fn start(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId, actions: &mut Actions) {
         actions.start(stage, processor);
         self.free[processor.index()] -= 1;
         self.free_total -= 1;
@@ -187,13 +161,7 @@ impl Plan {
     }
 
     /// Lets a stage join a batch that [`Plan::batch_for`] has found.
-    pub(crate) fn join(
-        &mut self,
-        view: &View<'_>,
-        stage: StageId,
-        processor: ProcessorId,
-        actions: &mut Actions,
-    ) {
+    pub(crate) fn join(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId, actions: &mut Actions) {
         actions.start(stage, processor);
         let change = self.change(processor, view.stage(stage).model);
         change.room -= 1;
@@ -201,12 +169,7 @@ impl Plan {
     }
 
     /// Joins a batch, wherever there is one.
-    pub(crate) fn join_any(
-        &mut self,
-        view: &View<'_>,
-        stage: StageId,
-        actions: &mut Actions,
-    ) -> bool {
+    pub(crate) fn join_any(&mut self, view: &View<'_>, stage: StageId, actions: &mut Actions) -> bool {
         let Some(processor) = self.batch_for(view, stage, |_| true) else { return false };
         self.join(view, stage, processor, actions);
         true
@@ -214,9 +177,7 @@ impl Plan {
 
     /// Whether a stage joins a batch of the model on the processor in this decision.
     pub(crate) fn is_joined(&self, processor: ProcessorId, model: ModelId) -> bool {
-        self.batches
-            .iter()
-            .any(|change| change.joined && change.processor == processor && change.model == model)
+        self.batches.iter().any(|change| change.joined && change.processor == processor && change.model == model)
     }
 
     /// Notes that a run of the model is being preempted: nobody joins it any more.
@@ -251,13 +212,7 @@ impl Plan {
     fn change(&mut self, processor: ProcessorId, model: ModelId) -> &mut BatchChange {
         let known = self.batches.iter().position(|c| c.processor == processor && c.model == model);
         let at = known.unwrap_or_else(|| {
-            self.batches.push(BatchChange {
-                processor,
-                model,
-                room: 0,
-                joined: false,
-                closed: false,
-            });
+            self.batches.push(BatchChange { processor, model, room: 0, joined: false, closed: false });
             self.batches.len() - 1
         });
         &mut self.batches[at]

@@ -6,9 +6,7 @@ use thiserror::Error;
 
 use crate::parameters::Parameters;
 use crate::suggest::closest;
-use crate::{
-    edf, eft, fcfs, fixed_priority, latency_greedy, llf, p_edf, round_robin, sjf, static_mapping,
-};
+use crate::{edf, eft, fcfs, fixed_priority, latency_greedy, llf, p_edf, round_robin, sjf, static_mapping};
 
 /// How a policy is made.
 pub(crate) type Build = fn(&Parameters<'_>, &System) -> Result<Box<dyn Policy>, PolicyError>;
@@ -75,9 +73,7 @@ pub enum PolicyError {
         parameter: String,
     },
     /// Something after the colon is not `name=value`.
-    #[error(
-        "policy `{policy}`: `{text}` is not of the form name=value (as in `edf:preemptive=false`)"
-    )]
+    #[error("policy `{policy}`: `{text}` is not of the form name=value (as in `edf:preemptive=false`)")]
     Malformed {
         /// The policy.
         policy: &'static str,
@@ -133,11 +129,7 @@ fn did_you_mean(suggestion: Option<&String>) -> String {
 }
 
 fn parameters(allowed: &[&str]) -> String {
-    if allowed.is_empty() {
-        "it has none".to_owned()
-    } else {
-        format!("its parameters are {}", allowed.join(", "))
-    }
+    if allowed.is_empty() { "it has none".to_owned() } else { format!("its parameters are {}", allowed.join(", ")) }
 }
 
 /// All policies, in the order in which they are listed.
@@ -205,15 +197,10 @@ mod tests {
         let mut names: Vec<_> = all().iter().map(|info| info.name).collect();
         for info in all() {
             make(info.name, &rig.system).unwrap();
-            let defaults: Vec<_> =
-                info.parameters.iter().map(|p| format!("{}={}", p.name, p.default)).collect();
+            let defaults: Vec<_> = info.parameters.iter().map(|p| format!("{}={}", p.name, p.default)).collect();
             make(&format!("{}:{}", info.name, defaults.join(",")), &rig.system).unwrap();
             assert!(!info.summary.contains('\n') && !info.summary.ends_with('.'), "{}", info.name);
-            assert!(
-                ["RTGen-style", "real-time", "multi-DNN"].contains(&info.group),
-                "{}",
-                info.name
-            );
+            assert!(["RTGen-style", "real-time", "multi-DNN"].contains(&info.group), "{}", info.name);
             assert_eq!(find(info.name).unwrap().name, info.name);
         }
         names.sort_unstable();
@@ -227,37 +214,19 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let read = |folder: &str, name: &str| {
             let path = root.join(folder).join(format!("{name}.md"));
-            std::fs::read_to_string(&path)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
         let overview = read("docs/policies", "README");
         for info in all() {
             let page = read("docs/policies", info.name);
-            let headings: Vec<_> =
-                page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-            let expected = [
-                "Overview",
-                "When to use",
-                "Guarantees",
-                "Parameters",
-                "Cost per decision",
-                "Limits",
-                "Reference",
-            ];
+            let headings: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+            let expected =
+                ["Overview", "When to use", "Guarantees", "Parameters", "Cost per decision", "Limits", "Reference"];
             assert_eq!(headings, expected, "{}", info.name);
             for parameter in info.parameters {
-                assert!(
-                    page.contains(&format!("| `{}` |", parameter.name)),
-                    "{}: {}",
-                    info.name,
-                    parameter.name
-                );
+                assert!(page.contains(&format!("| `{}` |", parameter.name)), "{}: {}", info.name, parameter.name);
             }
-            assert!(
-                overview.contains(&format!("]({}.md)", info.name)),
-                "{} is not in the overview",
-                info.name
-            );
+            assert!(overview.contains(&format!("]({}.md)", info.name)), "{} is not in the overview", info.name);
             let example = read("tests/scenarios", info.name);
             assert!(example.contains(&format!("policy = \"{}", info.name)), "{}", info.name);
         }
@@ -268,20 +237,13 @@ mod tests {
         let mut rig = Rig::new(&[("cpu", Preemption::Anytime), ("npu", Preemption::Anytime)]);
         let camera = rig.stream("camera", Some(10.0), &[Some(9.0), Some(4.0)]);
         let stage = rig.ready(camera, 0.0);
-        for (refused, allowed) in
-            [(0b10, Some(start(stage, 0))), (0b01, Some(start(stage, 1))), (0b11, None)]
-        {
+        for (refused, allowed) in [(0b10, Some(start(stage, 0))), (0b01, Some(start(stage, 1))), (0b11, None)] {
             rig.state.stages[stage].refused = refused;
             for info in all() {
                 let actions = rig.decide(info.name);
                 // Two policies have one place for a stage, and here it is the NPU.
                 let pinned = ["static", "p-edf"].contains(&info.name) && refused == 0b10;
-                assert_eq!(
-                    actions,
-                    Vec::from_iter(allowed.filter(|_| !pinned)),
-                    "{} {refused:b}",
-                    info.name
-                );
+                assert_eq!(actions, Vec::from_iter(allowed.filter(|_| !pinned)), "{} {refused:b}", info.name);
             }
         }
     }

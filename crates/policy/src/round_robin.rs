@@ -68,11 +68,7 @@ mod tests {
 
     #[test]
     fn processors_take_turns_and_those_that_cannot_are_passed_over() {
-        let mut rig = Rig::new(&[
-            ("a", Preemption::Never),
-            ("b", Preemption::Never),
-            ("c", Preemption::Never),
-        ]);
+        let mut rig = Rig::new(&[("a", Preemption::Never), ("b", Preemption::Never), ("c", Preemption::Never)]);
         let any = rig.stream("any", Some(10.0), &[Some(1.0), Some(1.0), Some(1.0)]);
         let not_b = rig.stream("not-b", Some(10.0), &[Some(1.0), None, Some(1.0)]);
         let mut policy = rig.make("round-robin");
@@ -83,8 +79,7 @@ mod tests {
             rig.state.ready.clear();
         }
         let processors = [0, 2, 0, 1, 2];
-        let expected: Vec<_> =
-            taken.iter().zip(processors).map(|(&(stage, _), p)| (stage, start(stage, p))).collect();
+        let expected: Vec<_> = taken.iter().zip(processors).map(|(&(stage, _), p)| (stage, start(stage, p))).collect();
         assert_eq!(taken, expected);
     }
 

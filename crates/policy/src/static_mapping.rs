@@ -71,9 +71,7 @@ enum Reference {
 
 fn reference(system: &System, node: &Node, name: &str) -> Option<Reference> {
     let source = &system.sources[node.source].name;
-    if name.strip_prefix(source.as_str()).and_then(|rest| rest.strip_prefix('.'))
-        == Some(node.name.as_str())
-    {
+    if name.strip_prefix(source.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(node.name.as_str()) {
         Some(Reference::SourceAndStage)
     } else if node.name == name {
         Some(Reference::Stage)
@@ -84,10 +82,7 @@ fn reference(system: &System, node: &Node, name: &str) -> Option<Reference> {
     }
 }
 
-fn mapping(
-    parameters: &Parameters<'_>,
-    system: &System,
-) -> Result<IdVec<NodeId, ProcessorId>, PolicyError> {
+fn mapping(parameters: &Parameters<'_>, system: &System) -> Result<IdVec<NodeId, ProcessorId>, PolicyError> {
     let policy = parameters.policy();
     let text = parameters.text("map");
     let mut chosen: IdVec<NodeId, (Option<Reference>, ProcessorId)> =
@@ -119,11 +114,7 @@ fn mapping(
     Ok(chosen.iter().map(|&(_, processor)| processor).collect())
 }
 
-fn find_processor(
-    policy: &'static str,
-    system: &System,
-    name: &str,
-) -> Result<ProcessorId, PolicyError> {
+fn find_processor(policy: &'static str, system: &System, name: &str) -> Result<ProcessorId, PolicyError> {
     let names = || system.platform.processors.iter().map(|processor| processor.name.as_str());
     system.processor(name).ok_or_else(|| PolicyError::UnknownName {
         policy,
@@ -136,11 +127,8 @@ fn find_processor(
 }
 
 fn no_such_stage(policy: &'static str, system: &System, name: &str) -> PolicyError {
-    let mut known: Vec<String> = system
-        .nodes
-        .iter()
-        .flat_map(|node| [node.name.clone(), system.models[node.model].name.clone()])
-        .collect();
+    let mut known: Vec<String> =
+        system.nodes.iter().flat_map(|node| [node.name.clone(), system.models[node.model].name.clone()]).collect();
     known.sort_unstable();
     known.dedup();
     let suggestion = closest(name, known.iter().map(String::as_str));
@@ -202,8 +190,7 @@ mod tests {
     fn mistakes_in_the_mapping_are_explained() {
         let mut rig = rig();
         rig.stream("camera", Some(10.0), &[None, Some(2.0)]);
-        let error =
-            |text: &str| make(text, &rig.system).expect_err("the mapping is wrong").to_string();
+        let error = |text: &str| make(text, &rig.system).expect_err("the mapping is wrong").to_string();
         assert_eq!(
             error("static:map=camera:cpu"),
             "policy `static`: parameter `map`: stage `camera.camera` cannot run on `cpu`; it runs on npu"
@@ -216,9 +203,6 @@ mod tests {
             error("static:map=camera:nup"),
             "policy `static`: parameter `map`: there is no processor `nup` (did you mean `npu`?); there are cpu, npu"
         );
-        assert!(matches!(
-            make("static:map=camera", &rig.system),
-            Err(PolicyError::BadValue { .. })
-        ));
+        assert!(matches!(make("static:map=camera", &rig.system), Err(PolicyError::BadValue { .. })));
     }
 }

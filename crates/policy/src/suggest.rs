@@ -2,10 +2,7 @@
 
 /// The candidate closest to `text`, if it is close: at most a third of its letters differ, and two are always allowed. Of equally
 /// close ones the first.
-pub(crate) fn closest<'a>(
-    text: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub(crate) fn closest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     // Names are short; a text of a megabyte in place of a name is not worth a quadratic search.
     if text.len() > 200 {
         return None;

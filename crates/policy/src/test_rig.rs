@@ -7,9 +7,7 @@ use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Job, Run, Stage, State};
-use onbeat_core::system::{
-    Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation,
-};
+use onbeat_core::system::{Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
@@ -61,10 +59,7 @@ impl Rig {
                 bandwidth: None,
             })
             .collect();
-        let links = processors
-            .iter()
-            .map(|_| processors.iter().map(|_| Link::default()).collect())
-            .collect();
+        let links = processors.iter().map(|_| processors.iter().map(|_| Link::default()).collect()).collect();
         let system = System {
             scenario: "rig".to_owned(),
             title: String::new(),
@@ -95,12 +90,7 @@ impl Rig {
 
     /// A periodic stream of one stage and one model, with a deadline and a period of `deadline` (100 ms without one), and its
     /// latency on each processor.
-    pub(crate) fn stream(
-        &mut self,
-        name: &str,
-        deadline: Option<f64>,
-        latencies: &[Option<f64>],
-    ) -> SourceId {
+    pub(crate) fn stream(&mut self, name: &str, deadline: Option<f64>, latencies: &[Option<f64>]) -> SourceId {
         let cost = |latency: f64| {
             let fixed = PhaseCost::Fixed {
                 latency_ns: latency * 1e6,
@@ -109,12 +99,7 @@ impl Rig {
                 bytes: 0.0,
                 energy_mj: None,
             };
-            Cost {
-                phases: vec![(Phase::Forward, fixed)],
-                activation_bytes: 0,
-                load_ns: 0,
-                figure: 0,
-            }
+            Cost { phases: vec![(Phase::Forward, fixed)], activation_bytes: 0, load_ns: 0, figure: 0 }
         };
         let costs = latencies.iter().map(|latency| latency.map(cost)).collect();
         let period = ms(deadline.unwrap_or(100.0));
@@ -142,8 +127,7 @@ impl Rig {
             };
             let decode = PhaseCost::Decode {
                 step_ns: StepSum::new(Curve::constant(step * 1e6)),
-                batch: (batch > 1)
-                    .then(|| Curve::new(vec![(1.0, 1.0), (f64::from(batch), 1.5)], Below::Hold)),
+                batch: (batch > 1).then(|| Curve::new(vec![(1.0, 1.0), (f64::from(batch), 1.5)], Below::Hold)),
                 bytes_per_step: 0.0,
                 bytes_per_context_token: 0.0,
                 energy_mj: None,
@@ -181,11 +165,8 @@ impl Rig {
             quality: None,
         });
         self.state.memory.resident.push(costs.iter().map(|_| Some(Nanos::ZERO)).collect());
-        let total = |p: ProcessorId| {
-            costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p))
-        };
-        let (best, fastest) =
-            costs.ids().filter_map(total).min().expect("a stage can run somewhere");
+        let total = |p: ProcessorId| costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p));
+        let (best, fastest) = costs.ids().filter_map(total).min().expect("a stage can run somewhere");
         let source = SourceId::new(self.system.sources.len());
         let node = self.system.nodes.push(Node {
             name: name.to_owned(),
@@ -251,14 +232,7 @@ impl Rig {
             ready_at: ms(at),
             work: self.system.nodes[node].expected,
             phase: 0,
-            kind: self.system.nodes[node]
-                .costs
-                .iter()
-                .flatten()
-                .next()
-                .expect("it can run somewhere")
-                .phases[0]
-                .0,
+            kind: self.system.nodes[node].costs.iter().flatten().next().expect("it can run somewhere").phases[0].0,
             position: 0.0,
             partial_ns: 0.0,
             processor: None,

@@ -83,16 +83,8 @@ mod tests {
     use super::Times;
     use crate::test_rig::{Rig, ms};
 
-    fn times(
-        times: &mut Times,
-        rig: &Rig,
-        stage: onbeat_core::id::StageId,
-    ) -> Vec<Option<(Nanos, Nanos)>> {
-        times
-            .of(&rig.view(), stage)
-            .iter()
-            .map(|rest| rest.map(|rest| (rest.phase, rest.stage)))
-            .collect()
+    fn times(times: &mut Times, rig: &Rig, stage: onbeat_core::id::StageId) -> Vec<Option<(Nanos, Nanos)>> {
+        times.of(&rig.view(), stage).iter().map(|rest| rest.map(|rest| (rest.phase, rest.stage))).collect()
     }
 
     #[test]
@@ -108,11 +100,7 @@ mod tests {
         assert_eq!(times(&mut memory, &rig, stage)[1], Some((ms(50.0), ms(450.0))));
         rig.state.stages[stage].phase = 1;
         rig.state.stages[stage].kind = onbeat_core::cost::Phase::Decode;
-        assert_eq!(
-            times(&mut memory, &rig, stage)[1],
-            Some((ms(200.0), ms(200.0))),
-            "the last 50 tokens"
-        );
+        assert_eq!(times(&mut memory, &rig, stage)[1], Some((ms(200.0), ms(200.0))), "the last 50 tokens");
         rig.state.ready.clear();
         rig.state.stages.remove(stage);
         let other = rig.ready(camera, 0.0);

@@ -218,7 +218,7 @@ fn draw_legend(svg: &mut Svg, rows: &[Vec<(f64, Key)>], top: f64) {
                     svg.rect(*x, y - 9.0, 16.0, 11.0, &format!(r#"fill="{}""#, colour(*number)));
                 }
                 Key::Setup => {
-                    svg.rect(*x, y - 9.0, 16.0, 11.0, r##"fill="url(#setup)" stroke="#555555" stroke-width="0.5""##)
+                    svg.rect(*x, y - 9.0, 16.0, 11.0, r##"fill="url(#setup)" stroke="#555555" stroke-width="0.5""##);
                 }
                 Key::Miss => {
                     let ink = format!(r#"stroke="{MISS}" stroke-width="2" stroke-linecap="round""#);

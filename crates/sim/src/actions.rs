@@ -49,14 +49,10 @@ impl<S: Sink> Engine<'_, S> {
             let batch = view.batch_to_join(stage, p).ok_or(ActionError::Busy)?.serial;
             let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
             let i = i.expect("the batch was just found");
+            let setup = view.setup(stage, p);
             if self.make_room(stage, p) {
                 self.state.ready.remove(place);
-                self.state.stages[stage].running = true;
-                let job = &mut self.state.jobs[live.job];
-                job.running += 1;
-                job.started = true;
-                self.state.processors[p].runs[i].others.push(stage);
-                self.cut(p, i, StopReason::Rebatched);
+                self.join(stage, p, i, setup);
             }
             return Ok(());
         }

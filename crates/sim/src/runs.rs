@@ -236,6 +236,51 @@ impl<S: Sink> Engine<'_, S> {
         });
     }
 
+    /// A stage joins a batch: at once if the batch has only just been formed, else at its next boundary.
+    pub(crate) fn join(&mut self, stage: StageId, p: ProcessorId, i: usize, setup: Nanos) {
+        let now = self.state.now;
+        let job = self.state.stages[stage].job;
+        self.state.stages[stage].running = true;
+        let job = &mut self.state.jobs[job];
+        job.running += 1;
+        job.started = true;
+        let visible = &mut self.state.processors[p].runs[i];
+        visible.others.push(stage);
+        let stages: Vec<StageId> = visible.stages().collect();
+        let run = &self.runs[p][i];
+        if run.started < now || run.members + 1 < stages.len() {
+            self.cut(p, i, StopReason::Rebatched);
+            return;
+        }
+        // Formed at this very instant: the batch starts with one more.
+        let mut run = run.clone();
+        let live = self.state.stages[stage];
+        let hidden = self.hidden[stage.index()];
+        let others = run.members as f64;
+        let factor = cost_of(self.system, &live, p).latency_factor(hidden.u, hidden.variation);
+        run.factor = (run.factor * others + factor) / (others + 1.0);
+        run.members += 1;
+        run.others_from.push(live.position);
+        run.length = run.length.min(hidden.work.units(live.kind) - live.position);
+        run.target = self.next_mark(&stages, 0.0, run.length);
+        run.target_ns = self.time_to(p, &stages, &run, run.target);
+        run.demand = self.demand_of(p, &stages, &run);
+        let ready_at = if run.doing == Doing::Setup { run.next_at } else { now };
+        let ready_at = ready_at.max(now + setup);
+        run.doing = if ready_at > now { Doing::Setup } else { Doing::Work };
+        run.next_at = if ready_at > now { ready_at } else { now + at_rate(run.target_ns, 1.0) };
+        self.runs[p][i] = run;
+        self.bus_dirty = true;
+        let expected = self.expected_rest(p, &stages, None, 0.0);
+        let visible = &mut self.state.processors[p].runs[i];
+        visible.expected_end = ready_at + expected;
+        let (serial, kind) = (visible.serial, visible.kind);
+        let other = &mut self.state.stages[stage];
+        other.processor = Some(p);
+        let stage = other.serial;
+        self.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
+    }
+
     /// Nominal time that a policy may expect a run to take: by expected lengths.
     fn expected_rest(&self, p: ProcessorId, stages: &[StageId], segments: Option<u32>, length: f64) -> Nanos {
         let live = &self.state.stages[stages[0]];

@@ -88,12 +88,8 @@ pub(crate) fn run(args: &CheckArgs, ui: Ui) -> Result<(), Failure> {
         PlainFormat::Table => {
             let mut parts = Vec::new();
             // One scenario is shown in full on its first platform; many would scroll away.
-            if (!several || scenarios.len() == 1)
-                && !args.platforms.iter().any(|name| name == plan::ALL)
-            {
-                parts.extend(
-                    checked.iter().find_map(|c| c.finding()).map(|finding| text::full(finding, ui)),
-                );
+            if (!several || scenarios.len() == 1) && !args.platforms.iter().any(|name| name == plan::ALL) {
+                parts.extend(checked.iter().find_map(|c| c.finding()).map(|finding| text::full(finding, ui)));
             }
             if several {
                 parts.push(text::overview(&checked, ui));
@@ -102,9 +98,7 @@ pub(crate) fn run(args: &CheckArgs, ui: Ui) -> Result<(), Failure> {
         }
         PlainFormat::Json => {
             let list: Vec<Value> = checked.iter().map(Checked::to_json).collect();
-            ui.print(
-                &serde_json::to_string_pretty(&json!({ "checks": list })).expect("plain data"),
-            )?;
+            ui.print(&serde_json::to_string_pretty(&json!({ "checks": list })).expect("plain data"))?;
         }
     }
     let problems = checked.iter().map(|c| c.problems().len()).sum::<usize>();
@@ -136,12 +130,7 @@ fn find(system: System, simulate: bool) -> Result<Finding, Failure> {
 
 fn simulated_maxima(system: &System, policy: &str) -> Result<Vec<Option<f64>>, Failure> {
     let done = run::one(&Run { system, policy, seed: SEED, keep_until: None, record: None })?;
-    Ok(done
-        .summary
-        .sources
-        .iter()
-        .map(|source| source.values.get(&Metric::ResponseMax).copied())
-        .collect())
+    Ok(done.summary.sources.iter().map(|source| source.values.get(&Metric::ResponseMax).copied()).collect())
 }
 
 impl Checked {
@@ -171,13 +160,11 @@ impl Checked {
             }
             Outcome::Wrong(errors) => {
                 object["result"] = json!("wrong");
-                object["errors"] =
-                    json!(errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>());
+                object["errors"] = json!(errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>());
             }
             Outcome::Skipped(errors) => {
                 object["result"] = json!("skipped");
-                object["errors"] =
-                    json!(errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>());
+                object["errors"] = json!(errors.errors.iter().map(ToString::to_string).collect::<Vec<_>>());
             }
         }
         object
@@ -193,9 +180,7 @@ impl Finding {
             problems.push("some deadlines must be missed".to_owned());
         }
         for order in &self.orders {
-            for ((bound, simulated), source) in
-                order.bounds.iter().zip(&order.simulated_ms).zip(&self.system.sources)
-            {
+            for ((bound, simulated), source) in order.bounds.iter().zip(&order.simulated_ms).zip(&self.system.sources) {
                 // Half a nanosecond of rounding is no contradiction.
                 if let (Ok(bound), Some(simulated)) = (bound, simulated)
                     && *simulated > bound.as_ms() + 1e-6
@@ -214,9 +199,7 @@ impl Finding {
     fn provenance(&self) -> Vec<(ProvenanceKind, usize)> {
         [ProvenanceKind::Measured, ProvenanceKind::Published, ProvenanceKind::Analytical]
             .into_iter()
-            .map(|kind| {
-                (kind, self.system.figures.iter().filter(|figure| figure.kind == kind).count())
-            })
+            .map(|kind| (kind, self.system.figures.iter().filter(|figure| figure.kind == kind).count()))
             .filter(|(_, count)| *count > 0)
             .collect()
     }
@@ -229,11 +212,8 @@ impl Finding {
             .enumerate()
             .map(|(id, processor)| json!({ "name": processor.name, "load_fastest": self.load.fastest[id] }))
             .collect();
-        let provenance: Vec<Value> = self
-            .provenance()
-            .into_iter()
-            .map(|(kind, figures)| json!({ "kind": kind, "figures": figures }))
-            .collect();
+        let provenance: Vec<Value> =
+            self.provenance().into_iter().map(|(kind, figures)| json!({ "kind": kind, "figures": figures })).collect();
         json!({
             "system_hash": system.hash(),
             "stages": system.nodes.len(),

@@ -33,10 +33,7 @@ pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<(), Failure> {
     let number = runs.len();
     let done = run::all(&runs, ui)?;
     let jobs: u64 = done.iter().map(|done| done.outcome.jobs).sum();
-    ui.note(&format!(
-        "{number} runs with {jobs} jobs simulated in {:.1} s",
-        start.elapsed().as_secs_f64()
-    ));
+    ui.note(&format!("{number} runs with {jobs} jobs simulated in {:.1} s", start.elapsed().as_secs_f64()));
     let mut report = assemble(&plan, args, done);
     ui.print(&present::compared(&report, args.format, ui))?;
 
@@ -63,10 +60,7 @@ fn tell_skipped(plan: &Plan, ui: Ui) {
         return;
     }
     let pairs = plan.skipped.len() + plan.systems.len();
-    ui.note(&format!(
-        "{} of {pairs} pairs of scenario and platform are skipped:",
-        plan.skipped.len()
-    ));
+    ui.note(&format!("{} of {pairs} pairs of scenario and platform are skipped:", plan.skipped.len()));
     for same in plan.skipped.chunk_by(|a, b| a.scenario == b.scenario) {
         let Some(first) = same.first() else { continue };
         if same.len() <= LISTED_MAX {
@@ -75,10 +69,7 @@ fn tell_skipped(plan: &Plan, ui: Ui) {
             }
         } else {
             let Skipped { scenario, platform, reason } = first;
-            ui.note(&format!(
-                "  {scenario} on {} platforms, such as {platform}: {reason}",
-                same.len()
-            ));
+            ui.note(&format!("  {scenario} on {} platforms, such as {platform}: {reason}", same.len()));
         }
     }
 }
@@ -93,10 +84,7 @@ fn runs<'a>(plan: &'a Plan, args: &CompareArgs) -> Vec<Run<'a>> {
             for (i, &seed) in plan.seeds.iter().enumerate() {
                 // Of many comparisons only the best policies get a timeline; they are not known yet.
                 let keep_until = (i == 0 && !several).then_some(to);
-                let record = args
-                    .record
-                    .as_ref()
-                    .map(|folder| folder.join(record_name(system, policy, seed)));
+                let record = args.record.as_ref().map(|folder| folder.join(record_name(system, policy, seed)));
                 runs.push(Run { system, policy, seed, keep_until, record });
             }
         }
@@ -140,13 +128,7 @@ fn add_timelines_of_the_best(report: &mut Report) -> Result<(), Failure> {
         if let Some(best) = comparison.rows.first_mut()
             && let Some(seed) = best.runs.first().map(|run| run.seed)
         {
-            let done = run::one(&Run {
-                system,
-                policy: &best.policy,
-                seed,
-                keep_until: Some(to),
-                record: None,
-            })?;
+            let done = run::one(&Run { system, policy: &best.policy, seed, keep_until: Some(to), record: None })?;
             best.excerpt = excerpt(seed, done.events, from, to);
         }
         Ok(())
@@ -163,7 +145,6 @@ fn policy_row(policy: &str, mut runs: Vec<Done>, from: Nanos, to: Nanos) -> Poli
 /// The beginning of a run, with the window to show of it. A run with more events than are kept ends the window early.
 fn excerpt(seed: u64, events: Vec<Event>, from: Nanos, to: Nanos) -> Option<Excerpt> {
     let last = events.last()?.at;
-    let (from, to) =
-        if last < from { (last.saturating_sub(Nanos(to.0 - from.0)), last) } else { (from, to) };
+    let (from, to) = if last < from { (last.saturating_sub(Nanos(to.0 - from.0)), last) } else { (from, to) };
     Some(Excerpt { seed, events, from, to })
 }

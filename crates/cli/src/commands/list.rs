@@ -13,16 +13,13 @@ const OVERVIEW: [ListKind; 3] = [ListKind::Scenarios, ListKind::Platforms, ListK
 /// Prints the lists.
 pub(crate) fn run(args: &ListArgs, ui: Ui) -> Result<(), Failure> {
     let kinds = args.kind.as_ref().map_or(OVERVIEW.as_slice(), std::slice::from_ref);
-    let lists: Vec<(ListKind, Vec<Entry>)> =
-        kinds.iter().map(|&kind| (kind, catalogue::entries(kind))).collect();
+    let lists: Vec<(ListKind, Vec<Entry>)> = kinds.iter().map(|&kind| (kind, catalogue::entries(kind))).collect();
     match args.format {
         PlainFormat::Table => ui.print(&text(&lists, args.kind.is_none(), ui)),
         PlainFormat::Json => {
             let object: Map<String, Value> = lists
                 .iter()
-                .map(|(kind, entries)| {
-                    (heading(*kind).to_lowercase(), entries.iter().map(Entry::to_json).collect())
-                })
+                .map(|(kind, entries)| (heading(*kind).to_lowercase(), entries.iter().map(Entry::to_json).collect()))
                 .collect();
             ui.print(&serde_json::to_string_pretty(&object).expect("strings and lists of strings"))
         }
@@ -54,10 +51,7 @@ fn text(lists: &[(ListKind, Vec<Entry>)], overview: bool, ui: Ui) -> String {
     if overview {
         push(
             &mut text,
-            format_args!(
-                "\n{}\n",
-                ui.dim("More: `onbeat list models`, `onbeat list metrics`, `onbeat show NAME`")
-            ),
+            format_args!("\n{}\n", ui.dim("More: `onbeat list models`, `onbeat list metrics`, `onbeat show NAME`")),
         );
     }
     text

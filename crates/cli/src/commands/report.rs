@@ -16,8 +16,8 @@ use crate::failure::Failure;
 use crate::present;
 use crate::ui::Ui;
 
-/// Length of the picture unless the command line says otherwise [ms].
-const PICTURE_MS: f64 = 500.0;
+/// Length of the picture unless the command line says otherwise: 500 ms.
+const PICTURE: Nanos = Nanos(500_000_000);
 
 /// Reads the record, prints its tables and writes the files that are asked for.
 pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
@@ -26,10 +26,7 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
     let system = &header.system;
     if !record.complete {
         let last = record.events.last().map_or(Nanos::ZERO, |event| event.at);
-        ui.warn(&format!(
-            "{} was cut off at {last}; the results cover the time before",
-            args.record.display()
-        ));
+        ui.warn(&format!("{} was cut off at {last}; the results cover the time before", args.record.display()));
     }
     let mut statistics = Statistics::new(system, header.seed, &header.policy);
     for event in &record.events {
@@ -38,20 +35,22 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
     let mut report = present::single(system.clone(), &header.policy, statistics.finish());
     ui.print(&present::ran(&report, args.format, ui))?;
 
-    let title = format!(
-        "{} on {} under {}, seed {}",
-        system.scenario, system.platform.name, header.policy, header.seed
-    );
-    if let Some(path) = &args.svg {
-        let from = Nanos::from_ms(args.from_ms);
-        let to =
-            Nanos::from_ms(args.to_ms.unwrap_or(args.from_ms + PICTURE_MS)).min(system.duration);
-        if from >= to {
-            return Err(Failure::usage(
-                format!("the picture would end at {to}, before it starts at {from}"),
-                format!("give --from-ms and --to-ms within the run of {}", system.duration),
-            ));
+    let title =
+        format!("{} on {} under {}, seed {}", system.scenario, system.platform.name, header.policy, header.seed);
+    let (from, _) = present::window(system);
+    let from = args.from_ms.map_or(from, Nanos::from_ms);
+    let window = |length: Nanos| {
+        let to = args.to_ms.map_or(from.saturating_add(length), Nanos::from_ms).min(system.duration);
+        if from < to {
+            return Ok((from, to));
         }
+        Err(Failure::usage(
+            format!("the timeline would end at {to}, before it starts at {from}"),
+            format!("give --from-ms and --to-ms within the run of {}", system.duration),
+        ))
+    };
+    if let Some(path) = &args.svg {
+        let (from, to) = window(PICTURE)?;
         let timeline = Timeline::new(system, &record.events, from, to);
         write(path, timeline_svg::render(system, &timeline, &title).as_bytes(), ui)?;
     }
@@ -60,7 +59,7 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
         write(path, &perfetto::render(system, &timeline, &header.policy), ui)?;
     }
     if let Some(path) = &args.html {
-        let (from, to) = present::window(system);
+        let (from, to) = window(present::WINDOW)?;
         let excerpt = Excerpt { seed: header.seed, events: record.events.clone(), from, to };
         for row in report.comparisons.iter_mut().flat_map(|comparison| &mut comparison.rows) {
             row.excerpt = Some(excerpt.clone());

@@ -1,9 +1,9 @@
 //! `onbeat show`: a shipped file's text, a policy's page, a model, a metric's meaning.
 
 use crate::args::ShowArgs;
-use crate::catalogue;
+use crate::catalogue::{self, Page};
 use crate::failure::{Failure, similar};
-use crate::ui::Ui;
+use crate::ui::{Ui, wrap};
 
 /// Prints the page.
 pub(crate) fn run(args: &ShowArgs, ui: Ui) -> Result<(), Failure> {
@@ -18,5 +18,32 @@ pub(crate) fn run(args: &ShowArgs, ui: Ui) -> Result<(), Failure> {
         };
         return Err(Failure::usage(format!("there is nothing called `{}`", args.name), help));
     }
-    ui.print(&pages.join("\n"))
+    let texts: Vec<String> = pages
+        .into_iter()
+        .map(|page| match page {
+            Page::File(text) => text,
+            Page::Text(text) => wrap_markdown(&text, usize::from(ui.width)),
+        })
+        .collect();
+    ui.print(&texts.join("\n"))
+}
+
+/// Wraps paragraphs and leaves tables and code as they are.
+fn wrap_markdown(text: &str, width: usize) -> String {
+    let mut wrapped = String::new();
+    let mut code = false;
+    for line in text.lines() {
+        let fence = line.starts_with("```");
+        code ^= fence;
+        if code || fence || line.starts_with('|') || line.chars().count() <= width {
+            wrapped.push_str(line);
+            wrapped.push('\n');
+        } else {
+            for part in wrap(line, width) {
+                wrapped.push_str(&part);
+                wrapped.push('\n');
+            }
+        }
+    }
+    wrapped
 }

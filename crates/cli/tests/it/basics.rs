@@ -27,10 +27,7 @@ fn every_listed_thing_can_be_shown() {
         assert!(!entries.is_empty(), "no {kind}");
         for entry in entries {
             let name = entry["name"].as_str().expect("a name");
-            assert!(
-                !entry["description"].as_str().expect("a description").is_empty(),
-                "{name} has no description"
-            );
+            assert!(!entry["description"].as_str().expect("a description").is_empty(), "{name} has no description");
             let page = onbeat(&["show", name]).ended_with(0).stdout;
             assert!(page.contains(name), "the page of {name} does not name it");
         }
@@ -75,8 +72,5 @@ fn a_closed_pipe_is_no_failure() {
         .expect("the program starts");
     drop(child.stdout.take());
     let ended = child.wait_with_output().expect("the program ends");
-    assert_eq!(
-        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()),
-        (Some(0), "")
-    );
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
 }

@@ -23,10 +23,7 @@ fn compare_prints_one_table_and_advice_and_writes_a_report() {
     insta::assert_snapshot!("compare_tiny", ran.stdout);
     let html = folder.read("onbeat-out/report.html");
     assert!(html.starts_with("<!") && html.contains("tiny"));
-    assert!(
-        !html.contains("src=\"http") && !html.contains("href=\"http"),
-        "the report is self-contained"
-    );
+    assert!(!html.contains("src=\"http") && !html.contains("href=\"http"), "the report is self-contained");
 }
 
 #[test]
@@ -42,10 +39,8 @@ fn quiet_prints_results_only() {
 fn the_number_of_threads_changes_nothing() {
     let folder = tiny();
     for format in ["table", "json", "csv"] {
-        let one =
-            folder.onbeat(&with(&["--threads", "1", "--format", format])).ended_with(0).stdout;
-        let two =
-            folder.onbeat(&with(&["--threads", "2", "--format", format])).ended_with(0).stdout;
+        let one = folder.onbeat(&with(&["--threads", "1", "--format", format])).ended_with(0).stdout;
+        let two = folder.onbeat(&with(&["--threads", "2", "--format", format])).ended_with(0).stdout;
         assert_eq!(one, two, "{format}");
     }
 }
@@ -90,7 +85,9 @@ fn options_change_the_scenario() {
     let jobs = |more: &[&str]| {
         let mut args = vec!["simulate", "tiny.toml", "--policy", "edf", "--format", "json"];
         args.extend(more);
-        folder.onbeat(&args).ended_with(0).json()["comparisons"][0]["policies"][0]["run"]["jobs"]["mean"].as_f64().expect("a number of jobs")
+        folder.onbeat(&args).ended_with(0).json()["comparisons"][0]["policies"][0]["run"]["jobs"]["mean"]
+            .as_f64()
+            .expect("a number of jobs")
     };
     // 2 s at 50 and at 125 per second.
     assert_eq!(jobs(&[]), 350.0);
@@ -101,13 +98,8 @@ fn options_change_the_scenario() {
 #[test]
 fn several_scenarios_give_a_matrix() {
     let folder = tiny();
-    folder.write(
-        "tiny2.toml",
-        &TINY.replace("name = \"tiny\"", "name = \"tiny2\"").replace("fps = 50", "fps = 80"),
-    );
-    let ran = folder
-        .onbeat(&["compare", "tiny.toml,tiny2.toml", "--policy", "fcfs,edf", "--seeds", "2"])
-        .ended_with(0);
+    folder.write("tiny2.toml", &TINY.replace("name = \"tiny\"", "name = \"tiny2\"").replace("fps = 50", "fps = 80"));
+    let ran = folder.onbeat(&["compare", "tiny.toml,tiny2.toml", "--policy", "fcfs,edf", "--seeds", "2"]).ended_with(0);
     assert!(ran.stdout.contains("tiny ") && ran.stdout.contains("tiny2"), "{}", ran.stdout);
     let html = folder.read("onbeat-out/report.html");
     assert!(html.contains("tiny2"));

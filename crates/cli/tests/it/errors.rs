@@ -31,10 +31,7 @@ fn unknown_names_come_with_what_was_meant() {
         let ran = onbeat(&args).ended_with(2);
         assert!(ran.stderr.contains(meant), "{args:?}: {}", ran.stderr);
     }
-    insta::assert_snapshot!(
-        "unknown_policy",
-        onbeat(&["simulate", "textbook-edf", "--policy", "edff"]).stderr
-    );
+    insta::assert_snapshot!("unknown_policy", onbeat(&["simulate", "textbook-edf", "--policy", "edff"]).stderr);
 }
 
 #[test]
@@ -42,20 +39,14 @@ fn a_mistake_in_a_file_is_shown_in_its_place() {
     let folder = Folder::new();
     let wrong = TINY.replace("fps = 50", "fsp = 50").replace("latency_ms = 30", "latency_ms = -30");
     folder.write("wrong.toml", &wrong);
-    insta::assert_snapshot!(
-        "unknown_field",
-        folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr
-    );
+    insta::assert_snapshot!("unknown_field", folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr);
     folder.write(
         "wrong.toml",
         &TINY
             .replace("duration_s = 2", "duration_s = -2")
             .replace("model = \"denoise\", period", "model = \"denoize\", period"),
     );
-    insta::assert_snapshot!(
-        "wrong_values",
-        folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr
-    );
+    insta::assert_snapshot!("wrong_values", folder.onbeat(&["simulate", "wrong.toml"]).ended_with(3).stderr);
 }
 
 #[test]
@@ -98,9 +89,7 @@ fn check_tells_impossible_deadlines_by_its_exit_code() {
 
 #[test]
 fn a_scenario_that_does_not_fit_a_named_platform_is_an_error_and_in_all_it_is_skipped() {
-    let ran =
-        onbeat(&["compare", "blur-and-whisper", "--platform", "xrbench-4k-ws", "--seeds", "1"])
-            .ended_with(3);
+    let ran = onbeat(&["compare", "blur-and-whisper", "--platform", "xrbench-4k-ws", "--seeds", "1"]).ended_with(3);
     assert_eq!(ran.stdout, "");
     let ran = onbeat(&[
         "compare",

@@ -5,18 +5,7 @@ use crate::support::{Folder, TINY};
 fn recorded() -> Folder {
     let folder = Folder::new();
     folder.write("tiny.toml", TINY);
-    folder
-        .onbeat(&[
-            "simulate",
-            "tiny.toml",
-            "--policy",
-            "edf",
-            "--seed",
-            "7",
-            "--record",
-            "run.jsonl",
-        ])
-        .ended_with(0);
+    folder.onbeat(&["simulate", "tiny.toml", "--policy", "edf", "--seed", "7", "--record", "run.jsonl"]).ended_with(0);
     folder
 }
 
@@ -25,16 +14,7 @@ fn a_report_of_a_record_says_what_the_simulation_said() {
     let folder = recorded();
     for format in ["table", "json", "csv"] {
         let simulated = folder
-            .onbeat(&[
-                "simulate",
-                "tiny.toml",
-                "--policy",
-                "edf",
-                "--seed",
-                "7",
-                "--format",
-                format,
-            ])
+            .onbeat(&["simulate", "tiny.toml", "--policy", "edf", "--seed", "7", "--format", format])
             .ended_with(0);
         let reported = folder.onbeat(&["report", "run.jsonl", "--format", format]).ended_with(0);
         assert_eq!(simulated.stdout, reported.stdout, "{format}");
@@ -45,29 +25,11 @@ fn a_report_of_a_record_says_what_the_simulation_said() {
 fn the_same_run_gives_the_same_record() {
     let folder = recorded();
     folder
-        .onbeat(&[
-            "simulate",
-            "tiny.toml",
-            "--policy",
-            "edf",
-            "--seed",
-            "7",
-            "--record",
-            "again.jsonl",
-        ])
+        .onbeat(&["simulate", "tiny.toml", "--policy", "edf", "--seed", "7", "--record", "again.jsonl"])
         .ended_with(0);
     assert_eq!(folder.read("run.jsonl"), folder.read("again.jsonl"));
     folder
-        .onbeat(&[
-            "simulate",
-            "tiny.toml",
-            "--policy",
-            "edf",
-            "--seed",
-            "8",
-            "--record",
-            "other.jsonl",
-        ])
+        .onbeat(&["simulate", "tiny.toml", "--policy", "edf", "--seed", "8", "--record", "other.jsonl"])
         .ended_with(0);
     assert_ne!(folder.read("run.jsonl"), folder.read("other.jsonl"));
 }

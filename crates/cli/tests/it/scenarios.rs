@@ -15,8 +15,7 @@ use crate::support::Folder;
 #[test]
 fn scenarios_come_out_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
-    let entries =
-        std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     files.sort();
@@ -24,8 +23,7 @@ fn scenarios_come_out_as_written() {
     let mut wrong = String::new();
     for file in files {
         for problem in check(&std::fs::read_to_string(&file).expect("readable")) {
-            writeln!(wrong, "{}: {problem}", file.file_name().expect("a file").display())
-                .expect("a string");
+            writeln!(wrong, "{}: {problem}", file.file_name().expect("a file").display()).expect("a string");
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
@@ -60,10 +58,7 @@ fn check(text: &str) -> Vec<String> {
                 if ran.code == 0 {
                     result = Some(ran.json()["comparisons"][0]["policies"][0]["runs"][0].clone());
                 } else {
-                    problems.push(format!(
-                        "line {}: exit code {}\n{}",
-                        block.line, ran.code, ran.stderr
-                    ));
+                    problems.push(format!("line {}: exit code {}\n{}", block.line, ran.code, ran.stderr));
                 }
             }
             "expect" => {
@@ -72,14 +67,9 @@ fn check(text: &str) -> Vec<String> {
                     problems.push(format!("line {}: nothing was run before", block.line));
                     continue;
                 };
-                for (i, line) in
-                    block.body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
-                {
-                    problems.extend(
-                        compare(result, line)
-                            .into_iter()
-                            .map(|p| format!("line {}: {p}", block.line + 1 + i)),
-                    );
+                for (i, line) in block.body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                    problems
+                        .extend(compare(result, line).into_iter().map(|p| format!("line {}: {p}", block.line + 1 + i)));
                 }
             }
             _ => {}
@@ -157,16 +147,13 @@ fn compare_claim(values: &Value, claim: &str) -> Result<(), String> {
     let decimals = expected.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     // Half of the last digit, and a little for decimal fractions that binary ones cannot hold.
     let tolerance = 0.5 / 10f64.powf(decimals as f64) * (1.0 + 1e-9);
-    if (real - wanted).abs() <= tolerance {
-        Ok(())
-    } else {
-        Err(format!("{name} is {real}, not {expected}"))
-    }
+    if (real - wanted).abs() <= tolerance { Ok(()) } else { Err(format!("{name} is {real}, not {expected}")) }
 }
 
 #[test]
 fn a_wrong_expectation_is_noticed() {
-    let result = serde_json::json!({ "run": { "jobs": 10.0, "violation_rate": 0.125 }, "sources": [], "processors": [] });
+    let result =
+        serde_json::json!({ "run": { "jobs": 10.0, "violation_rate": 0.125 }, "sources": [], "processors": [] });
     assert_eq!(compare(&result, "run: jobs 10, violation_rate 12.5 %"), Vec::<String>::new());
     assert_eq!(compare(&result, "run: jobs 11"), ["jobs is 10, not 11"]);
     assert_eq!(compare(&result, "run: violation_rate 12.4 %").len(), 1);

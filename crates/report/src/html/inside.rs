@@ -60,20 +60,17 @@ pub(super) fn inside(comparison: &Comparison, row: &PolicyRow) -> Inside {
 }
 
 fn streams(comparison: &Comparison, row: &PolicyRow) -> Streams {
-    const METRICS: [Metric; 15] = [
+    const METRICS: [Metric; 12] = [
         Metric::Jobs,
         Metric::ViolationRate,
         Metric::DropRate,
-        Metric::Unfinished,
         Metric::ResponseP50,
         Metric::ResponseP95,
         Metric::ResponseP99,
         Metric::ResponseMax,
         Metric::CompletionJitter,
-        Metric::TtftP50,
         Metric::TtftP95,
         Metric::TpotMean,
-        Metric::TpotP95,
         Metric::SloAttainment,
         Metric::Quality,
     ];

@@ -140,13 +140,44 @@ fn requests_that_join_a_batch_share_its_steps() {
         }
     }
     let (system, events) = run_script(&toml, join);
-    // a: prefill 0-10, step 10-20, cut for b's prefill 20-30. Then one of them starts to decode and the other joins at the next
-    // boundary: 10 ms alone, then steps of 11 ms together (factor 1.1 at batch 2).
-    // The first in the ready list after 30 is a (3 steps left): 30-40 alone; b joins: 40-51, 51-62: b has its 3 tokens, a its 5.
+    // a: prefill 0-10, step 10-20, cut for b's prefill 20-30. Then both decode together, 11 ms a step (factor 1.1 at batch 2): b has its
+    // 3 tokens at 52; a has one step left, alone again: 62.
+    assert_eq!(done_at(&system, &events, "b"), [52.0]);
     assert_eq!(done_at(&system, &events, "a"), [62.0]);
-    assert_eq!(done_at(&system, &events, "b"), [62.0]);
     let regrouped = times(&events, |what| matches!(what, What::Stop { why: StopReason::Rebatched, .. }));
-    assert_eq!(regrouped.iter().map(|t| t.as_ms()).collect::<Vec<_>>(), [40.0]);
+    assert_eq!(regrouped.iter().map(|t| t.as_ms()).collect::<Vec<_>>(), [52.0]);
+}
+
+#[test]
+fn a_request_joins_a_running_batch_at_the_next_step() {
+    // A second processor does b's prefill, 4-14 ms, while a decodes from 10 on.
+    let toml = llm("batch_factor = [[1, 1.0], [4, 1.3]]", &format!("{}{}", ask("a", 0.0, 100, 5), ask("b", 0.004, 100, 3)))
+        .replace("decode_ms = [[0, 10], [1000, 20]]", "decode_ms = [[0, 10]]")
+        .replace(
+            "[model.frame]",
+            r#"[[platform.processor]]
+            name = "gpu"
+            kind = "gpu"
+            [[cost]]
+            model = "llm"
+            processor = "gpu"
+            prefill_ms = [[100, 10]]
+            decode_ms = [[0, 10]]
+            [model.frame]"#,
+        );
+    fn join(view: &View<'_>, actions: &mut Actions) {
+        let (npu, gpu) = (view.system.processor("npu").unwrap(), view.system.processor("gpu").unwrap());
+        for &stage in view.ready() {
+            let prefill = view.stage(stage).tokens == 0;
+            actions.start(stage, if prefill && view.source(stage).name == "b" { gpu } else { npu });
+        }
+    }
+    let (system, events) = run_script(&toml, join);
+    // a's first step 10-20 is alone; then b is with it, 11 ms a step: b has its 3 tokens at 42; a one more, alone, at 52.
+    assert_eq!(done_at(&system, &events, "b"), [42.0]);
+    assert_eq!(done_at(&system, &events, "a"), [52.0]);
+    let regrouped = times(&events, |what| matches!(what, What::Stop { why: StopReason::Rebatched, .. }));
+    assert_eq!(regrouped.iter().map(|t| t.as_ms()).collect::<Vec<_>>(), [20.0, 42.0]);
 }
 
 #[test]

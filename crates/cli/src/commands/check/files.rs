@@ -1,8 +1,7 @@
 //! Checks of specification files that are no scenarios.
 
 use onbeat_core::spec::{
-    Document, Field, FileKind, Library, Options, PlatformSpec, ProfileSpec, ReadFile, SpecErrors,
-    is_path,
+    Document, Field, FileKind, Library, Options, PlatformSpec, ProfileSpec, ReadFile, SpecErrors, is_path,
 };
 
 use crate::args::SystemArgs;
@@ -31,12 +30,7 @@ pub(super) fn split(names: &[String]) -> Result<(Vec<OtherFile>, Vec<String>), F
         let has = |key: &str| document.has(&Field::root().key(key));
         let kind = if has("processor") || has("memory") {
             FileKind::Platform
-        } else if has("duration_s")
-            || has("stream")
-            || has("session")
-            || has("chain")
-            || has("runs_on")
-        {
+        } else if has("duration_s") || has("stream") || has("session") || has("chain") || has("runs_on") {
             FileKind::Scenario
         } else {
             FileKind::Profile
@@ -55,55 +49,32 @@ impl OtherFile {
     /// Values are checked when a scenario is resolved; the smallest one that there can be does.
     pub(super) fn check(&self, args: &SystemArgs) -> Result<String, Failure> {
         let disk = Disk::default();
-        let contents =
-            if self.kind == FileKind::Platform { self.platform() } else { self.profile(&disk) };
-        let Contents { platform, processor, summary } =
-            contents.map_err(|errors| disk.failure(errors))?;
-        let mut profiles: Vec<String> =
-            args.profiles.iter().map(|path| path.display().to_string()).collect();
+        let contents = if self.kind == FileKind::Platform { self.platform() } else { self.profile(&disk) };
+        let Contents { platform, processor, summary } = contents.map_err(|errors| disk.failure(errors))?;
+        let mut profiles: Vec<String> = args.profiles.iter().map(|path| path.display().to_string()).collect();
         if self.kind == FileKind::Profile {
             profiles.push(self.path.clone());
         }
         let options = Options { profiles, ..Options::default() };
         let probe = probe(processor.as_deref().unwrap_or("cpu"), platform.is_none());
-        let resolved = Library::shipped().resolve_text(
-            "probe.toml",
-            &probe,
-            platform.as_deref(),
-            &options,
-            &disk,
-        );
+        let resolved = Library::shipped().resolve_text("probe.toml", &probe, platform.as_deref(), &options, &disk);
         resolved.map_err(|errors| disk.failure(errors))?;
         Ok(format!("{}: {summary}: ok", self.path))
     }
 
     fn platform(&self) -> Result<Contents, SpecErrors> {
         let spec: PlatformSpec = self.document.read()?;
-        let names: Vec<&str> =
-            spec.processor.iter().map(|processor| processor.name.as_str()).collect();
+        let names: Vec<&str> = spec.processor.iter().map(|processor| processor.name.as_str()).collect();
         let summary = format!("platform `{}` with {}", spec.name, names.join(", "));
-        Ok(Contents {
-            platform: Some(self.path.clone()),
-            processor: first_processor(&spec),
-            summary,
-        })
+        Ok(Contents { platform: Some(self.path.clone()), processor: first_processor(&spec), summary })
     }
 
     fn profile(&self, disk: &Disk) -> Result<Contents, SpecErrors> {
         let spec: ProfileSpec = self.document.read()?;
         let of = spec.platform.as_ref().map_or_else(String::new, |name| format!(" on `{name}`"));
-        let summary =
-            format!("profile with {} models and {} costs{of}", spec.model.len(), spec.cost.len());
-        let platform = spec
-            .platform
-            .as_ref()
-            .map(|name| Library::shipped().platform(name, disk))
-            .transpose()?;
-        Ok(Contents {
-            platform: spec.platform,
-            processor: platform.as_ref().and_then(first_processor),
-            summary,
-        })
+        let summary = format!("profile with {} models and {} costs{of}", spec.model.len(), spec.cost.len());
+        let platform = spec.platform.as_ref().map(|name| Library::shipped().platform(name, disk)).transpose()?;
+        Ok(Contents { platform: spec.platform, processor: platform.as_ref().and_then(first_processor), summary })
     }
 }
 

@@ -13,8 +13,7 @@ use crate::ui::{Ui, push, wrap};
 /// Everything about one pair.
 pub(super) fn full(finding: &Finding, ui: Ui) -> String {
     let system = &finding.system;
-    let name =
-        format!("{} on {}", system.scenario, title(&system.platform.title, &system.platform.name));
+    let name = format!("{} on {}", system.scenario, title(&system.platform.title, &system.platform.name));
     let problems = finding.problems();
     let verdict = match problems.len() {
         0 => ui.good("no problem found"),
@@ -42,11 +41,7 @@ fn percent(load: f64) -> String {
 fn significant(value: f64) -> String {
     let decimals = if value > 0.0 { (2 - value.log10().floor() as i32).max(0) as usize } else { 0 };
     let text = format!("{value:.decimals$}");
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// What a source must achieve.
@@ -85,10 +80,7 @@ fn source_row(finding: &Finding, id: SourceId, source: &Source, each: bool) -> V
         (source.name.clone(), Tone::Plain),
         (significant(load.jobs_per_s), Tone::Plain),
         (goals(source), Tone::Plain),
-        (
-            Metric::ResponseMean.unit().format(source.shortest.as_ms()),
-            if late { Tone::Bad } else { Tone::Plain },
-        ),
+        (Metric::ResponseMean.unit().format(source.shortest.as_ms()), if late { Tone::Bad } else { Tone::Plain }),
     ];
     cells.push((percent(load.fastest), Tone::Plain));
     if each {
@@ -99,24 +91,16 @@ fn source_row(finding: &Finding, id: SourceId, source: &Source, each: bool) -> V
     }
     let unavoidable = finding.bound.sources[id].violation_rate;
     let tone = if unavoidable.is_some_and(|rate| rate > 0.0) { Tone::Bad } else { Tone::Plain };
-    cells.push((
-        unavoidable
-            .map_or_else(|| "–".to_owned(), |rate| Metric::ViolationRate.unit().format(rate)),
-        tone,
-    ));
+    cells.push((unavoidable.map_or_else(|| "–".to_owned(), |rate| Metric::ViolationRate.unit().format(rate)), tone));
     cells
 }
 
 fn load(finding: &Finding) -> String {
     let processors = finding.system.platform.processors.enumerate();
-    let each: Vec<String> = processors
-        .map(|(id, p)| format!("{} {}", p.name, percent(finding.load.fastest[id])))
-        .collect();
+    let each: Vec<String> =
+        processors.map(|(id, p)| format!("{} {}", p.name, percent(finding.load.fastest[id]))).collect();
     let total = percent(finding.load.total);
-    format!(
-        "Load with every stage on its fastest processor: {}; {total} of all together.\n",
-        each.join(", ")
-    )
+    format!("Load with every stage on its fastest processor: {}; {total} of all together.\n", each.join(", "))
 }
 
 fn bound(finding: &Finding) -> String {
@@ -125,11 +109,9 @@ fn bound(finding: &Finding) -> String {
         return "No stream has a deadline and no session has goals.\n".to_owned();
     }
     if bound.mean_violation_rate == 0.0 && bound.violation_rate == 0.0 {
-        return "Lower bound: nothing rules out a policy that meets every deadline and goal.\n"
-            .to_owned();
+        return "Lower bound: nothing rules out a policy that meets every deadline and goal.\n".to_owned();
     }
-    let expected =
-        if bound.in_expectation { " (in expectation: arrivals or sizes are random)" } else { "" };
+    let expected = if bound.in_expectation { " (in expectation: arrivals or sizes are random)" } else { "" };
     format!(
         "Lower bound: every policy misses at least {} of deadlines and goals, {} if every stream counts alike{expected}.\n",
         Metric::ViolationRate.show(bound.violation_rate),
@@ -153,9 +135,7 @@ fn bounds(finding: &Finding, ui: Ui) -> String {
     }
     let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
     let mut grid = Grid::new(ui, &headings);
-    let ms = |value: Option<f64>| {
-        value.map_or_else(|| "–".to_owned(), |ms| Metric::ResponseMax.unit().format(ms))
-    };
+    let ms = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |ms| Metric::ResponseMax.unit().format(ms));
     for (id, source) in finding.system.sources.enumerate() {
         let deadline = source.deadline.map(onbeat_core::units::Nanos::as_ms);
         let mut cells = vec![(source.name.clone(), Tone::Plain), (ms(deadline), Tone::Plain)];
@@ -164,8 +144,7 @@ fn bounds(finding: &Finding, ui: Ui) -> String {
             let misses = bound.zip(deadline).is_some_and(|(bound, deadline)| bound > deadline);
             cells.push((ms(bound), if misses { Tone::Doubtful } else { Tone::Good }));
             if simulated {
-                cells
-                    .push((ms(order.simulated_ms.get(id.index()).copied().flatten()), Tone::Plain));
+                cells.push((ms(order.simulated_ms.get(id.index()).copied().flatten()), Tone::Plain));
             }
         }
         grid.row(cells);
@@ -175,8 +154,7 @@ fn bounds(finding: &Finding, ui: Ui) -> String {
 }
 
 fn why_no_bound(finding: &Finding) -> String {
-    let mut reasons =
-        finding.orders.iter().flat_map(|order| order.bounds.iter().zip(&finding.system.sources));
+    let mut reasons = finding.orders.iter().flat_map(|order| order.bounds.iter().zip(&finding.system.sources));
     let first = reasons.find_map(|(bound, source)| Some((source, bound.as_ref().err()?)));
     first.map_or_else(String::new, |(source, why)| {
         format!("No worst-case response times can be proven: of `{}`, {why}.\n", source.name)
@@ -184,11 +162,8 @@ fn why_no_bound(finding: &Finding) -> String {
 }
 
 fn provenance(finding: &Finding) -> String {
-    let mix: Vec<String> = finding
-        .provenance()
-        .into_iter()
-        .map(|(kind, figures)| format!("{figures} {}", kind.name()))
-        .collect();
+    let mix: Vec<String> =
+        finding.provenance().into_iter().map(|(kind, figures)| format!("{figures} {}", kind.name())).collect();
     format!("Figures: {}.\n", mix.join(", "))
 }
 
@@ -209,19 +184,8 @@ fn list(ui: Ui, word: &str, texts: &[String]) -> String {
 
 /// One line for every pair.
 pub(super) fn overview(checked: &[Checked], ui: Ui) -> String {
-    let mut grid = Grid::new(
-        ui,
-        &[
-            "scenario",
-            "<platform",
-            "streams",
-            "stages",
-            "load",
-            "must miss",
-            "analytical",
-            "<result",
-        ],
-    );
+    let mut grid =
+        Grid::new(ui, &["scenario", "<platform", "streams", "stages", "load", "must miss", "analytical", "<result"]);
     let room = usize::from(ui.width).saturating_sub(92).max(40);
     for pair in checked {
         match &pair.outcome {
@@ -233,30 +197,18 @@ pub(super) fn overview(checked: &[Checked], ui: Ui) -> String {
         }
     }
     let mut text = grid.finish();
-    let skipped: Vec<&Checked> =
-        checked.iter().filter(|pair| matches!(pair.outcome, Outcome::Skipped(_))).collect();
+    let skipped: Vec<&Checked> = checked.iter().filter(|pair| matches!(pair.outcome, Outcome::Skipped(_))).collect();
     if !skipped.is_empty() {
         push(
             &mut text,
-            format_args!(
-                "{}\n",
-                ui.dim(&format!("{} pairs do not fit together and were skipped.", skipped.len()))
-            ),
+            format_args!("{}\n", ui.dim(&format!("{} pairs do not fit together and were skipped.", skipped.len()))),
         );
     }
     // The reasons for one scenario can be read; those for all would bury the table.
     if skipped.len() < 20 {
         for pair in skipped {
             if let Outcome::Skipped(errors) = &pair.outcome {
-                push(
-                    &mut text,
-                    format_args!(
-                        "  {} on {}: {}\n",
-                        pair.scenario,
-                        pair.platform,
-                        plan::one_line(errors)
-                    ),
-                );
+                push(&mut text, format_args!("  {} on {}: {}\n", pair.scenario, pair.platform, plan::one_line(errors)));
             }
         }
     }
@@ -265,11 +217,7 @@ pub(super) fn overview(checked: &[Checked], ui: Ui) -> String {
 
 fn found_row(finding: &Finding) -> Vec<(String, Tone)> {
     let system = &finding.system;
-    let analytical = finding
-        .provenance()
-        .iter()
-        .find(|(kind, _)| kind.name() == "analytical")
-        .map_or(0, |(_, n)| *n);
+    let analytical = finding.provenance().iter().find(|(kind, _)| kind.name() == "analytical").map_or(0, |(_, n)| *n);
     let analytical = analytical as f64 / system.figures.len().max(1) as f64;
     let (result, tone) = match (finding.problems().len(), system.warnings.len()) {
         (0, 0) => ("ok".to_owned(), Tone::Good),
@@ -300,9 +248,5 @@ fn no_system_row(pair: &Checked, result: &str, tone: Tone) -> Vec<(String, Tone)
 }
 
 fn shorten(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        text.to_owned()
-    } else {
-        text.chars().take(most - 1).chain(['…']).collect()
-    }
+    if text.chars().count() <= most { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
 }
