@@ -1,4 +1,4 @@
-//! The command line as plain data. [`plan`](crate::plan) gives it meaning.
+//! The command line as plain data. `plan` gives it meaning.
 //!
 //! Everything here is what the user typed: names are not looked up and files are not opened.
 

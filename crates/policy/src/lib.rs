@@ -26,6 +26,7 @@ mod fcfs;
 mod fixed_priority;
 mod latency_greedy;
 mod llf;
+mod onbeat;
 mod p_edf;
 mod parameters;
 mod plan;

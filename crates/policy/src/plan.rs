@@ -134,7 +134,22 @@ impl Plan {
 
     /// Starts a stage on a processor that has a free slot.
     pub(crate) fn start(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId, actions: &mut Actions) {
-        actions.start(stage, processor);
+        self.start_portion(view, stage, processor, None, actions);
+    }
+
+    /// Like [`Plan::start`], for at most so many segments.
+    pub(crate) fn start_portion(
+        &mut self,
+        view: &View<'_>,
+        stage: StageId,
+        processor: ProcessorId,
+        segments: Option<u32>,
+        actions: &mut Actions,
+    ) {
+        match segments {
+            Some(segments) => actions.start_segments(stage, processor, segments),
+            None => actions.start(stage, processor),
+        }
         self.free[processor.index()] -= 1;
         self.free_total -= 1;
         let most = batch_max(view, stage, processor);

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::parameters::Parameters;
 use crate::suggest::closest;
-use crate::{edf, eft, fcfs, fixed_priority, latency_greedy, llf, p_edf, round_robin, sjf, static_mapping};
+use crate::{edf, eft, fcfs, fixed_priority, latency_greedy, llf, onbeat, p_edf, round_robin, sjf, static_mapping};
 
 /// How a policy is made.
 pub(crate) type Build = fn(&Parameters<'_>, &System) -> Result<Box<dyn Policy>, PolicyError>;
@@ -18,7 +18,7 @@ pub struct PolicyInfo {
     pub name: &'static str,
     /// One line.
     pub summary: &'static str,
-    /// Family: `RTGen-style`, `real-time` or `multi-DNN`.
+    /// Family: `RTGen-style`, `real-time`, `multi-DNN`, `runtime` (what today's runtimes do), `generative`, `DAG` or `XSched`.
     pub group: &'static str,
     /// Parameters, in the order of the page.
     pub parameters: &'static [ParameterInfo],
@@ -133,7 +133,7 @@ fn parameters(allowed: &[&str]) -> String {
 }
 
 /// All policies, in the order in which they are listed.
-static POLICIES: [PolicyInfo; 10] = [
+static POLICIES: &[PolicyInfo] = &[
     static_mapping::INFO,
     fcfs::INFO,
     round_robin::INFO,
@@ -144,11 +144,12 @@ static POLICIES: [PolicyInfo; 10] = [
     p_edf::INFO,
     sjf::INFO,
     latency_greedy::INFO,
+    onbeat::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
 pub fn all() -> &'static [PolicyInfo] {
-    &POLICIES
+    POLICIES
 }
 
 /// The policy with this name (without parameters).
@@ -200,7 +201,7 @@ mod tests {
             let defaults: Vec<_> = info.parameters.iter().map(|p| format!("{}={}", p.name, p.default)).collect();
             make(&format!("{}:{}", info.name, defaults.join(",")), &rig.system).unwrap();
             assert!(!info.summary.contains('\n') && !info.summary.ends_with('.'), "{}", info.name);
-            assert!(["RTGen-style", "real-time", "multi-DNN"].contains(&info.group), "{}", info.name);
+            assert!(["RTGen-style", "real-time", "multi-DNN", "runtime", "generative", "DAG", "XSched"].contains(&info.group), "{}", info.name);
             assert_eq!(find(info.name).unwrap().name, info.name);
         }
         names.sort_unstable();
@@ -250,10 +251,10 @@ mod tests {
 
     #[test]
     fn mistakes_are_explained() {
+        let names: Vec<_> = all().iter().map(|info| info.name).collect();
         assert_eq!(
             error("efd"),
-            "there is no policy `efd` (did you mean `edf`?); policies are static, fcfs, round-robin, edf, eft, \
-             fixed-priority, llf, p-edf, sjf, latency-greedy"
+            format!("there is no policy `efd` (did you mean `edf`?); policies are {}", names.join(", "))
         );
         assert_eq!(
             error("edf:preemtive=false"),

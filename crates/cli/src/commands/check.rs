@@ -1,4 +1,11 @@
 //! `onbeat check`: whether scenarios fit their platforms, and what no policy could do.
+//!
+//! # JSON
+//! `{"checks": […]}`, one entry per scenario and platform: `scenario`, `platform`, `result` (`checked`, `wrong` or `skipped`), `problems`
+//! (sentences), `errors` (of pairs that do not fit) or `details` (of those that do). Details are: `system_hash`, `stages`; per source its
+//! goals, `jobs_per_s`, `shortest_ms` (fastest possible response), `load_fastest`, `load_on` by processor, `violation_rate_min` (what no
+//! policy can avoid) and `response_times` by policy (`bound_ms` or `no_bound`, and `simulated_max_ms`); per processor its `load_fastest`;
+//! `load_total`; the lower bounds; `provenance` (number of figures by kind); `warnings` and `assumptions`. Loads and rates are fractions.
 
 mod files;
 mod text;

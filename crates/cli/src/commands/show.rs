@@ -28,22 +28,51 @@ pub(crate) fn run(args: &ShowArgs, ui: Ui) -> Result<(), Failure> {
     ui.print(&texts.join("\n"))
 }
 
-/// Wraps paragraphs and leaves tables and code as they are.
+/// Fills paragraphs to the width and leaves tables and code as they are.
 fn wrap_markdown(text: &str, width: usize) -> String {
-    let mut wrapped = String::new();
+    let mut filled = String::new();
+    let mut paragraph = String::new();
     let mut code = false;
+    let flush = |paragraph: &mut String, filled: &mut String| {
+        for line in wrap(&std::mem::take(paragraph), width) {
+            filled.push_str(&line);
+            filled.push('\n');
+        }
+    };
     for line in text.lines() {
         let fence = line.starts_with("```");
+        let as_it_is = code || fence || line.is_empty() || line.starts_with(['|', '#']);
         code ^= fence;
-        if code || fence || line.starts_with('|') || line.chars().count() <= width {
-            wrapped.push_str(line);
-            wrapped.push('\n');
+        if as_it_is || begins_item(line) {
+            flush(&mut paragraph, &mut filled);
+        }
+        if as_it_is {
+            filled.push_str(line);
+            filled.push('\n');
         } else {
-            for part in wrap(line, width) {
-                wrapped.push_str(&part);
-                wrapped.push('\n');
-            }
+            paragraph.push_str(line);
+            paragraph.push(' ');
         }
     }
-    wrapped
+    flush(&mut paragraph, &mut filled);
+    filled
+}
+
+/// Whether a line is the first of an item of a list.
+fn begins_item(line: &str) -> bool {
+    let line = line.trim_start();
+    let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    line.starts_with("* ") || line.starts_with("- ") || (number.len() < line.len() && number.starts_with(". "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_are_filled_and_the_rest_stays() {
+        let text = "# head\n\none two\nthree four\n* item a\n  goes on\n1. first\n\n| a very long row | stays |\n```\ncode  stays\n```\n";
+        let filled = "# head\n\none two\nthree\nfour\n* item a\ngoes on\n1. first\n\n| a very long row | stays |\n```\ncode  stays\n```\n";
+        assert_eq!(wrap_markdown(text, 9), filled);
+    }
 }

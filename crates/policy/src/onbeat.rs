@@ -1,0 +1,393 @@
+//! `onbeat`: starts nothing that would make somebody else late, and waits for the right processor.
+//!
+//! Before it starts a stage, it asks what would become of everybody else: it plans the ready stages and the next jobs of the periodic
+//! streams greedily, once with the stage started and once without, and compares how many deadlines each plan misses.
+
+use onbeat_core::cost::Phase;
+use onbeat_core::id::{Id, IdVec, JobId, ProcessorId, SourceId, StageId};
+use onbeat_core::policy::{Action, Actions, Policy, View};
+use onbeat_core::spec::{DropRule, Preemption};
+use onbeat_core::system::{Arrival, System};
+use onbeat_core::units::Nanos;
+
+use crate::parameters::Parameters;
+use crate::plan::Plan;
+use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::times::Times;
+
+pub(crate) const INFO: PolicyInfo = PolicyInfo {
+    name: "onbeat",
+    summary: "Starts a stage only where it harms no deadline, its own included; generative work fills the gaps",
+    group: "onbeat",
+    parameters: &[
+        ParameterInfo {
+            name: "horizon_ms",
+            default: "200",
+            meaning: "how far ahead the releases of periodic streams are taken into account, in milliseconds, from 0",
+        },
+        ParameterInfo {
+            name: "quantum_ms",
+            default: "20",
+            meaning: "the longest that work with preemption points runs before it is looked at again, in milliseconds, from 0 (0: one segment)",
+        },
+        ParameterInfo {
+            name: "patience_ms",
+            default: "500",
+            meaning: "how long work without a deadline waits before it counts as due, in milliseconds, from 0",
+        },
+    ],
+    reference: "onbeat's own; built from what measured failures teach: XSched (OSDI 2025) for laxity, XRBench (MLSys 2023) for feasibility before dispatch, HEFT (IEEE TPDS 2002) for waiting for the faster processor",
+    build,
+};
+
+/// Most planned jobs per stream; bounds the cost of a decision.
+const UPCOMING_PER_SOURCE_MAX: u32 = 8;
+
+/// Where a stage cannot run.
+const NOWHERE: u64 = u64::MAX;
+
+/// onbeat's own policy.
+#[derive(Clone, Debug)]
+struct Onbeat {
+    horizon: Nanos,
+    quantum: Nanos,
+    patience: Nanos,
+    /// Periodic streams with a deadline: what each of their jobs needs.
+    streams: Vec<Stream>,
+    plan: Plan,
+    times: Times,
+    /// Ready stages and upcoming jobs, by latest start.
+    tasks: Vec<Task>,
+    /// Time of each task on each processor [ns], by place in `tasks` before sorting; [`NOWHERE`] if it cannot run there.
+    spans: Vec<u64>,
+    /// When each slot will be free, with what this decision puts there.
+    slots: Vec<(ProcessorId, Nanos)>,
+    scratch: Vec<(ProcessorId, Nanos)>,
+}
+
+/// A periodic stream with a deadline.
+#[derive(Clone, Debug)]
+struct Stream {
+    source: SourceId,
+    first: Nanos,
+    period: Nanos,
+    deadline: Nanos,
+    /// Time of a whole job if it ran on each processor, stages that cannot run there on their fastest one [ns].
+    spans: IdVec<ProcessorId, u64>,
+    shortest: Nanos,
+}
+
+/// Something that has to be done: a ready stage, or a job that will be released.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    /// Latest start at which it is still on time on its fastest processor.
+    latest: Nanos,
+    /// Ties: ready stages in order of readiness, then upcoming jobs by source.
+    tie: u64,
+    stage: Option<StageId>,
+    release: Nanos,
+    /// [`Nanos::MAX`]: being late counts for nothing.
+    due: Nanos,
+    /// Whether it vanishes instead of running late.
+    droppable: bool,
+    row: usize,
+    started: bool,
+}
+
+fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    let streams = system.sources.enumerate().filter_map(|(id, source)| {
+        let (&Arrival::Periodic { first, period }, Some(deadline)) = (&source.arrival, source.deadline) else {
+            return None;
+        };
+        let mut spans: IdVec<ProcessorId, u64> = system.platform.processors.iter().map(|_| 0).collect();
+        for p in system.platform.processors.ids() {
+            let whole = |node| {
+                let node = &system.nodes[node];
+                node.costs[p].as_ref().map_or(node.best.0, |cost| cost.total_ns(node.expected) as u64)
+            };
+            let runs_here = system.nodes_of(id).any(|node| system.cost(node, p).is_some());
+            spans[p] = if runs_here { system.nodes_of(id).map(whole).sum() } else { NOWHERE };
+        }
+        let shortest = spans.iter().copied().min().map_or(Nanos::ZERO, Nanos);
+        Some(Stream { source: id, first, period, deadline, spans, shortest })
+    });
+    Ok(Box::new(Onbeat {
+        horizon: parameters.milliseconds("horizon_ms")?,
+        quantum: parameters.milliseconds("quantum_ms")?,
+        patience: parameters.milliseconds("patience_ms")?,
+        streams: streams.collect(),
+        plan: Plan::default(),
+        times: Times::default(),
+        tasks: Vec::new(),
+        spans: Vec::new(),
+        slots: Vec::new(),
+        scratch: Vec::new(),
+    }))
+}
+
+impl Policy for Onbeat {
+    fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+        if view.ready().is_empty() {
+            return;
+        }
+        self.plan.begin(view);
+        self.list_slots(view);
+        self.list_tasks(view, actions);
+        for i in 0..self.tasks.len() {
+            if let Some(stage) = self.tasks[i].stage {
+                self.serve(view, actions, i, stage);
+            }
+        }
+    }
+}
+
+impl Onbeat {
+    fn list_slots(&mut self, view: &View<'_>) {
+        self.slots.clear();
+        for p in view.processors() {
+            let free = view.free_slots(p) as usize;
+            self.slots.extend(std::iter::repeat_n((p, view.now()), free));
+            let runs = &view.occupancy(p).runs;
+            self.slots.extend(runs.iter().map(|run| (p, run.expected_end.max(view.now()))));
+        }
+    }
+
+    /// Lists what has to be done, by latest start. Jobs that cannot be on time any more are dropped, where their scenario allows that.
+    fn list_tasks(&mut self, view: &View<'_>, actions: &mut Actions) {
+        self.tasks.clear();
+        self.spans.clear();
+        for &stage in view.ready() {
+            let live = view.stage(stage);
+            let row = self.tasks.len();
+            let mut best = NOWHERE;
+            let left = self.times.of(view, stage);
+            for p in view.processors() {
+                let span = match left[p.index()].filter(|_| view.can_run(stage, p)) {
+                    None => NOWHERE,
+                    // A token is due, not the whole answer.
+                    Some(rest) if live.kind == Phase::Decode => rest.phase.0 / u64::from(tokens_left(view, stage)) + view.setup(stage, p).0,
+                    Some(rest) if live.kind == Phase::Prefill => rest.phase.0 + view.setup(stage, p).0,
+                    Some(rest) => rest.stage.0 + view.setup(stage, p).0,
+                };
+                best = best.min(span);
+                self.spans.push(span);
+            }
+            let mut due = view.due(stage);
+            let droppable = view.source(stage).drop != DropRule::None;
+            let earliest = view.now().saturating_add(Nanos(best));
+            if due != Nanos::MAX && earliest > due {
+                let free_to_drop = droppable && best != NOWHERE && view.state.jobs[live.job].running == 0;
+                if free_to_drop && !is_dropped(actions, live.job) {
+                    actions.drop_job(live.job);
+                }
+                due = Nanos::MAX;
+            }
+            let soft = if due == Nanos::MAX { live.ready_at.saturating_add(self.patience) } else { due };
+            self.tasks.push(Task {
+                latest: Nanos(soft.0.saturating_sub(best)),
+                tie: live.serial,
+                stage: Some(stage),
+                release: view.now(),
+                due,
+                droppable,
+                row,
+                started: false,
+            });
+        }
+        // A job that was just given up takes its other ready stages with it.
+        for task in &mut self.tasks {
+            if task.stage.is_some_and(|stage| is_dropped(actions, view.stage(stage).job)) {
+                task.stage = None;
+                task.started = true;
+            }
+        }
+        self.list_upcoming(view);
+        self.tasks.sort_unstable_by_key(|task| (task.latest, task.tie));
+    }
+
+    /// Adds the jobs that periodic streams will release within the horizon.
+    fn list_upcoming(&mut self, view: &View<'_>) {
+        let (now, end) = (view.now(), view.now().saturating_add(self.horizon).min(view.system.duration));
+        for stream in &self.streams {
+            let source = &view.system.sources[stream.source];
+            let passed = (now.0 + 1).saturating_sub(stream.first.0).div_ceil(stream.period.0);
+            for k in 0..u64::from(UPCOMING_PER_SOURCE_MAX) {
+                let release = Nanos(stream.first.0 + (passed + k) * stream.period.0);
+                if release >= end {
+                    break;
+                }
+                if !source.active.is_empty() && !source.active.iter().any(|&(from, to)| from <= release && release < to) {
+                    continue;
+                }
+                let due = release.saturating_add(stream.deadline);
+                let row = self.spans.len() / stream.spans.len();
+                self.spans.extend(stream.spans.iter());
+                self.tasks.push(Task {
+                    latest: Nanos(due.0.saturating_sub(stream.shortest.0)),
+                    tie: u64::MAX - u64::from(u32::MAX) + u64::from(stream.source.0),
+                    stage: None,
+                    release,
+                    due,
+                    droppable: source.drop != DropRule::None,
+                    row,
+                    started: false,
+                });
+            }
+        }
+    }
+
+    fn span(&self, task: &Task, p: ProcessorId) -> u64 {
+        // Every processor has a column.
+        let columns = self.spans.len() / self.rows();
+        self.spans[task.row * columns + p.index()]
+    }
+
+    fn rows(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// How many tasks would be late if each took the slot where it finishes first, in order of latest start, with one slot blocked up
+    /// to a time. Task number `skip` takes no part.
+    fn late(&mut self, blocked: Option<(usize, Nanos)>, skip: Option<usize>) -> u32 {
+        let mut slots = std::mem::take(&mut self.scratch);
+        slots.clear();
+        slots.extend_from_slice(&self.slots);
+        if let Some((slot, until)) = blocked {
+            slots[slot].1 = until;
+        }
+        let mut late = 0;
+        for (i, task) in self.tasks.iter().enumerate() {
+            if task.started || task.due == Nanos::MAX || skip == Some(i) {
+                continue;
+            }
+            let mut best = (u64::MAX, usize::MAX);
+            for (slot, &(p, free)) in slots.iter().enumerate() {
+                let span = self.span(task, p);
+                if span != NOWHERE {
+                    best = best.min((free.max(task.release).0.saturating_add(span), slot));
+                }
+            }
+            let (finish, slot) = best;
+            if slot == usize::MAX {
+                continue;
+            }
+            let misses = finish > task.due.0;
+            late += u32::from(misses);
+            if !(misses && task.droppable) {
+                slots[slot].1 = Nanos(finish);
+            }
+        }
+        self.scratch = slots;
+        late
+    }
+
+    /// Starts ready stage number `i` where and if that harms nobody.
+    fn serve(&mut self, view: &View<'_>, actions: &mut Actions, i: usize, stage: StageId) {
+        if let Some(p) = self.plan.batch_for(view, stage, |_| true) {
+            self.plan.join(view, stage, p, actions);
+            self.tasks[i].started = true;
+            return;
+        }
+        let task = self.tasks[i];
+        let mut place: Option<(Nanos, usize)> = None;
+        for (slot, &(p, free)) in self.slots.iter().enumerate() {
+            let span = self.span(&task, p);
+            if span != NOWHERE {
+                let finish = free.max(view.now()).saturating_add(Nanos(span));
+                if place.is_none_or(|(best, _)| finish < best) {
+                    place = Some((finish, slot));
+                }
+            }
+        }
+        let Some((finish, slot)) = place else { return };
+        let (p, free) = self.slots[slot];
+        if !self.plan.is_free(p) || free > view.now() {
+            // The processor where it finishes first is busy: wait for it – or make room, if waiting means being late.
+            if finish > task.due {
+                self.make_room(view, actions, &task, stage);
+            }
+            return;
+        }
+        let without = if task.due == Nanos::MAX { self.late(None, Some(i)) } else { self.late(None, None) };
+        let (segments, held) = self.portion(view, stage, p, self.span(&task, p));
+        for (segments, held) in [(segments, held), self.first_segment(view, stage, p, self.span(&task, p))] {
+            let until = view.now().saturating_add(held);
+            let own = u32::from(task.due != Nanos::MAX && finish > task.due);
+            if own + self.late(Some((slot, until)), Some(i)) <= without {
+                self.plan.start_portion(view, stage, p, segments, actions);
+                self.slots[slot].1 = until;
+                self.tasks[i].started = true;
+                return;
+            }
+        }
+    }
+
+    /// How many segments of a stage to run at once on a processor (`None`: to the end of the phase), and how long that holds it.
+    fn portion(&self, view: &View<'_>, stage: StageId, p: ProcessorId, span: u64) -> (Option<u32>, Nanos) {
+        let (segment, count) = segments(view, stage, p);
+        if count <= 1 {
+            return (None, Nanos(span));
+        }
+        let fit = (self.quantum.0 / segment.max(1)).clamp(1, u64::from(count));
+        if fit >= u64::from(count) { (None, Nanos(span.max(segment * fit))) } else { (Some(fit as u32), Nanos(segment * fit)) }
+    }
+
+    fn first_segment(&self, view: &View<'_>, stage: StageId, p: ProcessorId, span: u64) -> (Option<u32>, Nanos) {
+        match segments(view, stage, p) {
+            (_, 0 | 1) => (None, Nanos(span)),
+            (segment, _) => (Some(1), Nanos(segment)),
+        }
+    }
+
+    /// Preempts work that is due later, if the task is on time then and would be late otherwise.
+    fn make_room(&self, view: &View<'_>, actions: &mut Actions, task: &Task, stage: StageId) {
+        for p in view.processors() {
+            if !view.preemptible(p) || !view.can_run(stage, p) {
+                continue;
+            }
+            for run in &view.occupancy(p).runs {
+                let boundary = match view.system.platform.processors[p].preemption {
+                    Preemption::Anytime => 0,
+                    _ => segments(view, run.stage, p).0,
+                };
+                let start = view.now().saturating_add(Nanos(boundary)).min(run.expected_end);
+                let in_time = start.saturating_add(Nanos(self.span(task, p))) <= task.due;
+                let less_urgent = run.stages().all(|other| view.due(other) > task.due);
+                let asked = actions.as_slice().iter().any(|action| {
+                    matches!(action, Action::Preempt { stage } if *stage == run.stage)
+                });
+                if run.ending || asked {
+                    return;
+                }
+                if in_time && less_urgent && run.start < view.now() {
+                    actions.preempt(run.stage);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether this decision gives a job up.
+fn is_dropped(actions: &Actions, job: JobId) -> bool {
+    actions.as_slice().iter().any(|action| matches!(action, Action::Drop { job: dropped } if *dropped == job))
+}
+
+/// Output tokens that a stage in decode is expected to generate yet, at least 1.
+fn tokens_left(view: &View<'_>, stage: StageId) -> u32 {
+    let live = view.stage(stage);
+    live.work.output.saturating_sub(live.tokens).max(1)
+}
+
+/// Length of a stage's next segment on a processor [ns], and how many segments are left, as far as they matter.
+fn segments(view: &View<'_>, stage: StageId, p: ProcessorId) -> (u64, u32) {
+    let live = view.stage(stage);
+    let Some(cost) = view.cost(stage, p) else { return (0, 1) };
+    let (kind, cost) = &cost.phases[usize::from(live.phase)];
+    let end = live.work.units(*kind).max(live.position);
+    let next = cost.next_boundary(live.work, *kind, live.position).min(end);
+    let segment = cost.latency_ns(live.work, live.position, next).max(0.0) as u64;
+    let done = next - live.position;
+    let left = if done > 0.0 { ((end - live.position) / done).ceil() } else { 1.0 };
+    (segment, left.min(1e9) as u32)
+}
