@@ -1,7 +1,8 @@
 //! `onbeat`: starts nothing that would make somebody else late, and waits for the right processor.
 //!
 //! Before it starts a stage, it asks what would become of everybody else: it plans the ready stages and the next jobs of the periodic
-//! streams greedily, once with the stage started and once without, and compares how many deadlines each plan misses.
+//! streams greedily, once with the stage started and once without, and compares what each plan misses. A miss weighs as much as the
+//! time between two jobs of its source, so that every source counts alike, whatever its rate.
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, IdVec, JobId, ProcessorId, SourceId, StageId};
@@ -33,7 +34,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
         ParameterInfo {
             name: "patience_ms",
             default: "500",
-            meaning: "how long work without a deadline waits before it counts as due, in milliseconds, from 0",
+            meaning: "how long work that has no deadline, or cannot meet it any more, waits at most for a harmless moment, in milliseconds, from 0",
         },
     ],
     reference: "onbeat's own; built from what measured failures teach: XSched (OSDI 2025) for laxity, XRBench (MLSys 2023) for feasibility before dispatch, HEFT (IEEE TPDS 2002) for waiting for the faster processor",
@@ -75,6 +76,7 @@ struct Stream {
     /// Time of a whole job if it ran on each processor, stages that cannot run there on their fastest one [ns].
     spans: IdVec<ProcessorId, u64>,
     shortest: Nanos,
+    droppable: bool,
 }
 
 /// Something that has to be done: a ready stage, or a job that will be released.
@@ -86,8 +88,11 @@ struct Task {
     tie: u64,
     stage: Option<StageId>,
     release: Nanos,
-    /// [`Nanos::MAX`]: being late counts for nothing.
     due: Nanos,
+    /// What being late costs: the mean time between jobs of the source [ns]; for a token, its share of the request's.
+    weight: u64,
+    /// Whether it has waited for a harmless moment long enough.
+    impatient: bool,
     /// Whether it vanishes instead of running late.
     droppable: bool,
     row: usize,
@@ -109,7 +114,8 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
             spans[p] = if runs_here { system.nodes_of(id).map(whole).sum() } else { NOWHERE };
         }
         let shortest = spans.iter().copied().min().map_or(Nanos::ZERO, Nanos);
-        Some(Stream { source: id, first, period, deadline, spans, shortest })
+        let droppable = source.drop != DropRule::None;
+        Some(Stream { source: id, first, period, deadline, spans, shortest, droppable })
     });
     Ok(Box::new(Onbeat {
         horizon: parameters.milliseconds("horizon_ms")?,
@@ -182,14 +188,19 @@ impl Onbeat {
                 }
                 due = Nanos::MAX;
             }
-            let soft = if due == Nanos::MAX { live.ready_at.saturating_add(self.patience) } else { due };
+            let soft = due == Nanos::MAX;
+            if soft {
+                due = live.ready_at.saturating_add(self.patience);
+            }
             self.tasks.push(Task {
-                latest: Nanos(soft.0.saturating_sub(best)),
+                latest: Nanos(due.0.saturating_sub(best)),
                 tie: live.serial,
                 stage: Some(stage),
                 release: view.now(),
                 due,
-                droppable,
+                weight: weight(view, stage),
+                impatient: soft && due <= view.now(),
+                droppable: droppable && !soft,
                 row,
                 started: false,
             });
@@ -228,7 +239,9 @@ impl Onbeat {
                     stage: None,
                     release,
                     due,
-                    droppable: source.drop != DropRule::None,
+                    weight: stream.period.0,
+                    impatient: false,
+                    droppable: stream.droppable,
                     row,
                     started: false,
                 });
@@ -246,18 +259,18 @@ impl Onbeat {
         self.tasks.len()
     }
 
-    /// How many tasks would be late if each took the slot where it finishes first, in order of latest start, with one slot blocked up
-    /// to a time. Task number `skip` takes no part.
-    fn late(&mut self, blocked: Option<(usize, Nanos)>, skip: Option<usize>) -> u32 {
+    /// What would be missed, by weight, if each task took the slot where it finishes first, in order of latest start, with one slot blocked
+    /// up to a time. Task number `skip` takes no part.
+    fn missed(&mut self, blocked: Option<(usize, Nanos)>, skip: Option<usize>) -> u64 {
         let mut slots = std::mem::take(&mut self.scratch);
         slots.clear();
         slots.extend_from_slice(&self.slots);
         if let Some((slot, until)) = blocked {
             slots[slot].1 = until;
         }
-        let mut late = 0;
+        let mut missed = 0_u64;
         for (i, task) in self.tasks.iter().enumerate() {
-            if task.started || task.due == Nanos::MAX || skip == Some(i) {
+            if task.started || skip == Some(i) {
                 continue;
             }
             let mut best = (u64::MAX, usize::MAX);
@@ -271,14 +284,16 @@ impl Onbeat {
             if slot == usize::MAX {
                 continue;
             }
-            let misses = finish > task.due.0;
-            late += u32::from(misses);
-            if !(misses && task.droppable) {
+            let late = finish > task.due.0;
+            if late {
+                missed = missed.saturating_add(task.weight);
+            }
+            if !(late && task.droppable) {
                 slots[slot].1 = Nanos(finish);
             }
         }
         self.scratch = slots;
-        late
+        missed
     }
 
     /// Starts ready stage number `i` where and if that harms nobody.
@@ -308,12 +323,12 @@ impl Onbeat {
             }
             return;
         }
-        let without = if task.due == Nanos::MAX { self.late(None, Some(i)) } else { self.late(None, None) };
-        let (segments, held) = self.portion(view, stage, p, self.span(&task, p));
-        for (segments, held) in [(segments, held), self.first_segment(view, stage, p, self.span(&task, p))] {
+        let without = self.missed(None, None);
+        let own = if finish > task.due { task.weight } else { 0 };
+        let span = self.span(&task, p);
+        for (segments, held) in [self.portion(view, stage, p, span), first_segment(view, stage, p, span)] {
             let until = view.now().saturating_add(held);
-            let own = u32::from(task.due != Nanos::MAX && finish > task.due);
-            if own + self.late(Some((slot, until)), Some(i)) <= without {
+            if task.impatient || self.missed(Some((slot, until)), Some(i)).saturating_add(own) <= without {
                 self.plan.start_portion(view, stage, p, segments, actions);
                 self.slots[slot].1 = until;
                 self.tasks[i].started = true;
@@ -330,13 +345,6 @@ impl Onbeat {
         }
         let fit = (self.quantum.0 / segment.max(1)).clamp(1, u64::from(count));
         if fit >= u64::from(count) { (None, Nanos(span.max(segment * fit))) } else { (Some(fit as u32), Nanos(segment * fit)) }
-    }
-
-    fn first_segment(&self, view: &View<'_>, stage: StageId, p: ProcessorId, span: u64) -> (Option<u32>, Nanos) {
-        match segments(view, stage, p) {
-            (_, 0 | 1) => (None, Nanos(span)),
-            (segment, _) => (Some(1), Nanos(segment)),
-        }
     }
 
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
@@ -371,6 +379,21 @@ impl Onbeat {
 /// Whether this decision gives a job up.
 fn is_dropped(actions: &Actions, job: JobId) -> bool {
     actions.as_slice().iter().any(|action| matches!(action, Action::Drop { job: dropped } if *dropped == job))
+}
+
+/// The first segment alone, and how long it holds the processor.
+fn first_segment(view: &View<'_>, stage: StageId, p: ProcessorId, span: u64) -> (Option<u32>, Nanos) {
+    match segments(view, stage, p) {
+        (_, 0 | 1) => (None, Nanos(span)),
+        (segment, _) => (Some(1), Nanos(segment)),
+    }
+}
+
+/// What it costs if a ready stage is late: the mean time between jobs of its source [ns]; for a token, its share of the request's.
+fn weight(view: &View<'_>, stage: StageId) -> u64 {
+    let live = view.stage(stage);
+    let period = view.source(stage).period().unwrap_or(Nanos::from_secs(1.0)).0;
+    if live.kind == Phase::Decode { period / u64::from(live.work.output.max(1)) } else { period }
 }
 
 /// Output tokens that a stage in decode is expected to generate yet, at least 1.
