@@ -13,26 +13,14 @@ struct Step {
 /// In order of cost, so that cheap mistakes show first.
 const STEPS: &[Step] = &[
     Step { name: "fmt", what: "formatting", run: fmt },
-    Step {
-        name: "tree",
-        what: "file lengths, links, no path or registry of somebody's machine",
-        run: tree::check,
-    },
-    Step {
-        name: "layers",
-        what: "arrows between crates, licences and sources of dependencies",
-        run: layers::check,
-    },
+    Step { name: "tree", what: "file lengths, links, no path or registry of somebody's machine", run: tree::check },
+    Step { name: "layers", what: "arrows between crates, licences and sources of dependencies", run: layers::check },
     Step { name: "gen", what: "generated references are up to date", run: generate::check },
     Step { name: "clippy", what: "lints and capability bans, warnings are errors", run: clippy },
     Step { name: "doc", what: "documentation builds, warnings are errors", run: doc },
     Step { name: "test", what: "all tests", run: test },
     Step { name: "smoke", what: "the main job, once, optimised", run: smoke },
-    Step {
-        name: "fuzz",
-        what: "readers of files, for a bounded time",
-        run: || fuzz::run(fuzz::DEFAULT_SECONDS),
-    },
+    Step { name: "fuzz", what: "readers of files, for a bounded time", run: || fuzz::run(fuzz::DEFAULT_SECONDS) },
 ];
 
 /// Runs the named steps, or all. A failed step does not keep the later ones from running.
@@ -49,19 +37,14 @@ pub(crate) fn run(names: &[&str]) -> Result<(), String> {
         if let Err(problem) = &outcome {
             println!("{problem}");
         }
-        println!(
-            "<== {}: {} in {seconds:.1} s",
-            step.name,
-            if outcome.is_ok() { "ok" } else { "FAILED" }
-        );
+        println!("<== {}: {} in {seconds:.1} s", step.name, if outcome.is_ok() { "ok" } else { "FAILED" });
         results.push((step.name, outcome.is_ok(), seconds));
     }
     println!();
     for (name, ok, seconds) in &results {
         println!("{name:<8} {:<6} {seconds:>7.1} s", if *ok { "ok" } else { "FAILED" });
     }
-    let failed: Vec<&str> =
-        results.iter().filter(|(_, ok, _)| !ok).map(|(name, ..)| *name).collect();
+    let failed: Vec<&str> = results.iter().filter(|(_, ok, _)| !ok).map(|(name, ..)| *name).collect();
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
 
@@ -77,19 +60,11 @@ fn fmt() -> Result<(), String> {
 }
 
 fn clippy() -> Result<(), String> {
-    call(
-        "cargo",
-        &["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"],
-        &[],
-    )
+    call("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"], &[])
 }
 
 fn doc() -> Result<(), String> {
-    call(
-        "cargo",
-        &["doc", "--workspace", "--no-deps", "--locked", "--quiet"],
-        &[("RUSTDOCFLAGS", "-D warnings")],
-    )
+    call("cargo", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
 fn test() -> Result<(), String> {
@@ -101,20 +76,7 @@ fn smoke() -> Result<(), String> {
     let out = "target/smoke";
     call(
         "cargo",
-        &[
-            "run",
-            "--release",
-            "--locked",
-            "--",
-            "compare",
-            "--quiet",
-            "--seeds",
-            "2",
-            "--duration",
-            "10",
-            "--out",
-            out,
-        ],
+        &["run", "--release", "--locked", "--", "compare", "--quiet", "--seeds", "2", "--duration", "10", "--out", out],
         &[],
     )
 }

@@ -25,12 +25,8 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 /// Fuzzes every target for `seconds`. Inputs found on the way stay in `fuzz/corpus`, failing ones in `fuzz/artifacts`.
 pub(crate) fn run(seconds: u32) -> Result<(), String> {
     let host = output_of("rustc", &["-vV"])?;
-    let host = host
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .ok_or("rustc does not tell its host")?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc does not tell its host")?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let target = target.join("fuzz");
     let folder = target.display().to_string();
     // With `--target`, the flags do not reach build scripts and macros.
@@ -40,20 +36,13 @@ pub(crate) fn run(seconds: u32) -> Result<(), String> {
     for name in TARGETS {
         let corpus = corpus(name)?;
         let artifacts = format!("fuzz/artifacts/{name}/");
-        std::fs::create_dir_all(&artifacts)
-            .map_err(|problem| format!("cannot create {artifacts}: {problem}"))?;
+        std::fs::create_dir_all(&artifacts).map_err(|problem| format!("cannot create {artifacts}: {problem}"))?;
         let program = target.join(host).join("release").join(name).display().to_string();
         let limit = format!("-max_total_time={seconds}");
         let prefix = format!("-artifact_prefix={artifacts}");
         // The seed makes a run repeatable as far as the clock allows; one input may take 5 s and 2 GB.
-        let flags = [
-            "-seed=1",
-            "-timeout=5",
-            "-rss_limit_mb=2048",
-            "-max_len=65536",
-            "-verbosity=0",
-            "-print_final_stats=1",
-        ];
+        let flags =
+            ["-seed=1", "-timeout=5", "-rss_limit_mb=2048", "-max_len=65536", "-verbosity=0", "-print_final_stats=1"];
         let mut arguments = vec![corpus.as_str(), limit.as_str(), prefix.as_str()];
         arguments.extend(flags);
         let words = target.join("spec.dict").display().to_string();
@@ -97,9 +86,7 @@ fn corpus(name: &str) -> Result<String, String> {
     std::fs::create_dir_all(&corpus).map_err(failed)?;
     let mut folders = vec![format!("fuzz/seeds/{name}")];
     if name == "spec" {
-        folders.extend(
-            ["platforms", "profiles", "models", "scenarios"].map(|kind| format!("library/{kind}")),
-        );
+        folders.extend(["platforms", "profiles", "models", "scenarios"].map(|kind| format!("library/{kind}")));
     }
     for folder in folders {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -107,14 +94,12 @@ fn corpus(name: &str) -> Result<String, String> {
             let path = entry.map_err(failed)?.path();
             let label = folder.replace('/', "-");
             let file = path.file_name().unwrap_or_default().to_string_lossy();
-            std::fs::copy(&path, Path::new(&corpus).join(format!("{label}-{file}")))
-                .map_err(failed)?;
+            std::fs::copy(&path, Path::new(&corpus).join(format!("{label}-{file}"))).map_err(failed)?;
         }
     }
     if name == "record" {
         let file = format!("{corpus}/simulated.jsonl");
-        let mut simulate =
-            vec!["run", "--release", "--locked", "--quiet", "--", "simulate", "textbook-edf"];
+        let mut simulate = vec!["run", "--release", "--locked", "--quiet", "--", "simulate", "textbook-edf"];
         simulate.extend(["--policy", "edf", "--duration", "0.05", "--quiet", "--record", &file]);
         call("cargo", &simulate, &[])?;
     }
@@ -126,15 +111,12 @@ fn write_words(path: &str) -> Result<(), String> {
     let mut words = BTreeSet::new();
     for kind in ["platform", "profile", "scenario"] {
         let file = format!("docs/reference/schema/{kind}.schema.json");
-        let text =
-            std::fs::read_to_string(&file).map_err(|problem| format!("{file}: {problem}"))?;
-        let schema: Value =
-            serde_json::from_str(&text).map_err(|problem| format!("{file}: {problem}"))?;
+        let text = std::fs::read_to_string(&file).map_err(|problem| format!("{file}: {problem}"))?;
+        let schema: Value = serde_json::from_str(&text).map_err(|problem| format!("{file}: {problem}"))?;
         collect_words(&schema, &mut words);
     }
     let lines: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    std::fs::write(path, lines.join("\n"))
-        .map_err(|problem| format!("cannot write {path}: {problem}"))
+    std::fs::write(path, lines.join("\n")).map_err(|problem| format!("cannot write {path}: {problem}"))
 }
 
 /// Names of properties and constants, at any depth.

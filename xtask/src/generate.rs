@@ -8,8 +8,7 @@ use onbeat_core::spec::{FileKind, Library, ModelShape, NoFiles};
 
 /// The clippy.toml whose capability bans hold in all pure crates, and its copies: clippy merges nothing, each crate needs its own.
 const BANS: &str = "crates/core/clippy.toml";
-const BANS_COPIES: &[&str] =
-    &["crates/policy/clippy.toml", "crates/sim/clippy.toml", "crates/analysis/clippy.toml"];
+const BANS_COPIES: &[&str] = &["crates/policy/clippy.toml", "crates/sim/clippy.toml", "crates/analysis/clippy.toml"];
 
 /// A generated file: where it lies and what it holds.
 struct Generated {
@@ -36,17 +35,10 @@ pub(crate) fn write() -> Result<(), String> {
 /// Tells which files are out of date.
 pub(crate) fn check() -> Result<(), String> {
     let files = generate()?;
-    let stale: Vec<&str> = files
-        .iter()
-        .filter(|file| !is_current(&file.path, &file.text))
-        .map(|file| file.path.as_str())
-        .collect();
+    let stale: Vec<&str> =
+        files.iter().filter(|file| !is_current(&file.path, &file.text)).map(|file| file.path.as_str()).collect();
     println!("{} generated files", files.len());
-    if stale.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("out of date, run `cargo xtask gen`: {}", stale.join(", ")))
-    }
+    if stale.is_empty() { Ok(()) } else { Err(format!("out of date, run `cargo xtask gen`: {}", stale.join(", "))) }
 }
 
 fn is_current(path: &str, text: &str) -> bool {
@@ -55,8 +47,7 @@ fn is_current(path: &str, text: &str) -> bool {
 }
 
 fn generate() -> Result<Vec<Generated>, String> {
-    let page =
-        |name: &str, text: String| Generated { path: format!("docs/reference/{name}"), text };
+    let page = |name: &str, text: String| Generated { path: format!("docs/reference/{name}"), text };
     let mut files = vec![
         page("metrics.md", metrics()),
         page("policies.md", policies()),
@@ -67,19 +58,14 @@ fn generate() -> Result<Vec<Generated>, String> {
     for kind in [FileKind::Platform, FileKind::Profile, FileKind::Scenario] {
         files.push(page(&format!("schema/{}.schema.json", kind.name()), schema(kind)));
     }
-    let bans = std::fs::read_to_string(BANS)
-        .map_err(|problem| format!("cannot read {BANS}: {problem}"))?;
-    files.extend(
-        BANS_COPIES.iter().map(|path| Generated { path: (*path).to_owned(), text: bans.clone() }),
-    );
+    let bans = std::fs::read_to_string(BANS).map_err(|problem| format!("cannot read {BANS}: {problem}"))?;
+    files.extend(BANS_COPIES.iter().map(|path| Generated { path: (*path).to_owned(), text: bans.clone() }));
     Ok(files)
 }
 
 /// Title, and where the page comes from.
 fn head(title: &str, source: &str) -> String {
-    format!(
-        "<!-- Written by `cargo xtask gen` from {source}; changes here are lost. -->\n\n# {title}\n\n"
-    )
+    format!("<!-- Written by `cargo xtask gen` from {source}; changes here are lost. -->\n\n# {title}\n\n")
 }
 
 /// Text as the content of a table's cell.
@@ -128,11 +114,7 @@ fn policies() -> String {
         let name = policy.name;
         put(
             &mut page,
-            &format!(
-                "| [`{name}`](../policies/{name}.md) | {} | {} |",
-                cell(policy.group),
-                cell(policy.summary)
-            ),
+            &format!("| [`{name}`](../policies/{name}.md) | {} | {} |", cell(policy.group), cell(policy.summary)),
         );
     }
     for policy in onbeat_policy::all() {
@@ -143,15 +125,9 @@ fn policies() -> String {
         }
         put(&mut page, "| parameter | default | meaning |\n|---|---|---|");
         for parameter in policy.parameters {
-            let default = if parameter.default.is_empty() {
-                "none".to_owned()
-            } else {
-                format!("`{}`", parameter.default)
-            };
-            put(
-                &mut page,
-                &format!("| `{}` | {default} | {} |", parameter.name, cell(parameter.meaning)),
-            );
+            let default =
+                if parameter.default.is_empty() { "none".to_owned() } else { format!("`{}`", parameter.default) };
+            put(&mut page, &format!("| `{}` | {default} | {} |", parameter.name, cell(parameter.meaning)));
         }
     }
     page
@@ -189,8 +165,7 @@ fn command_line() -> String {
 
 fn schema(kind: FileKind) -> String {
     let schema = onbeat_core::spec::schema(kind);
-    let mut text =
-        serde_json::to_string_pretty(&schema).expect("a schema holds only strings and numbers");
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema holds only strings and numbers");
     text.push('\n');
     text
 }
@@ -200,26 +175,18 @@ fn library() -> Result<String, String> {
     let mut page = head("Library", "the files under `library/`");
     page.push_str("What ships with onbeat. `onbeat show NAME` prints a file with the sources of its figures.\n");
 
-    put(
-        &mut page,
-        "\n## Scenarios\n\n| scenario | title | made for | what it is |\n|---|---|---|---|",
-    );
+    put(&mut page, "\n## Scenarios\n\n| scenario | title | made for | what it is |\n|---|---|---|---|");
     for entry in library.entries(FileKind::Scenario) {
         let spec = library.scenario(&entry.name, &NoFiles).map_err(|errors| errors.to_string())?;
         let made_for = match &spec.platform {
             Some(own) => format!("its own `{}`", own.name),
-            None => {
-                spec.runs_on.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-            }
+            None => spec.runs_on.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
         };
         let (title, description) = (cell(&entry.title), cell(&entry.description));
         put(&mut page, &format!("| `{}` | {title} | {made_for} | {description} |", entry.name));
     }
 
-    put(
-        &mut page,
-        "\n## Platforms\n\n| platform | title | processors | what it is |\n|---|---|---|---|",
-    );
+    put(&mut page, "\n## Platforms\n\n| platform | title | processors | what it is |\n|---|---|---|---|");
     for entry in library.entries(FileKind::Platform) {
         let spec = library.platform(&entry.name, &NoFiles).map_err(|errors| errors.to_string())?;
         let processors = spec.processor.iter().map(|processor| match processor.count {
@@ -239,10 +206,7 @@ fn library() -> Result<String, String> {
             ModelShape::Iterative => "iterative",
             ModelShape::Autoregressive => "autoregressive",
         };
-        put(
-            &mut page,
-            &format!("| `{name}` | {} | {} | {shape} |", cell(&model.title), cell(&model.task)),
-        );
+        put(&mut page, &format!("| `{name}` | {} | {} | {shape} |", cell(&model.title), cell(&model.task)));
     }
     Ok(page)
 }

@@ -33,11 +33,9 @@ const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Checks arrows, licences and sources from `cargo metadata`, and the rest of `deny.toml` where cargo-deny is installed.
 pub(crate) fn check() -> Result<(), String> {
     let metadata = output_of("cargo", &["metadata", "--format-version", "1", "--locked"])?;
-    let metadata: Value =
-        serde_json::from_str(&metadata).map_err(|problem| format!("cargo metadata: {problem}"))?;
+    let metadata: Value = serde_json::from_str(&metadata).map_err(|problem| format!("cargo metadata: {problem}"))?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
-    let deny =
-        std::fs::read_to_string("deny.toml").map_err(|problem| format!("deny.toml: {problem}"))?;
+    let deny = std::fs::read_to_string("deny.toml").map_err(|problem| format!("deny.toml: {problem}"))?;
     let allowed = allowed_licences(&deny)?;
     let mut problems = Vec::new();
     for package in packages {
@@ -63,9 +61,7 @@ pub(crate) fn check() -> Result<(), String> {
 fn problems_of_ours(package: &Value) -> Vec<String> {
     let name = package["name"].as_str().unwrap_or_default();
     let Some((_, may_use)) = ARROWS.iter().find(|(crate_name, _)| *crate_name == name) else {
-        return vec![format!(
-            "{name}: a new crate needs a line in xtask's `ARROWS` and in ARCHITECTURE.md"
-        )];
+        return vec![format!("{name}: a new crate needs a line in xtask's `ARROWS` and in ARCHITECTURE.md")];
     };
     let mut problems = Vec::new();
     for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -74,8 +70,7 @@ fn problems_of_ours(package: &Value) -> Vec<String> {
             continue;
         }
         if dependency["path"].is_string() && !may_use.contains(&used) {
-            problems
-                .push(format!("{name} must not use {used}; it may use: {}", may_use.join(", ")));
+            problems.push(format!("{name} must not use {used}; it may use: {}", may_use.join(", ")));
         }
         if let Some((_, users)) = CAPABILITIES.iter().find(|(capability, _)| *capability == used)
             && !users.contains(&name)
@@ -88,11 +83,7 @@ fn problems_of_ours(package: &Value) -> Vec<String> {
 
 /// What is wrong with a dependency itself.
 fn problems_of_dependency(package: &Value, allowed: &BTreeSet<String>) -> Vec<String> {
-    let name = format!(
-        "{} {}",
-        package["name"].as_str().unwrap_or("?"),
-        package["version"].as_str().unwrap_or("?")
-    );
+    let name = format!("{} {}", package["name"].as_str().unwrap_or("?"), package["version"].as_str().unwrap_or("?"));
     let mut problems = Vec::new();
     if package["source"] != CRATES_IO {
         problems.push(format!("{name}: comes from {}, not from crates.io", package["source"]));
@@ -110,10 +101,7 @@ fn problems_of_dependency(package: &Value, allowed: &BTreeSet<String>) -> Vec<St
 /// The licences that `deny.toml` allows.
 fn allowed_licences(deny: &str) -> Result<BTreeSet<String>, String> {
     let table: toml::Table = deny.parse().map_err(|problem| format!("deny.toml: {problem}"))?;
-    let allow = table
-        .get("licenses")
-        .and_then(|licenses| licenses.get("allow"))
-        .and_then(toml::Value::as_array);
+    let allow = table.get("licenses").and_then(|licenses| licenses.get("allow")).and_then(toml::Value::as_array);
     let allow = allow.ok_or("deny.toml: no `licenses.allow`")?;
     Ok(allow.iter().filter_map(toml::Value::as_str).map(str::to_owned).collect())
 }
@@ -167,9 +155,7 @@ mod tests {
     #[test]
     fn licence_expressions_are_judged_as_spdx_defines_them() {
         let allowed: BTreeSet<String> =
-            ["MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"]
-                .map(str::to_owned)
-                .into();
+            ["MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned).into();
         for ok in [
             "MIT",
             "MIT/Apache-2.0",

@@ -22,8 +22,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // The manifest's folder is compiled in, so that tasks work from any folder of the checkout.
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root");
     if let Err(problem) = std::env::set_current_dir(root) {
         eprintln!("cannot enter {}: {problem}", root.display());
         return ExitCode::FAILURE;
@@ -78,12 +77,7 @@ fn output_of(program: &str, arguments: &[&str]) -> Result<String, String> {
         .output()
         .map_err(|problem| format!("cannot run `{shown}`: {problem}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "`{shown}` failed: {}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("`{shown}` failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
-    String::from_utf8(output.stdout)
-        .map_err(|_| format!("`{shown}` printed something that is not UTF-8"))
+    String::from_utf8(output.stdout).map_err(|_| format!("`{shown}` printed something that is not UTF-8"))
 }

@@ -28,8 +28,7 @@ const REGISTRIES: &[&str] = &[
 
 /// Checks all files that git tracks or would track.
 pub(crate) fn check() -> Result<(), String> {
-    let files =
-        output_of("git", &["ls-files", "--cached", "--others", "--exclude-standard", "-z"])?;
+    let files = output_of("git", &["ls-files", "--cached", "--others", "--exclude-standard", "-z"])?;
     let mut problems = Vec::new();
     let mut count = 0;
     for file in files.split('\0').filter(|file| !file.is_empty()) {
@@ -49,9 +48,7 @@ fn problems_of(file: &str, text: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let lines = text.lines().count();
     if has_extension(file, "rs") && lines > LINES_MAX {
-        problems.push(format!(
-            "{file}: {lines} lines, more than {LINES_MAX}; split it by what its parts are about"
-        ));
+        problems.push(format!("{file}: {lines} lines, more than {LINES_MAX}; split it by what its parts are about"));
     }
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
@@ -69,12 +66,9 @@ fn problems_of(file: &str, text: &str) -> Vec<String> {
 fn broken_links(file: &str, text: &str) -> Vec<String> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
     let mut problems = Vec::new();
-    for link in
-        text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
-    {
+    for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
         let path = link.split('#').next().unwrap_or_default();
-        let elsewhere =
-            path.is_empty() || path.contains("://") || path.contains(char::is_whitespace);
+        let elsewhere = path.is_empty() || path.contains("://") || path.contains(char::is_whitespace);
         if !elsewhere && !folder.join(path).exists() {
             problems.push(format!("{file}: links to {link}, which is not there"));
         }
@@ -90,9 +84,7 @@ fn has_extension(file: &str, extension: &str) -> bool {
 fn starts_path(line: &str, place: &str) -> bool {
     line.match_indices(place).any(|(at, _)| {
         let before = line[..at].chars().next_back();
-        !before.is_some_and(|c| {
-            c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-' | '}' | '~' | ']' | ')' | '*')
-        })
+        !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-' | '}' | '~' | ']' | ')' | '*'))
     })
 }
 
@@ -116,13 +108,7 @@ mod tests {
         let home = MACHINE_PATHS[0];
         assert_eq!(problems_of("a.md", &format!("see `{home}me/notes`")).len(), 1);
         assert_eq!(problems_of("a.md", &format!("{home}me")).len(), 1);
-        assert!(
-            problems_of("a.md", &format!("https://example.org{home}page and target{home}x"))
-                .is_empty()
-        );
-        assert_eq!(
-            problems_of("a.toml", &format!("url = \"https://{}/x\"", REGISTRIES[0])).len(),
-            1
-        );
+        assert!(problems_of("a.md", &format!("https://example.org{home}page and target{home}x")).is_empty());
+        assert_eq!(problems_of("a.toml", &format!("url = \"https://{}/x\"", REGISTRIES[0])).len(), 1);
     }
 }

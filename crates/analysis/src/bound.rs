@@ -78,11 +78,7 @@ pub fn lower_bound(system: &System) -> LowerBound {
     let mut binding: Vec<String> = Vec::new();
     let sources: IdVec<SourceId, SourceBound> =
         system.sources.ids().map(|id| source_bound(system, &epochs, &demands, id)).collect();
-    binding.extend(
-        sources
-            .iter()
-            .filter_map(|s| s.impossible.as_ref().map(|why| format!("{}: {why}", s.name))),
-    );
+    binding.extend(sources.iter().filter_map(|s| s.impossible.as_ref().map(|why| format!("{}: {why}", s.name))));
     if everything.turned_down > NEGLIGIBLE * judged {
         binding.extend(everything.saturated);
     }
@@ -107,12 +103,7 @@ fn of_source(demands: &[Demand], source: SourceId) -> impl Iterator<Item = &Dema
     demands.iter().filter(move |demand| demand.source == source)
 }
 
-fn source_bound(
-    system: &System,
-    epochs: &[classes::Epoch],
-    demands: &[Demand],
-    id: SourceId,
-) -> SourceBound {
+fn source_bound(system: &System, epochs: &[classes::Epoch], demands: &[Demand], id: SourceId) -> SourceBound {
     let source = &system.sources[id];
     let own = || of_source(demands, id);
     let required = source.deadline.is_some() || source.ttft.is_some() || source.tpot.is_some();
@@ -121,15 +112,13 @@ fn source_bound(
     let violation_rate = if all_impossible {
         1.0
     } else {
-        let best = maximise(system, epochs, demands, |demand| {
-            if demand.source == id { Weights::Jobs } else { Weights::Left }
-        });
+        let best =
+            maximise(system, epochs, demands, |demand| if demand.source == id { Weights::Jobs } else { Weights::Left });
         let forced: f64 = own().map(|demand| demand.certain).sum();
         rate(forced - best.accepted, own().map(|demand| demand.most).sum())
     };
-    let share: f64 =
-        own().filter(|demand| demand.impossible.is_some()).map(|demand| demand.most).sum::<f64>()
-            / own().map(|demand| demand.most).sum::<f64>().max(f64::MIN_POSITIVE);
+    let share: f64 = own().filter(|demand| demand.impossible.is_some()).map(|demand| demand.most).sum::<f64>()
+        / own().map(|demand| demand.most).sum::<f64>().max(f64::MIN_POSITIVE);
     let impossible = impossible.map(|why| {
         if all_impossible {
             format!("{why}: no job can be in time")
@@ -137,29 +126,19 @@ fn source_bound(
             format!("{why}: {:.1}% of the jobs cannot be in time", share * 100.0)
         }
     });
-    SourceBound {
-        name: source.name.clone(),
-        violation_rate: required.then_some(violation_rate),
-        impossible,
-    }
+    SourceBound { name: source.name.clone(), violation_rate: required.then_some(violation_rate), impossible }
 }
 
 /// The bound on the mean of the sources' rates: the programme weighs every source's jobs by 1 / their number.
 fn mean_rate(system: &System, epochs: &[classes::Epoch], demands: &[Demand]) -> f64 {
-    let most: Vec<f64> = system
-        .sources
-        .ids()
-        .map(|id| of_source(demands, id).map(|demand| demand.most).sum())
-        .collect();
+    let most: Vec<f64> =
+        system.sources.ids().map(|id| of_source(demands, id).map(|demand| demand.most).sum()).collect();
     let sources = most.iter().filter(|&&most| most > 0.0).count();
     let best = maximise(system, epochs, demands, |demand| {
         Weights::Each(1.0 / most[demand.source.index()].max(f64::MIN_POSITIVE))
     });
-    let forced: f64 = demands
-        .iter()
-        .filter(|d| most[d.source.index()] > 0.0)
-        .map(|d| d.certain / most[d.source.index()])
-        .sum();
+    let forced: f64 =
+        demands.iter().filter(|d| most[d.source.index()] > 0.0).map(|d| d.certain / most[d.source.index()]).sum();
     rate(forced - best.weighted, sources as f64)
 }
 
@@ -167,20 +146,14 @@ fn mean_rate(system: &System, epochs: &[classes::Epoch], demands: &[Demand]) -> 
 fn is_random(system: &System) -> bool {
     let arrivals = system.sources.iter().any(|source| source.arrival.is_random());
     let edges = system.nodes.iter().flat_map(|node| &node.after);
-    let branches = edges
-        .into_iter()
-        .any(|edge| (0.0 < edge.probability && edge.probability < 1.0) || edge.fan_out.is_some());
-    let constant = |d: &Option<onbeat_core::distribution::Distribution>| {
-        d.as_ref().is_none_or(|d| d.as_constant().is_some())
-    };
+    let branches =
+        edges.into_iter().any(|edge| (0.0 < edge.probability && edge.probability < 1.0) || edge.fan_out.is_some());
+    let constant =
+        |d: &Option<onbeat_core::distribution::Distribution>| d.as_ref().is_none_or(|d| d.as_constant().is_some());
     let sizes = system.nodes.iter().any(|node| !constant(&node.prompt) || !constant(&node.output));
-    let measured = system
-        .nodes
-        .iter()
-        .flat_map(|node| node.costs.iter().flatten())
-        .flat_map(|cost| &cost.phases);
-    let quantiles = measured.into_iter().any(|(_, phase)| {
-        matches!(phase, onbeat_core::cost::PhaseCost::Fixed { quantiles: Some(_), .. })
-    });
+    let measured = system.nodes.iter().flat_map(|node| node.costs.iter().flatten()).flat_map(|cost| &cost.phases);
+    let quantiles = measured
+        .into_iter()
+        .any(|(_, phase)| matches!(phase, onbeat_core::cost::PhaseCost::Fixed { quantiles: Some(_), .. }));
     arrivals || branches || sizes || quantiles || system.variation.kind != VariationKind::None
 }

@@ -38,9 +38,7 @@ impl Mean {
 
 /// The 97.5% quantile of Student's t distribution.
 fn t_quantile(freedom: usize) -> f64 {
-    StudentsT::new(0.0, 1.0, freedom as f64)
-        .expect("there is at least one degree of freedom")
-        .inverse_cdf(0.975)
+    StudentsT::new(0.0, 1.0, freedom as f64).expect("there is at least one degree of freedom").inverse_cdf(0.975)
 }
 
 /// What a paired difference says.
@@ -86,8 +84,7 @@ pub fn paired(metric: Metric, values: &[f64], baseline: &[f64]) -> Option<Differ
     if values.len() != baseline.len() {
         return None;
     }
-    let differences: Vec<f64> =
-        values.iter().zip(baseline).map(|(value, base)| value - base).collect();
+    let differences: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value - base).collect();
     let difference = Mean::of(&differences)?;
     let improvement = match metric.better() {
         Better::Lower => -difference.mean,
@@ -110,8 +107,7 @@ pub fn paired(metric: Metric, values: &[f64], baseline: &[f64]) -> Option<Differ
 /// a single run, all that are equal to it. Nothing is marked if the metric is neutral, if fewer than two policies have
 /// it, or if all that have it would be marked.
 pub fn best(metric: Metric, policies: &[Option<Vec<f64>>]) -> Vec<bool> {
-    let mean =
-        |values: &Option<Vec<f64>>| values.as_deref().and_then(Mean::of).map(|mean| mean.mean);
+    let mean = |values: &Option<Vec<f64>>| values.as_deref().and_then(Mean::of).map(|mean| mean.mean);
     let means: Vec<Option<f64>> = policies.iter().map(mean).collect();
     let none = vec![false; policies.len()];
     let known = || means.iter().flatten().copied();
@@ -121,18 +117,14 @@ pub fn best(metric: Metric, policies: &[Option<Vec<f64>>]) -> Vec<bool> {
         Better::Neutral => None,
     };
     let Some(best) = best else { return none };
-    let Some(first) =
-        means.iter().position(|&mean| mean == Some(best)).and_then(|i| policies[i].as_deref())
-    else {
+    let Some(first) = means.iter().position(|&mean| mean == Some(best)).and_then(|i| policies[i].as_deref()) else {
         return none;
     };
     let as_good = |values: &Option<Vec<f64>>| {
-        values.as_deref().and_then(|values| paired(metric, values, first)).is_some_and(|found| {
-            match found.verdict {
-                Verdict::Better | Verdict::WithinNoise => true,
-                Verdict::OneRun => found.difference.mean == 0.0,
-                Verdict::Worse | Verdict::Neutral => false,
-            }
+        values.as_deref().and_then(|values| paired(metric, values, first)).is_some_and(|found| match found.verdict {
+            Verdict::Better | Verdict::WithinNoise => true,
+            Verdict::OneRun => found.difference.mean == 0.0,
+            Verdict::Worse | Verdict::Neutral => false,
         })
     };
     let marks: Vec<bool> = policies.iter().map(as_good).collect();
@@ -142,12 +134,9 @@ pub fn best(metric: Metric, policies: &[Option<Vec<f64>>]) -> Vec<bool> {
 
 /// How much the choice of policy matters: the largest less the smallest mean. `None` with fewer than two policies.
 pub fn spread(policies: &[Vec<f64>]) -> Option<f64> {
-    let means: Option<Vec<f64>> =
-        policies.iter().map(|values| Mean::of(values).map(|mean| mean.mean)).collect();
+    let means: Option<Vec<f64>> = policies.iter().map(|values| Mean::of(values).map(|mean| mean.mean)).collect();
     let means = means.filter(|means| means.len() > 1)?;
-    let (low, high) = means
-        .iter()
-        .fold((f64::MAX, f64::MIN), |(low, high), &mean| (low.min(mean), high.max(mean)));
+    let (low, high) = means.iter().fold((f64::MAX, f64::MIN), |(low, high), &mean| (low.min(mean), high.max(mean)));
     Some(high - low)
 }
 
@@ -158,10 +147,7 @@ pub fn of_run(summaries: &[Summary], metric: Metric) -> Option<Vec<f64>> {
 
 /// A metric of one stream or session, by run; `None` if it does not apply in each of them.
 pub fn of_source(summaries: &[Summary], source: usize, metric: Metric) -> Option<Vec<f64>> {
-    summaries
-        .iter()
-        .map(|summary| summary.sources.get(source)?.values.get(&metric).copied())
-        .collect()
+    summaries.iter().map(|summary| summary.sources.get(source)?.values.get(&metric).copied()).collect()
 }
 
 #[cfg(test)]
@@ -184,8 +170,7 @@ mod tests {
     #[test]
     fn pairing_sees_through_noise_that_both_share() {
         let noise = [0.1, 0.5, 0.9, 0.3];
-        let worse: Vec<f64> =
-            noise.iter().enumerate().map(|(i, x)| x + 0.05 + 0.001 * i as f64).collect();
+        let worse: Vec<f64> = noise.iter().enumerate().map(|(i, x)| x + 0.05 + 0.001 * i as f64).collect();
         assert_eq!(paired(LOWER, &worse, &noise).unwrap().verdict, Verdict::Worse);
         assert_eq!(paired(LOWER, &noise, &worse).unwrap().verdict, Verdict::Better);
         assert_eq!(paired(Metric::Goodput, &worse, &noise).unwrap().verdict, Verdict::Better);
@@ -204,20 +189,12 @@ mod tests {
 
     #[test]
     fn the_best_and_what_cannot_be_told_from_it_are_marked() {
-        let policies = [
-            Some(vec![0.10, 0.12, 0.11]),
-            Some(vec![0.11, 0.11, 0.12]),
-            Some(vec![0.50, 0.52, 0.51]),
-            None,
-        ];
+        let policies = [Some(vec![0.10, 0.12, 0.11]), Some(vec![0.11, 0.11, 0.12]), Some(vec![0.50, 0.52, 0.51]), None];
         assert_eq!(best(LOWER, &policies), [true, true, false, false]);
         assert_eq!(best(Metric::Goodput, &policies), [false, false, true, false]);
         assert_eq!(best(Metric::Utilisation, &policies), [false; 4]);
         // One run: only exact ties.
-        assert_eq!(
-            best(LOWER, &[Some(vec![0.1]), Some(vec![0.1]), Some(vec![0.2])]),
-            [true, true, false]
-        );
+        assert_eq!(best(LOWER, &[Some(vec![0.1]), Some(vec![0.1]), Some(vec![0.2])]), [true, true, false]);
         // Everybody is best: nobody is marked.
         assert_eq!(best(LOWER, &[Some(vec![0.0]), Some(vec![0.0])]), [false, false]);
         assert_eq!(best(LOWER, &[Some(vec![0.1]), None]), [false, false]);

@@ -35,8 +35,7 @@ pub struct SourceLoad {
 
 /// The offered load of a system, as means over the whole run.
 pub fn offered_load(system: &System) -> OfferedLoad {
-    let mut fastest: IdVec<ProcessorId, f64> =
-        system.platform.processors.iter().map(|_| 0.0).collect();
+    let mut fastest: IdVec<ProcessorId, f64> = system.platform.processors.iter().map(|_| 0.0).collect();
     let mut sources = Vec::new();
     let epochs = epochs(system);
     for (id, source) in system.sources.enumerate() {
@@ -50,9 +49,7 @@ pub fn offered_load(system: &System) -> OfferedLoad {
         for (node, instances) in system.nodes_of(id).zip(reach(system, id)) {
             let node = &system.nodes[node];
             let load = |p: ProcessorId| {
-                node.costs[p]
-                    .as_ref()
-                    .map(|cost| jobs_per_s * instances * cost.total_ns(node.expected) / 1e9)
+                node.costs[p].as_ref().map(|cost| jobs_per_s * instances * cost.total_ns(node.expected) / 1e9)
             };
             for processor in system.platform.processors.ids() {
                 on[processor] = on[processor].zip(load(processor)).map(|(sum, load)| sum + load);
@@ -64,8 +61,7 @@ pub fn offered_load(system: &System) -> OfferedLoad {
         sources.push(SourceLoad { name: source.name.clone(), jobs_per_s, on, fastest: on_fastest });
     }
     let slots = |p: ProcessorId| f64::from(system.platform.processors[p].slots);
-    let total =
-        fastest.iter().sum::<f64>() / system.platform.processors.ids().map(slots).sum::<f64>();
+    let total = fastest.iter().sum::<f64>() / system.platform.processors.ids().map(slots).sum::<f64>();
     for processor in system.platform.processors.ids() {
         fastest[processor] /= slots(processor);
     }

@@ -118,20 +118,13 @@ impl Task {
 /// The largest response time, from nominal release to completion, of each source's jobs on a processor under an order
 /// of jobs, in the scenario's order of sources. The processor's own preemption rule applies: at any time, at ends of
 /// segments, or never.
-pub fn response_times(
-    system: &System,
-    processor: ProcessorId,
-    order: Order,
-) -> Vec<Result<Nanos, NoBound>> {
+pub fn response_times(system: &System, processor: ProcessorId, order: Order) -> Vec<Result<Nanos, NoBound>> {
     let tasks: Vec<Result<Task, NoBound>> =
         system.sources.ids().map(|source| task(system, source, processor, order)).collect();
     let of_processor = usable(system, processor);
     let blocking = tasks.iter().zip(&system.sources).find_map(|(task, source)| match task {
         Err(NoBound::NotHere) | Ok(_) => None,
-        Err(why) => Some(NoBound::Interference {
-            source_name: source.name.clone(),
-            why: Box::new(why.clone()),
-        }),
+        Err(why) => Some(NoBound::Interference { source_name: source.name.clone(), why: Box::new(why.clone()) }),
     });
     let all: Vec<Task> = tasks.iter().flatten().copied().collect();
     let bound = |task: &Result<Task, NoBound>| {
@@ -151,10 +144,8 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
     if unit.slots > 1 {
         return Err(NoBound::Slots(unit.slots));
     }
-    let others = system
-        .nodes
-        .iter()
-        .any(|node| node.costs.enumerate().any(|(p, cost)| p != processor && cost.is_some()));
+    let others =
+        system.nodes.iter().any(|node| node.costs.enumerate().any(|(p, cost)| p != processor && cost.is_some()));
     if system.contention && system.platform.bandwidth.is_some() && others {
         return Err(NoBound::Contention);
     }
@@ -162,12 +153,7 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
 }
 
 /// The source as a task of this processor.
-fn task(
-    system: &System,
-    id: SourceId,
-    processor: ProcessorId,
-    order: Order,
-) -> Result<Task, NoBound> {
+fn task(system: &System, id: SourceId, processor: ProcessorId, order: Order) -> Result<Task, NoBound> {
     let source = &system.sources[id];
     let nodes: Vec<NodeId> = system.nodes_of(id).collect();
     if !nodes.iter().any(|&node| system.cost(node, processor).is_some()) {
@@ -216,22 +202,16 @@ fn everything_fits(system: &System) -> bool {
     let mut needed = 0.0;
     for processor in system.platform.processors.ids() {
         let runs_here = |node: &&Node| node.costs[processor].is_some();
-        let mut models: Vec<_> =
-            system.nodes.iter().filter(runs_here).map(|node| node.model).collect();
+        let mut models: Vec<_> = system.nodes.iter().filter(runs_here).map(|node| node.model).collect();
         models.sort_unstable();
         models.dedup();
         needed += models.iter().map(|&model| system.models[model].weights.as_f64()).sum::<f64>();
-        let activations = system
-            .nodes
-            .iter()
-            .filter_map(|node| node.costs[processor].as_ref())
-            .map(|cost| cost.activation_bytes);
-        needed += f64::from(system.platform.processors[processor].slots)
-            * activations.max().unwrap_or(0) as f64;
+        let activations =
+            system.nodes.iter().filter_map(|node| node.costs[processor].as_ref()).map(|cost| cost.activation_bytes);
+        needed += f64::from(system.platform.processors[processor].slots) * activations.max().unwrap_or(0) as f64;
     }
     // Caches grow with the number of requests, which nothing limits here.
-    let caches =
-        system.nodes.iter().any(|node| system.models[node.model].kv_per_token > Bytes::ZERO);
+    let caches = system.nodes.iter().any(|node| system.models[node.model].kv_per_token > Bytes::ZERO);
     !caches && needed <= capacity.as_f64()
 }
 
@@ -246,8 +226,7 @@ fn segments_ns(system: &System, cost: &Cost, node: NodeId) -> Option<Vec<f64>> {
     for (_, phase) in &cost.phases {
         match phase {
             PhaseCost::Fixed { latency_ns, quantiles, boundaries, .. } => {
-                let factor =
-                    quantiles.as_ref().map_or(variation, |quantiles| Some(quantiles.at(1.0)))?;
+                let factor = quantiles.as_ref().map_or(variation, |quantiles| Some(quantiles.at(1.0)))?;
                 let mut from = 0.0;
                 for &to in boundaries {
                     segments.push(latency_ns * factor * (to - from));
@@ -289,25 +268,14 @@ fn bound_of(
         .map_err(|_| NoBound::Diverges(Nanos(limit)))
 }
 
-fn fixed_priority(
-    task: &Task,
-    others: &[&Task],
-    preemption: Preemption,
-    limit: Duration,
-) -> fixed_point::SearchResult {
-    let demands: Vec<_> = others
-        .iter()
-        .filter(|other| other.priority >= task.priority)
-        .map(|other| other.demand())
-        .collect();
+fn fixed_priority(task: &Task, others: &[&Task], preemption: Preemption, limit: Duration) -> fixed_point::SearchResult {
+    let demands: Vec<_> =
+        others.iter().filter(|other| other.priority >= task.priority).map(|other| other.demand()).collect();
     let lower = || others.iter().filter(|other| other.priority < task.priority);
-    let blocking =
-        |of: fn(&Task) -> u64| Service::from(lower().map(|other| of(other)).max().unwrap_or(0));
+    let blocking = |of: fn(&Task) -> u64| Service::from(lower().map(|other| of(other)).max().unwrap_or(0));
     let arrivals = task.arrivals();
     match preemption {
-        Preemption::Anytime => {
-            fixed_priority::fully_preemptive::dedicated_uniproc_rta(&task.demand(), &demands, limit)
-        }
+        Preemption::Anytime => fixed_priority::fully_preemptive::dedicated_uniproc_rta(&task.demand(), &demands, limit),
         Preemption::Segment => {
             use fixed_priority::limited_preemptive::{TaskUnderAnalysis, dedicated_uniproc_rta};
             let last_np_segment = Service::from(task.last);
@@ -334,12 +302,7 @@ fn fixed_priority(
 /// EDF counts deadlines from the nominal release. With jitter, the time from release to deadline varies: an interfering
 /// job is taken to be as urgent as it can be (its deadline less its jitter), the job under analysis as little urgent as
 /// it can be.
-fn edf(
-    task: &Task,
-    others: &[&Task],
-    preemption: Preemption,
-    limit: Duration,
-) -> fixed_point::SearchResult {
+fn edf(task: &Task, others: &[&Task], preemption: Preemption, limit: Duration) -> fixed_point::SearchResult {
     let demands: Vec<_> = others.iter().map(|other| other.demand()).collect();
     let arrivals: Vec<Sporadic> = others.iter().map(|other| other.arrivals()).collect();
     let urgent = |other: &Task| Duration::from(other.deadline.0.saturating_sub(other.jitter));
@@ -350,44 +313,28 @@ fn edf(
             use edf::fully_preemptive::{Task as EdfTask, dedicated_uniproc_rta};
             let demand = task.demand();
             let tua = EdfTask { rbf: &demand, deadline };
-            let others: Vec<_> = others
-                .iter()
-                .zip(&demands)
-                .map(|(other, rbf)| EdfTask { rbf, deadline: urgent(other) })
-                .collect();
+            let others: Vec<_> =
+                others.iter().zip(&demands).map(|(other, rbf)| EdfTask { rbf, deadline: urgent(other) }).collect();
             dedicated_uniproc_rta(&tua, &others, limit)
         }
         Preemption::Segment => {
-            use edf::limited_preemptive::{
-                InterferingTask, TaskUnderAnalysis, dedicated_uniproc_rta,
-            };
+            use edf::limited_preemptive::{InterferingTask, TaskUnderAnalysis, dedicated_uniproc_rta};
             let last_np_segment = Service::from(task.last);
-            let tua =
-                TaskUnderAnalysis { wcet: task.wcet(), arrivals: &own, deadline, last_np_segment };
+            let tua = TaskUnderAnalysis { wcet: task.wcet(), arrivals: &own, deadline, last_np_segment };
             let other = |(other, rbf)| {
                 let other: &&Task = other;
-                InterferingTask {
-                    rbf,
-                    deadline: urgent(other),
-                    max_np_segment: Service::from(other.longest),
-                }
+                InterferingTask { rbf, deadline: urgent(other), max_np_segment: Service::from(other.longest) }
             };
             let others: Vec<_> = others.iter().zip(&demands).map(other).collect();
             dedicated_uniproc_rta(&tua, &others, limit)
         }
         Preemption::Never => {
-            use edf::fully_nonpreemptive::{
-                InterferingTask, TaskUnderAnalysis, dedicated_uniproc_rta,
-            };
+            use edf::fully_nonpreemptive::{InterferingTask, TaskUnderAnalysis, dedicated_uniproc_rta};
             let tua = TaskUnderAnalysis { wcet: task.wcet(), arrivals: &own, deadline };
             let others: Vec<_> = others
                 .iter()
                 .zip(&arrivals)
-                .map(|(other, arrivals)| InterferingTask {
-                    wcet: other.wcet(),
-                    arrivals,
-                    deadline: urgent(other),
-                })
+                .map(|(other, arrivals)| InterferingTask { wcet: other.wcet(), arrivals, deadline: urgent(other) })
                 .collect();
             dedicated_uniproc_rta(&tua, &others, limit)
         }

@@ -75,8 +75,7 @@ impl<'s> Statistics<'s> {
     /// The metrics. If the run was cut short – there was no event `end` – they cover the time up to the last event, and
     /// jobs that were still alive are unfinished.
     pub fn finish(mut self) -> Summary {
-        let end =
-            if self.ended { self.system.duration } else { self.now.min(self.system.duration) };
+        let end = if self.ended { self.system.duration } else { self.now.min(self.system.duration) };
         self.lanes.finish(end);
         while let Some((_, job)) = self.jobs.pop() {
             self.tallies.job_unfinished(&job, end);
@@ -118,8 +117,7 @@ impl Sink for Statistics<'_> {
             What::Ready { stage, job, node, prompt, output } => {
                 if let Some(live) = self.jobs.get_mut(job) {
                     self.tallies.ready(live, node);
-                    self.stages
-                        .insert(stage, LiveStage::new(job, node, live.last_stage, prompt, output));
+                    self.stages.insert(stage, LiveStage::new(job, node, live.last_stage, prompt, output));
                     live.last_stage = stage;
                 }
             }

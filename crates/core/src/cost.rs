@@ -140,9 +140,7 @@ impl PhaseCost {
                 let overhead = if *chunk_overhead_ns > 0.0 {
                     // Every segment after the prompt's first pays it; `from` and `to` are boundaries or the prompt's end.
                     chunk_overhead_ns
-                        * (self.segments_before(work, to)
-                            - self.segments_before(work, from).max(1.0))
-                        .max(0.0)
+                        * (self.segments_before(work, to) - self.segments_before(work, from).max(1.0)).max(0.0)
                 } else {
                     0.0
                 };
@@ -188,9 +186,7 @@ impl PhaseCost {
                 boundaries.iter().copied().find(|&b| b > position + SAME_POSITION).unwrap_or(end)
             }
             Self::Prefill { chunk: None, .. } => end,
-            Self::Prefill { chunk: Some(chunk), .. } => {
-                next_multiple(position, f64::from(*chunk)).min(end)
-            }
+            Self::Prefill { chunk: Some(chunk), .. } => next_multiple(position, f64::from(*chunk)).min(end),
             Self::Steps { .. } | Self::Decode { .. } => next_multiple(position, 1.0).min(end),
         }
     }
@@ -198,12 +194,9 @@ impl PhaseCost {
     /// The last boundary at or before `position`.
     pub fn boundary_at_or_before(&self, position: f64) -> f64 {
         match self {
-            Self::Fixed { boundaries, .. } => boundaries
-                .iter()
-                .copied()
-                .rev()
-                .find(|&b| b <= position + SAME_POSITION)
-                .unwrap_or(0.0),
+            Self::Fixed { boundaries, .. } => {
+                boundaries.iter().copied().rev().find(|&b| b <= position + SAME_POSITION).unwrap_or(0.0)
+            }
             Self::Prefill { chunk: None, .. } => 0.0,
             Self::Prefill { chunk: Some(chunk), .. } => {
                 let chunk = f64::from(*chunk);
@@ -239,9 +232,7 @@ impl PhaseCost {
     /// The most requests that one decode step can serve; 1 without batching.
     pub fn batch_max(&self) -> u32 {
         match self {
-            Self::Decode { batch: Some(curve), .. } => {
-                curve.points().last().map_or(1, |&(batch, _)| batch as u32)
-            }
+            Self::Decode { batch: Some(curve), .. } => curve.points().last().map_or(1, |&(batch, _)| batch as u32),
             _ => 1,
         }
     }
@@ -266,12 +257,8 @@ impl PhaseCost {
     /// Number of segments of the prompt that end at or before `position`, counting a partial last one.
     fn segments_before(&self, work: Work, position: f64) -> f64 {
         match self {
-            Self::Prefill { chunk: Some(chunk), .. } => {
-                (position / f64::from(*chunk) - SAME_POSITION).ceil().max(0.0)
-            }
-            Self::Prefill { .. } if position > 0.0 => {
-                (position / f64::from(work.prompt.max(1))).ceil()
-            }
+            Self::Prefill { chunk: Some(chunk), .. } => (position / f64::from(*chunk) - SAME_POSITION).ceil().max(0.0),
+            Self::Prefill { .. } if position > 0.0 => (position / f64::from(work.prompt.max(1))).ceil(),
             _ => 0.0,
         }
     }

@@ -138,9 +138,7 @@ mod tests {
         assert_eq!(curve.at(50.0), 5.0);
         assert_eq!(curve.at(150.0), 20.0);
         assert_eq!(curve.at(300.0), 50.0);
-        assert!(
-            curve.extrapolates(300.0) && curve.extrapolates(50.0) && !curve.extrapolates(150.0)
-        );
+        assert!(curve.extrapolates(300.0) && curve.extrapolates(50.0) && !curve.extrapolates(150.0));
         let held = Curve::new(vec![(100.0, 10.0), (200.0, 5.0)], Below::Hold);
         assert_eq!(held.at(1.0), 10.0);
         assert_eq!(held.at(1e6), 5.0, "never extrapolated downwards");
@@ -150,8 +148,7 @@ mod tests {
     fn step_sum_equals_the_sum_of_the_steps() {
         let curve = Curve::new(vec![(10.5, 2.0), (20.0, 7.0), (33.3, 8.5)], Below::Hold);
         let sum = StepSum::new(curve.clone());
-        for (from, to) in [(0, 5), (0, 11), (3, 40), (11, 12), (20, 21), (33, 34), (34, 90), (7, 7)]
-        {
+        for (from, to) in [(0, 5), (0, 11), (3, 40), (11, 12), (20, 21), (33, 34), (34, 90), (7, 7)] {
             let by_steps: f64 = (from..to).map(|i| curve.at(f64::from(i))).sum();
             let closed = sum.between(f64::from(from), f64::from(to));
             assert!((by_steps - closed).abs() < 1e-9, "{from}..{to}: {by_steps} against {closed}");

@@ -82,15 +82,11 @@ impl Distribution {
         let mean = match &self.family {
             Family::Constant(value) => *value,
             Family::Uniform { low, high } => f64::midpoint(*low, *high),
-            Family::Normal { mean, .. }
-            | Family::Exponential { mean }
-            | Family::Gamma { mean, .. } => *mean,
+            Family::Normal { mean, .. } | Family::Exponential { mean } | Family::Gamma { mean, .. } => *mean,
             Family::Lognormal { median, sigma } => median * libm::exp(sigma * sigma / 2.0),
-            Family::Quantiles(curve) => curve
-                .points()
-                .windows(2)
-                .map(|w| (w[1].0 - w[0].0) * f64::midpoint(w[0].1, w[1].1))
-                .sum(),
+            Family::Quantiles(curve) => {
+                curve.points().windows(2).map(|w| (w[1].0 - w[0].0) * f64::midpoint(w[0].1, w[1].1)).sum()
+            }
         };
         mean.clamp(self.min, self.max)
     }
@@ -101,10 +97,7 @@ impl Distribution {
             Family::Constant(value) => *value,
             Family::Uniform { low, .. } => *low,
             Family::Quantiles(curve) => curve.points()[0].1,
-            Family::Normal { .. }
-            | Family::Lognormal { .. }
-            | Family::Exponential { .. }
-            | Family::Gamma { .. } => 0.0,
+            Family::Normal { .. } | Family::Lognormal { .. } | Family::Exponential { .. } | Family::Gamma { .. } => 0.0,
         };
         low.clamp(self.min, self.max)
     }

@@ -113,7 +113,7 @@ metrics! {
     Done = "done", "done", Count, Source, Neutral, "Jobs finished by the end of the run, on time or late.";
     Dropped = "dropped", "dropped", Count, Source, Lower, "Jobs given up by a drop rule, a full queue or the policy.";
     Unfinished = "unfinished", "unfin.", Count, Source, Lower, "Jobs still going on at the end of the run.";
-    Judged = "judged", "judged", Count, Source, Neutral, "Jobs with a deadline or goals that the run could judge: done, dropped, or unfinished past their deadline.";
+    Judged = "judged", "judged", Count, Source, Neutral, "Jobs with a deadline or goals that the run could judge: done, dropped, or unfinished and past saving (past the deadline, without a first token past the TTFT goal, or with tokens so late that the TPOT goal is out of reach).";
     Violations = "violations", "viol.", Count, Source, Lower, "Judged jobs that were dropped, missed their deadline or missed a goal (TTFT, TPOT).";
     ViolationRate = "violation_rate", "violations", Fraction, Source, Lower, "Violations / judged jobs; over the whole run, all jobs count alike.";
     MeanViolationRate = "mean_violation_rate", "mean viol.", Fraction, Run, Lower, "Mean of the violation rates of the sources that have a deadline or goals: every source counts alike.";

@@ -75,15 +75,10 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         .memory
         .resident
         .enumerate()
-        .flat_map(|(model, on)| {
-            on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p)))
-        })
-        .filter(|&(_, model, p)| {
-            (model, p) != (wanted, shortage.processor) && view.can_evict(model, p)
-        })
+        .flat_map(|(model, on)| on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p))))
+        .filter(|&(_, model, p)| (model, p) != (wanted, shortage.processor) && view.can_evict(model, p))
         .collect();
-    let evictable: u64 =
-        idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
+    let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
     if evictable < shortage.missing.0 {
         // It would not help: what is in memory may as well stay.
         return;
@@ -288,14 +283,12 @@ impl<'a> View<'a> {
 
     /// Whether the stage can run on a processor at all: it has a profile there, and was not just refused for lack of memory.
     pub fn can_run(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.cost(stage, processor).is_some()
-            && self.stage(stage).refused & refusal_bit(processor) == 0
+        self.cost(stage, processor).is_some() && self.stage(stage).refused & refusal_bit(processor) == 0
     }
 
     /// Free slots of a processor.
     pub fn free_slots(&self, processor: ProcessorId) -> u32 {
-        self.system.platform.processors[processor].slots
-            - self.occupancy(processor).runs.len() as u32
+        self.system.platform.processors[processor].slots - self.occupancy(processor).runs.len() as u32
     }
 
     /// Whether a stage could join a batch that runs on the processor: same model, both in decode, room in the batch, and the run
@@ -313,10 +306,7 @@ impl<'a> View<'a> {
         let (_, cost) = self.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
         let most = cost.batch_max() as usize;
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode
-                && run.model == live.model
-                && !run.ending
-                && run.others.len() + 1 < most
+            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most
         })
     }
 
@@ -326,11 +316,7 @@ impl<'a> View<'a> {
         let live = self.stage(stage);
         let cost = self.cost(stage, processor)?;
         let rest = cost.remaining_ns(live.work, usize::from(live.phase), live.position);
-        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) {
-            live.partial_ns
-        } else {
-            0.0
-        };
+        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
         Some(Nanos::from_ns_f64(rest - partial))
     }
 
@@ -340,20 +326,13 @@ impl<'a> View<'a> {
         let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
         let end = live.work.units(*kind).max(live.position);
         let rest = cost.latency_ns(live.work, live.position, end);
-        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) {
-            live.partial_ns
-        } else {
-            0.0
-        };
+        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
         Some(Nanos::from_ns_f64(rest - partial))
     }
 
     /// The shortest [`View::remaining`] over all processors.
     pub fn remaining_best(&self, stage: StageId) -> Nanos {
-        self.processors()
-            .filter_map(|p| self.remaining(stage, p))
-            .min()
-            .expect("every stage can run somewhere")
+        self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
     }
 
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
@@ -377,12 +356,7 @@ impl<'a> View<'a> {
     /// `None` if it cannot run there.
     pub fn finish(&self, stage: StageId, processor: ProcessorId, start: Nanos) -> Option<Nanos> {
         let remaining = self.remaining(stage, processor)?;
-        Some(
-            start
-                .max(self.now())
-                .saturating_add(self.setup(stage, processor))
-                .saturating_add(remaining),
-        )
+        Some(start.max(self.now()).saturating_add(self.setup(stage, processor)).saturating_add(remaining))
     }
 
     /// When the processor's first slot will be free by nominal latencies: now, or the end of the run that ends first.
@@ -412,10 +386,7 @@ impl<'a> View<'a> {
             let first_due = source.ttft.map(|ttft| job.release.saturating_add(ttft));
             if live.kind == Phase::Decode {
                 if let Some(tpot) = source.tpot {
-                    let first = live
-                        .first_token
-                        .unwrap_or(live.ready_at)
-                        .max(first_due.unwrap_or(Nanos::ZERO));
+                    let first = live.first_token.unwrap_or(live.ready_at).max(first_due.unwrap_or(Nanos::ZERO));
                     let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
                     due = due.min(first.saturating_add(next));
                 }
@@ -435,9 +406,7 @@ impl<'a> View<'a> {
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
             && !self.state.stages.iter().any(|(_, s)| {
-                s.model == model
-                    && s.processor == Some(processor)
-                    && (s.running || s.position > 0.0 || s.phase > 0)
+                s.model == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
             })
     }
 
@@ -456,14 +425,9 @@ impl<'a> View<'a> {
         if let Some(from) = stage.processor
             && from != processor
         {
-            let prompt = if stage.kind == Phase::Prefill {
-                stage.position as u32
-            } else {
-                stage.work.prompt
-            };
+            let prompt = if stage.kind == Phase::Prefill { stage.position as u32 } else { stage.work.prompt };
             let context = f64::from(prompt) + f64::from(stage.tokens);
-            time += links[from][processor]
-                .time(model.kv_per_token.as_f64() * context + model.state.as_f64());
+            time += links[from][processor].time(model.kv_per_token.as_f64() * context + model.state.as_f64());
         }
         if let Some((from, bytes)) = stage.input
             && from != processor

@@ -128,8 +128,7 @@ impl Record {
                 Err(error) => cut_off = Some((number, format!("not an event: {error}"))),
             }
         }
-        let complete =
-            cut_off.is_none() && events.last().is_some_and(|event| event.what == What::End);
+        let complete = cut_off.is_none() && events.last().is_some_and(|event| event.what == What::End);
         Ok(Self { header, events, complete })
     }
 
@@ -138,10 +137,8 @@ impl Record {
         struct Version {
             onbeat_record: u64,
         }
-        let problem = |error: serde_json::Error| RecordError::Header {
-            column: error.column(),
-            problem: error.to_string(),
-        };
+        let problem =
+            |error: serde_json::Error| RecordError::Header { column: error.column(), problem: error.to_string() };
         let Version { onbeat_record: found } = serde_json::from_str(line).map_err(problem)?;
         if found != u64::from(VERSION) {
             return Err(RecordError::Version { found });
@@ -157,32 +154,21 @@ fn problem_of(event: &Event, previous: Option<&Event>, system: &System) -> Optio
     if let Some(previous) = previous
         && event.at < previous.at
     {
-        return Some(format!(
-            "the event is at {} ns, before the previous one at {} ns",
-            event.at.0, previous.at.0
-        ));
+        return Some(format!("the event is at {} ns, before the previous one at {} ns", event.at.0, previous.at.0));
     }
-    let processor = |p| {
-        system
-            .platform
-            .processors
-            .get(p)
-            .is_none()
-            .then(|| format!("there is no processor number {p}"))
-    };
+    let processor =
+        |p| system.platform.processors.get(p).is_none().then(|| format!("there is no processor number {p}"));
     let model = |m| system.models.get(m).is_none().then(|| format!("there is no model number {m}"));
     match event.what {
-        What::Release { source, .. } => system
-            .sources
-            .get(source)
-            .is_none()
-            .then(|| format!("there is no source number {source}")),
+        What::Release { source, .. } => {
+            system.sources.get(source).is_none().then(|| format!("there is no source number {source}"))
+        }
         What::Ready { node, .. } => {
             system.nodes.get(node).is_none().then(|| format!("there is no stage number {node}"))
         }
-        What::Start { processor: p, .. }
-        | What::Stop { processor: p, .. }
-        | What::OutOfMemory { processor: p, .. } => processor(p),
+        What::Start { processor: p, .. } | What::Stop { processor: p, .. } | What::OutOfMemory { processor: p, .. } => {
+            processor(p)
+        }
         What::Load { model: m, processor: p, .. } | What::Evict { model: m, processor: p, .. } => {
             model(m).or_else(|| processor(p))
         }

@@ -55,10 +55,7 @@ impl<I: Id, T> Slab<I, T> {
 
     /// All items with their ids, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
-        self.items
-            .iter()
-            .enumerate()
-            .filter_map(|(i, item)| item.as_ref().map(|item| (I::new(i), item)))
+        self.items.iter().enumerate().filter_map(|(i, item)| item.as_ref().map(|item| (I::new(i), item)))
     }
 }
 

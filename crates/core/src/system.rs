@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
-use crate::spec::{
-    DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind,
-};
+use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
 
 /// A scenario on a platform, ready to run.
@@ -68,8 +66,7 @@ impl System {
     pub fn hash(&self) -> String {
         use sha2::{Digest, Sha256};
         use std::fmt::Write;
-        let json =
-            serde_json::to_vec(self).expect("a system holds only finite numbers and string keys");
+        let json = serde_json::to_vec(self).expect("a system holds only finite numbers and string keys");
         Sha256::digest(&json).iter().fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("writing to a string succeeds");
             hex
@@ -131,8 +128,7 @@ pub struct Link {
 impl Link {
     /// Time to hand over `bytes`.
     pub fn time(&self, bytes: f64) -> Nanos {
-        let copy =
-            self.bandwidth.map_or(Nanos::ZERO, |bandwidth| Nanos::from_ns_f64(bytes / bandwidth));
+        let copy = self.bandwidth.map_or(Nanos::ZERO, |bandwidth| Nanos::from_ns_f64(bytes / bandwidth));
         self.latency + copy
     }
 }
@@ -335,19 +331,10 @@ impl System {
         check(processors > 0, "the platform has no processor")?;
         check(self.platform.processors.iter().all(|p| p.slots > 0), "a processor has no slot")?;
         check(self.platform.links.len() == processors, "the links do not match the processors")?;
-        check(
-            self.platform.links.iter().all(|row| row.len() == processors),
-            "the links do not match the processors",
-        )?;
+        check(self.platform.links.iter().all(|row| row.len() == processors), "the links do not match the processors")?;
         for (id, node) in self.nodes.enumerate() {
-            check(
-                self.models.get(node.model).is_some(),
-                "a stage refers to a model that does not exist",
-            )?;
-            check(
-                self.sources.get(node.source).is_some(),
-                "a stage refers to a source that does not exist",
-            )?;
+            check(self.models.get(node.model).is_some(), "a stage refers to a model that does not exist")?;
+            check(self.sources.get(node.source).is_some(), "a stage refers to a source that does not exist")?;
             check(node.costs.len() == processors, "a stage's costs do not match the processors")?;
             check(node.costs.iter().any(Option::is_some), "a stage can run nowhere")?;
             check(
@@ -366,16 +353,14 @@ impl System {
                 node.before.iter().all(|&before| before < id && inside(before)),
                 "an edge does not come from an earlier stage of its chain",
             )?;
-            let phases =
-                |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
+            let phases = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
             let mut kinds = node.costs.iter().flatten().map(phases);
             let first = kinds.next().unwrap_or_default();
             check(
                 !first.is_empty() && kinds.all(|other| other == first),
                 "a stage's phases differ between processors",
             )?;
-            let figures =
-                node.costs.iter().flatten().all(|cost| (cost.figure as usize) < self.figures.len());
+            let figures = node.costs.iter().flatten().all(|cost| (cost.figure as usize) < self.figures.len());
             check(figures, "a cost refers to a figure that does not exist")?;
         }
         for source in &self.sources {

@@ -70,6 +70,18 @@ impl<'a> Parameters<'a> {
             .ok_or_else(|| self.bad_value(name, text, "a number of milliseconds from 0 to 3600000"))
     }
 
+    /// A number within a range; `allowed` says which, for the error.
+    pub(crate) fn number(
+        &self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<f64>,
+        allowed: &'static str,
+    ) -> Result<f64, PolicyError> {
+        let text = self.text(name);
+        let value = text.parse::<f64>().ok().filter(|value| range.contains(value));
+        value.ok_or_else(|| self.bad_value(name, text, allowed))
+    }
+
     fn bad_value(&self, parameter: &'static str, value: &str, allowed: &'static str) -> PolicyError {
         PolicyError::BadValue { policy: self.info.name, parameter, value: value.to_owned(), allowed }
     }

@@ -106,6 +106,17 @@ impl Plan {
         Some(best.1)
     }
 
+    /// Like [`Plan::fastest`], among the processors `allowed`.
+    pub(crate) fn fastest_among(
+        &self,
+        view: &View<'_>,
+        stage: StageId,
+        allowed: impl Fn(ProcessorId) -> bool,
+    ) -> Option<ProcessorId> {
+        let idle = self.idle(view, stage).filter(|&p| allowed(p));
+        idle.filter_map(|p| Some((holding_time(view, stage, p)?, p))).min().map(|(_, p)| p)
+    }
+
     /// Like [`Plan::fastest`], with the time for which the stage would hold the processor, from what is `left` of it there.
     pub(crate) fn fastest_with_time(
         &self,

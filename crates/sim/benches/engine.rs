@@ -74,7 +74,9 @@ const REQUESTS: &str = r#"
 "#;
 
 fn bench(c: &mut Criterion) {
-    for (name, toml, policy) in [("3 tasks on 2 processors, edf, 100 s", EDF, "edf"), ("1000 requests", REQUESTS, "fcfs")] {
+    for (name, toml, policy) in
+        [("3 tasks on 2 processors, edf, 100 s", EDF, "edf"), ("1000 requests", REQUESTS, "fcfs")]
+    {
         let system = System::from_toml(toml).unwrap_or_else(|errors| panic!("{errors}"));
         let made = onbeat_policy::make(policy, &system).unwrap_or_else(|error| panic!("{error}"));
         let run = || simulate(&system, made.clone(), policy, 1, NoSink).unwrap_or_else(|error| panic!("{error}")).0;

@@ -3,7 +3,7 @@
 //! `cargo run --release -p onbeat-sim --example workloads` prints the table; with the name of a workload it runs only that one,
 //! once, for a profiler: `valgrind --tool=callgrind target/release/examples/workloads edf`.
 
-#![allow(clippy::print_stdout, reason = "a program that prints a table")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a program that times and prints")]
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -93,7 +93,10 @@ fn main() {
         table.push((format!("streams-{n}"), scaled(n), "edf"));
     }
     if only.is_none() {
-        println!("{:<12} {:>10} {:>10} {:>10} {:>12} {:>10}", "workload", "jobs", "decisions", "ms", "jobs/s", "ns/job");
+        println!(
+            "{:<12} {:>10} {:>10} {:>10} {:>12} {:>10}",
+            "workload", "jobs", "decisions", "ms", "jobs/s", "ns/job"
+        );
     }
     for (name, toml, policy) in table {
         if only.as_ref().is_some_and(|only| *only != name) {

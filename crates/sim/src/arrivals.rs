@@ -76,7 +76,8 @@ impl<S: Sink> Engine<'_, S> {
             if nominal >= self.system.duration {
                 return;
             }
-            let active = spec.active.is_empty() || spec.active.iter().any(|&(start, end)| start <= nominal && nominal < end);
+            let active =
+                spec.active.is_empty() || spec.active.iter().any(|&(start, end)| start <= nominal && nominal < end);
             if active {
                 let index = state.next - 1;
                 state.released += 1;

@@ -1,6 +1,6 @@
 //! Invariants of a run, checked while it happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onbeat_core::event::{Event, Sink, StopReason, What};
 use onbeat_core::id::ProcessorId;
@@ -34,7 +34,7 @@ pub struct Checker {
     /// Live stages: their job, and the run that they are in.
     stages: BTreeMap<u64, (u64, Option<u64>)>,
     /// Live jobs.
-    jobs: BTreeMap<u64, ()>,
+    jobs: BTreeSet<u64>,
     counts: [u64; 4],
     ended: bool,
     violations: Vec<Violation>,
@@ -49,7 +49,7 @@ impl Checker {
             running: slots.iter().map(|_| BTreeMap::new()).collect(),
             slots,
             stages: BTreeMap::new(),
-            jobs: BTreeMap::new(),
+            jobs: BTreeSet::new(),
             counts: [0; 4],
             ended: false,
             violations: Vec::new(),
@@ -61,7 +61,7 @@ impl Checker {
         if !self.ended {
             self.wrong("the run has no end".to_owned());
         }
-        if let Some((job, ())) = self.jobs.first_key_value() {
+        if let Some(job) = self.jobs.first() {
             self.wrong(format!("job {job} never ended"));
         }
         let [released, done, dropped, unfinished] = self.counts;
@@ -77,11 +77,12 @@ impl Checker {
 
     fn end_job(&mut self, job: u64, count: usize) {
         self.counts[count] += 1;
-        if self.jobs.remove(&job).is_none() {
+        if !self.jobs.remove(&job) {
             self.wrong(format!("job {job} ends, but is not alive"));
         }
         // A dropped job takes its stages with it; none may be running.
-        let running = self.stages.iter().find(|(_, (owner, run))| *owner == job && run.is_some()).map(|(&stage, _)| stage);
+        let running =
+            self.stages.iter().find(|(_, (owner, run))| *owner == job && run.is_some()).map(|(&stage, _)| stage);
         if let Some(stage) = running {
             self.wrong(format!("job {job} ends while its stage {stage} runs"));
         }
@@ -140,12 +141,12 @@ impl Sink for Checker {
         match event.what {
             What::Release { job, .. } => {
                 self.counts[0] += 1;
-                if self.jobs.insert(job, ()).is_some() {
+                if !self.jobs.insert(job) {
                     self.wrong(format!("job {job} is released twice"));
                 }
             }
             What::Ready { stage, job, .. } => {
-                if !self.jobs.contains_key(&job) {
+                if !self.jobs.contains(&job) {
                     self.wrong(format!("stage {stage} is ready, but its job {job} is not alive"));
                 }
                 if self.stages.insert(stage, (job, None)).is_some() {
@@ -168,7 +169,11 @@ impl Sink for Checker {
             What::Drop { job, .. } => self.end_job(job, 2),
             What::Unfinished { job } => self.end_job(job, 3),
             What::End => self.ended = true,
-            What::Load { .. } | What::Evict { .. } | What::OutOfMemory { .. } | What::Memory { .. } | What::Bus { .. } => {}
+            What::Load { .. }
+            | What::Evict { .. }
+            | What::OutOfMemory { .. }
+            | What::Memory { .. }
+            | What::Bus { .. } => {}
         }
     }
 }

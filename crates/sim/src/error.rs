@@ -21,7 +21,9 @@ pub enum SimError {
         reason: ActionError,
     },
     /// A policy keeps acting without letting time pass.
-    #[error("policy `{policy}` at {at}: still acting after {decisions} decisions at the same instant; it preempts and starts in a circle")]
+    #[error(
+        "policy `{policy}` at {at}: still acting after {decisions} decisions at the same instant; it preempts and starts in a circle"
+    )]
     Livelock {
         /// The policy.
         policy: String,
@@ -31,7 +33,9 @@ pub enum SimError {
         decisions: u32,
     },
     /// More jobs are alive than the engine is willing to hold.
-    #[error("policy `{policy}` at {at}: {jobs} jobs are alive; the scenario overloads the platform and has no drop rule or queue limit")]
+    #[error(
+        "policy `{policy}` at {at}: {jobs} jobs are alive; the scenario overloads the platform and has no drop rule or queue limit"
+    )]
     TooManyJobs {
         /// The policy.
         policy: String,

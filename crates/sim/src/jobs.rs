@@ -140,7 +140,9 @@ impl<S: Sink> Engine<'_, S> {
         if let Some(deadline) = deadline {
             match spec.drop {
                 DropRule::None => {}
-                DropRule::Late => self.push_timer(deadline.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal),
+                DropRule::Late => {
+                    self.push_timer(deadline.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
+                }
                 DropRule::Hopeless => {
                     let hopeless = Nanos(deadline.0.saturating_sub(spec.shortest.0) + 1);
                     self.push_timer(hopeless.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
@@ -226,7 +228,8 @@ impl<S: Sink> Engine<'_, S> {
         let mut hidden = Hidden { work: spec.expected, u: 0.5, variation: 1.0, ..Hidden::default() };
         let autoregressive = traits.first_phase == Phase::Prefill;
         if varies || traits.draws_quantile || autoregressive {
-            let mut random = self.key(job).part(purpose::STAGE).part(u64::from(node.0)).part(u64::from(instance)).stream();
+            let mut random =
+                self.key(job).part(purpose::STAGE).part(u64::from(node.0)).part(u64::from(instance)).stream();
             // Always drawn in this order, so that one does not depend on whether another is used.
             hidden.u = uniform(&mut random);
             hidden.variation = variation(system.variation, &mut random);

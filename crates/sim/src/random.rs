@@ -21,9 +21,9 @@ impl Key {
     /// The key of a named source under a seed.
     pub(crate) fn of_source(seed: u64, name: &str) -> Self {
         // FNV-1a: stable over versions and machines, which `std`'s hashers do not promise.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self(mix(seed ^ mix(hash)))
     }
 
@@ -74,14 +74,14 @@ fn gamma(random: &mut Random, shape: f64) -> f64 {
     let c = 1.0 / libm::sqrt(9.0 * d);
     loop {
         let x = normal(random);
-        let v = 1.0 + c * x;
-        if v <= 0.0 {
+        let root = 1.0 + c * x;
+        if root <= 0.0 {
             continue;
         }
-        let v = v * v * v;
-        let u = 1.0 - uniform(random);
-        if libm::log(u) < 0.5 * x * x + d - d * v + d * libm::log(v) {
-            return d * v;
+        let cube = root * root * root;
+        let accept = libm::log(1.0 - uniform(random));
+        if accept < 0.5 * x * x + d - d * cube + d * libm::log(cube) {
+            return d * cube;
         }
     }
 }

@@ -87,10 +87,8 @@ impl<S: Sink> Engine<'_, S> {
         for p in self.system.platform.processors.ids() {
             let mut i = 0;
             while i < self.runs[p].len() {
-                if self.runs[p][i].next_at == now {
-                    if self.pass_boundary(p, i) {
-                        continue;
-                    }
+                if self.runs[p][i].next_at == now && self.pass_boundary(p, i) {
+                    continue;
                 }
                 i += 1;
             }
@@ -145,7 +143,14 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Puts stages on a free slot. `setup` precedes progress. The stages are not in the ready list any more.
-    pub(crate) fn launch(&mut self, p: ProcessorId, stages: &[StageId], setup: Nanos, loads: bool, segments: Option<u32>) {
+    pub(crate) fn launch(
+        &mut self,
+        p: ProcessorId,
+        stages: &[StageId],
+        setup: Nanos,
+        loads: bool,
+        segments: Option<u32>,
+    ) {
         let (system, now) = (self.system, self.state.now);
         let first = stages[0];
         let live = self.state.stages[first];
@@ -421,7 +426,8 @@ impl<S: Sink> Engine<'_, S> {
         visible.ending |= why == StopReason::Preempted;
         let (stage, kind) = (visible.stage, visible.kind);
         let now = self.state.now;
-        let anytime = unit.preemption == Preemption::Anytime && self.runs[p][i].members == 1 && why == StopReason::Preempted;
+        let anytime =
+            unit.preemption == Preemption::Anytime && self.runs[p][i].members == 1 && why == StopReason::Preempted;
 
         if self.runs[p][i].doing == Doing::Setup {
             let run = &mut self.runs[p][i];
@@ -515,7 +521,8 @@ impl<S: Sink> Engine<'_, S> {
         self.state.processors[p].idle_since = now;
         self.bus_dirty = true;
         self.changed = true;
-        let joiners = if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
+        let joiners =
+            if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
 
         let mut going_on = Vec::new();
         // The first apart, so that runs without a batch allocate nothing.

@@ -5,9 +5,7 @@ use onbeat_core::spec::ModelShape;
 use onbeat_core::system::{Source, System};
 use onbeat_core::units::Nanos;
 
-use crate::demand::{
-    Arrivals, JobClass, Part, PartKind, groups_of_requests, job_classes, largest, within,
-};
+use crate::demand::{Arrivals, JobClass, Part, PartKind, groups_of_requests, job_classes, largest, within};
 
 /// A stretch of the run within which no source becomes active or inactive.
 pub(super) type Epoch = (Nanos, Nanos);
@@ -40,8 +38,7 @@ fn of_source(system: &System, epochs: &[Epoch], id: SourceId) -> Vec<Demand> {
     }
     let groups = groups_of_requests(&source.arrival);
     let limited = Arrivals::by_epoch(source, epochs);
-    let jitter =
-        source.jitter.as_ref().map_or(Some(0.0), largest).map_or(Nanos::MAX, Nanos::from_ns_f64);
+    let jitter = source.jitter.as_ref().map_or(Some(0.0), largest).map_or(Nanos::MAX, Nanos::from_ns_f64);
     // From when on a job that is not in time is judged: after its deadline, or else its TTFT goal.
     let due = source.deadline.or(source.ttft);
     let mut demands = Vec::new();
@@ -62,10 +59,8 @@ fn of_source(system: &System, epochs: &[Epoch], id: SourceId) -> Vec<Demand> {
             };
             // A trace with a limit on the number of jobs: which groups it cuts is not tracked.
             let cut = class.group.is_some() && source.count.is_some();
-            let judged_until =
-                due.map_or(Nanos::ZERO, |due| system.duration.saturating_sub(due.max(jitter)));
-            let certain =
-                if cut || !needs.judged { 0.0 } else { of_class(to.min(judged_until)).least };
+            let judged_until = due.map_or(Nanos::ZERO, |due| system.duration.saturating_sub(due.max(jitter)));
+            let certain = if cut || !needs.judged { 0.0 } else { of_class(to.min(judged_until)).least };
             let most = of_class(to).most;
             if most <= 0.0 {
                 continue;
@@ -95,32 +90,22 @@ struct Needs {
 
 impl Needs {
     fn of(system: &System, source: &Source, id: SourceId, class: &JobClass) -> Self {
-        let parts: Vec<(NodeId, f64, Vec<Part>)> = class
-            .stages
-            .iter()
-            .map(|stage| (stage.node, stage.instances, stage.parts(system)))
-            .collect();
+        let parts: Vec<(NodeId, f64, Vec<Part>)> =
+            class.stages.iter().map(|stage| (stage.node, stage.instances, stage.parts(system))).collect();
         let language = system
             .nodes_of(id)
-            .filter(|&node| {
-                system.models[system.nodes[node].model].shape == ModelShape::Autoregressive
-            })
+            .filter(|&node| system.models[system.nodes[node].model].shape == ModelShape::Autoregressive)
             .last()
             .and_then(|node| parts.iter().position(|part| part.0 == node));
         // When each stage is ready and finished at the earliest, after the release [ns].
         let mut finish: Vec<f64> = Vec::new();
         let mut first_token = None;
         for (i, (node, _, stage)) in parts.iter().enumerate() {
-            let before = |n: &NodeId| {
-                parts.iter().position(|part| part.0 == *n).and_then(|j| finish.get(j)).copied()
-            };
+            let before = |n: &NodeId| parts.iter().position(|part| part.0 == *n).and_then(|j| finish.get(j)).copied();
             let ready = system.nodes[*node].before.iter().filter_map(before).fold(0.0, f64::max);
             if language == Some(i) {
-                let prefill = stage
-                    .iter()
-                    .filter(|part| part.kind == PartKind::First)
-                    .map(Part::fastest_ns)
-                    .sum::<f64>();
+                let prefill =
+                    stage.iter().filter(|part| part.kind == PartKind::First).map(Part::fastest_ns).sum::<f64>();
                 first_token = Some(ready + prefill);
             }
             finish.push(ready + stage.iter().map(Part::fastest_ns).sum::<f64>());
@@ -129,26 +114,18 @@ impl Needs {
         let later = |takes: f64, goal: Nanos| takes > goal.as_f64() * (1.0 + 1e-9) + 1.0;
         let at_best = |takes: f64| Nanos::from_ns_f64(takes);
         let too_late = |deadline: Nanos| {
-            later(whole, deadline).then(|| {
-                format!(
-                    "its fastest path takes {} alone and the deadline is {deadline}",
-                    at_best(whole)
-                )
-            })
+            later(whole, deadline)
+                .then(|| format!("its fastest path takes {} alone and the deadline is {deadline}", at_best(whole)))
         };
         let late_token = |goal: Nanos| {
             first_token.filter(|&first| later(first, goal)).map(|first| {
-                format!(
-                    "its first token comes after {} at best and the TTFT goal is {goal}",
-                    at_best(first)
-                )
+                format!("its first token comes after {} at best and the TTFT goal is {goal}", at_best(first))
             })
         };
         let step = language.and_then(|i| mean_step_ns(&parts[i].2));
         let slow = |goal: Nanos| {
-            step.filter(|&step| later(step, goal)).map(|step| {
-                format!("a token takes {} at best and the TPOT goal is {goal}", at_best(step))
-            })
+            step.filter(|&step| later(step, goal))
+                .map(|step| format!("a token takes {} at best and the TPOT goal is {goal}", at_best(step)))
         };
         let impossible = source
             .deadline
@@ -160,19 +137,14 @@ impl Needs {
         // model in this class.
         let full = source.deadline.is_some();
         let up_to_first = source.ttft.is_some() && first_token.is_some();
-        let needed = |i: usize| {
-            full || language.is_some_and(|last| precedes(system, parts[i].0, parts[last].0))
-        };
+        let needed = |i: usize| full || language.is_some_and(|last| precedes(system, parts[i].0, parts[last].0));
         let work = parts
             .iter()
             .enumerate()
             .filter(|&(i, _)| needed(i))
             .flat_map(|(i, &(_, instances, ref stage))| {
-                let counts =
-                    move |part: &&Part| full || language != Some(i) || part.kind == PartKind::First;
-                let load = move |part: &Part| {
-                    part.load_ns.iter().map(|ns| ns.map(|ns| ns * instances)).collect()
-                };
+                let counts = move |part: &&Part| full || language != Some(i) || part.kind == PartKind::First;
+                let load = move |part: &Part| part.load_ns.iter().map(|ns| ns.map(|ns| ns * instances)).collect();
                 stage.iter().filter(counts).map(load)
             })
             .collect();

@@ -87,9 +87,7 @@ pub(super) fn maximise(
         problem.add_constraint(terms, ComparisonOp::Le, 1.0);
     }
     let solution = problem.solve().ok().and_then(|outcome| outcome.into_solution().ok());
-    let fraction = |i: usize| {
-        solution.as_ref().map_or(1.0, |solution| solution.var_value(accepted[i]).clamp(0.0, 1.0))
-    };
+    let fraction = |i: usize| solution.as_ref().map_or(1.0, |solution| solution.var_value(accepted[i]).clamp(0.0, 1.0));
     let mut best = Best::default();
     for (i, (demand, worth)) in possible.iter().enumerate() {
         best.accepted += fraction(i) * demand.certain;
@@ -97,22 +95,17 @@ pub(super) fn maximise(
         best.turned_down += (1.0 - fraction(i)) * demand.certain;
     }
     let Some(solution) = solution else {
-        best.failure = Some(
-            "the linear programme could not be solved; the bound counts impossible jobs alone"
-                .to_owned(),
-        );
+        best.failure =
+            Some("the linear programme could not be solved; the bound counts impossible jobs alone".to_owned());
         return best;
     };
     for (i, terms) in used.iter().enumerate() {
-        let share: f64 =
-            terms.iter().map(|&(variable, term)| solution.var_value(variable) * term).sum();
+        let share: f64 = terms.iter().map(|&(variable, term)| solution.var_value(variable) * term).sum();
         if share > 0.9999 {
             let (k, processor) = (i / processors, i % processors);
             let name = &system.platform.processors.as_slice()[processor].name;
-            best.saturated.push(format!(
-                "{name} would have to be busy all the time from {} to {}",
-                epochs[k].0, epochs[k].1
-            ));
+            best.saturated
+                .push(format!("{name} would have to be busy all the time from {} to {}", epochs[k].0, epochs[k].1));
         }
     }
     best

@@ -15,12 +15,8 @@ pub(crate) struct Arrivals {
 
 /// Cuts the run at the end of the warm-up and wherever a source becomes active or inactive.
 pub(crate) fn epochs(system: &System) -> Vec<(Nanos, Nanos)> {
-    let edges = system
-        .sources
-        .iter()
-        .flat_map(|source| source.active.iter().flat_map(|&(start, end)| [start, end]));
-    let mut cuts: Vec<Nanos> =
-        edges.chain([Nanos::ZERO, system.warm_up, system.duration]).collect();
+    let edges = system.sources.iter().flat_map(|source| source.active.iter().flat_map(|&(start, end)| [start, end]));
+    let mut cuts: Vec<Nanos> = edges.chain([Nanos::ZERO, system.warm_up, system.duration]).collect();
     cuts.retain(|&cut| cut <= system.duration);
     cuts.sort_unstable();
     cuts.dedup();
@@ -29,14 +25,8 @@ pub(crate) fn epochs(system: &System) -> Vec<(Nanos, Nanos)> {
 
 /// Expected arrivals with a nominal release in `from..to`, which lies within one of the system's [`epochs`]. `take`
 /// selects requests of a trace by their number.
-pub(crate) fn within(
-    source: &Source,
-    from: Nanos,
-    to: Nanos,
-    take: impl Fn(usize) -> bool,
-) -> Arrivals {
-    let active = source.active.is_empty()
-        || source.active.iter().any(|&(start, end)| start <= from && from < end);
+pub(crate) fn within(source: &Source, from: Nanos, to: Nanos, take: impl Fn(usize) -> bool) -> Arrivals {
+    let active = source.active.is_empty() || source.active.iter().any(|&(start, end)| start <= from && from < end);
     if !active || from >= to {
         return Arrivals { most: 0.0, least: 0.0 };
     }
@@ -52,10 +42,7 @@ pub(crate) fn within(
         Arrival::Gamma { start, rate_per_s, cv } => {
             // A renewal process has at least t/μ − 1 arrivals in expectation (Wald) and at most t/μ + cv² (Lorden).
             let mean = rate_per_s * since(*start);
-            Arrivals {
-                most: mean + if mean > 0.0 { cv * cv } else { 0.0 },
-                least: (mean - 1.0).max(0.0),
-            }
+            Arrivals { most: mean + if mean > 0.0 { cv * cv } else { 0.0 }, least: (mean - 1.0).max(0.0) }
         }
         Arrival::Trace { requests } => {
             let inside = |&(i, request): &(usize, &onbeat_core::system::Request)| {
@@ -99,10 +86,6 @@ impl IsRandom for Arrival {
 
 /// The largest value of a distribution, if it has one.
 pub(crate) fn largest(distribution: &Distribution) -> Option<f64> {
-    let bounded = matches!(
-        distribution.family,
-        Family::Constant(_) | Family::Uniform { .. } | Family::Quantiles(_)
-    );
-    (bounded || distribution.max < f64::MAX)
-        .then(|| if bounded { distribution.largest() } else { distribution.max })
+    let bounded = matches!(distribution.family, Family::Constant(_) | Family::Uniform { .. } | Family::Quantiles(_));
+    (bounded || distribution.max < f64::MAX).then(|| if bounded { distribution.largest() } else { distribution.max })
 }

@@ -93,9 +93,8 @@ pub(crate) fn job_classes(system: &System, source: SourceId) -> Vec<JobClass> {
     let mut classes = vec![JobClass { share: 1.0, group: None, stages: Vec::new() }];
     if let Arrival::Trace { requests } = &system.sources[source].arrival {
         let groups = trace_groups(requests.len());
-        let outcomes: Vec<(f64, usize)> = (0..groups)
-            .map(|g| (requests_in(g, groups, requests.len()) as f64 / requests.len() as f64, g))
-            .collect();
+        let outcomes: Vec<(f64, usize)> =
+            (0..groups).map(|g| (requests_in(g, groups, requests.len()) as f64 / requests.len() as f64, g)).collect();
         split(&mut classes, &outcomes, |_| groups > 0, |class, group| class.group = Some(group));
     }
     for node in system.nodes_of(source) {
@@ -161,10 +160,8 @@ fn size_stage(system: &System, source: SourceId, id: NodeId, classes: &mut Vec<J
     let node = &system.nodes[id];
     let present = |class: &JobClass| class.stage(id).is_some();
     if system.models[node.model].shape == ModelShape::Autoregressive {
-        let lengths: [(&Option<Distribution>, SetLength); 2] = [
-            (&node.prompt, |stage, n| stage.work.prompt = n),
-            (&node.output, |stage, n| stage.work.output = n),
-        ];
+        let lengths: [(&Option<Distribution>, SetLength); 2] =
+            [(&node.prompt, |stage, n| stage.work.prompt = n), (&node.output, |stage, n| stage.work.output = n)];
         for (distribution, set) in lengths {
             let Some(distribution) = distribution else { continue };
             let at = |u: f64| quantile(distribution, u).round_ties_even().max(1.0);
@@ -179,12 +176,8 @@ fn size_stage(system: &System, source: SourceId, id: NodeId, classes: &mut Vec<J
                 let group = class.group.unwrap_or(0);
                 let groups = trace_groups(requests.len());
                 let order = trace_order(requests);
-                let members = || {
-                    order
-                        .iter()
-                        .enumerate()
-                        .filter(|&(rank, _)| group_of(rank, groups, requests.len()) == group)
-                };
+                let members =
+                    || order.iter().enumerate().filter(|&(rank, _)| group_of(rank, groups, requests.len()) == group);
                 let smallest = |of: fn(&onbeat_core::system::Request) -> u32| {
                     members().map(|(_, &i)| of(&requests[i])).min().unwrap_or(1).max(1)
                 };
@@ -199,8 +192,7 @@ fn size_stage(system: &System, source: SourceId, id: NodeId, classes: &mut Vec<J
         }
     }
     let measured = |phase: &PhaseCost| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. });
-    let mut phases =
-        node.costs.iter().flatten().flat_map(|cost| &cost.phases).map(|(_, phase)| phase);
+    let mut phases = node.costs.iter().flatten().flat_map(|cost| &cost.phases).map(|(_, phase)| phase);
     let all = node.costs.iter().flatten().flat_map(|cost| &cost.phases).count();
     let with_quantiles = phases.by_ref().filter(|phase| measured(phase)).count();
     if with_quantiles > 0 {
@@ -236,9 +228,7 @@ fn quantile(distribution: &Distribution, u: f64) -> f64 {
     let value = match &distribution.family {
         Family::Constant(value) => *value,
         Family::Uniform { low, high } => low + (high - low) * u,
-        Family::Normal { mean, std } => {
-            Normal::new(*mean, *std).map_or(smallest, |d| d.inverse_cdf(u))
-        }
+        Family::Normal { mean, std } => Normal::new(*mean, *std).map_or(smallest, |d| d.inverse_cdf(u)),
         Family::Lognormal { median, sigma } => {
             LogNormal::new(libm::log(*median), *sigma).map_or(smallest, |d| d.inverse_cdf(u))
         }
@@ -293,19 +283,13 @@ pub(crate) fn reach(system: &System, source: SourceId) -> Vec<f64> {
             let edge = system.nodes[before].after.iter().find(|edge| edge.to == id)?;
             let follow = match (&edge.fan_out, edge.per_tokens) {
                 (Some(fan_out), _) => fan_out.mean(),
-                (None, Some(tokens)) => {
-                    f64::from(system.nodes[before].expected.output.div_ceil(tokens.max(1)))
-                }
+                (None, Some(tokens)) => f64::from(system.nodes[before].expected.output.div_ceil(tokens.max(1))),
                 (None, None) => 1.0,
             };
             Some(expected.get(before.index().checked_sub(first)?)? * edge.probability * follow)
         };
         let before = &system.nodes[id].before;
-        expected.push(if before.is_empty() {
-            1.0
-        } else {
-            before.iter().filter_map(over).fold(0.0, f64::max)
-        });
+        expected.push(if before.is_empty() { 1.0 } else { before.iter().filter_map(over).fold(0.0, f64::max) });
     }
     expected
 }

@@ -35,13 +35,7 @@ impl Part {
 
 /// The parts of a stage of this size whose random numbers are at least `u` (quantile of measured distributions) and
 /// `variation` (factor of single figures).
-pub(crate) fn parts(
-    system: &System,
-    node: NodeId,
-    work: Work,
-    u: f64,
-    variation: f64,
-) -> Vec<Part> {
+pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation: f64) -> Vec<Part> {
     let costs = &system.nodes[node].costs;
     let Some(any) = costs.iter().flatten().next() else { return Vec::new() };
     let mut parts = Vec::new();
@@ -63,31 +57,17 @@ pub(crate) fn parts(
         let pieces = if movable { PIECES.min(units as u32).max(1) } else { 1 };
         for piece in 0..pieces {
             let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
-            let (from, to) =
-                if pieces == 1 { (0.0, units) } else { (edge(piece), edge(piece + 1)) };
+            let (from, to) = if pieces == 1 { (0.0, units) } else { (edge(piece), edge(piece + 1)) };
             let latency = |phase: &&PhaseCost| {
-                let alone = if pieces == 1 {
-                    phase.latency_ns(work, from, to)
-                } else {
-                    least_ns(phase, work, from, to)
-                };
+                let alone =
+                    if pieces == 1 { phase.latency_ns(work, from, to) } else { least_ns(phase, work, from, to) };
                 alone * phase.latency_factor(u, variation)
             };
-            let part_kind = if kind == Phase::Decode {
-                PartKind::Decode((to - from) as u32)
-            } else {
-                PartKind::First
-            };
+            let part_kind = if kind == Phase::Decode { PartKind::Decode((to - from) as u32) } else { PartKind::First };
             parts.push(Part {
                 kind: part_kind,
-                latency_ns: phases
-                    .iter()
-                    .map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).0))
-                    .collect(),
-                load_ns: phases
-                    .iter()
-                    .map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).1))
-                    .collect(),
+                latency_ns: phases.iter().map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).0)).collect(),
+                load_ns: phases.iter().map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).1)).collect(),
             });
         }
     }
@@ -107,10 +87,7 @@ fn least_ns(phase: &PhaseCost, work: Work, from: f64, to: f64) -> f64 {
     let inner = curve.points().iter().map(|&(x, _)| x).filter(|&x| from < x && x < to);
     let edges: Vec<f64> = [from].into_iter().chain(inner).chain([to]).collect();
     let least = if by_slope {
-        edges
-            .windows(2)
-            .map(|w| (curve.at(w[1]) - curve.at(w[0])) / (w[1] - w[0]))
-            .fold(f64::MAX, f64::min)
+        edges.windows(2).map(|w| (curve.at(w[1]) - curve.at(w[0])) / (w[1] - w[0])).fold(f64::MAX, f64::min)
     } else {
         edges.iter().map(|&x| curve.at(x)).fold(f64::MAX, f64::min)
     };

@@ -98,14 +98,7 @@ impl<'s> Lanes<'s> {
     }
 
     /// A stage starts, alone or in a batch.
-    pub(super) fn start(
-        &mut self,
-        processor: ProcessorId,
-        run: u64,
-        node: NodeId,
-        at: Nanos,
-        setup: Nanos,
-    ) {
+    pub(super) fn start(&mut self, processor: ProcessorId, run: u64, node: NodeId, at: Nanos, setup: Nanos) {
         let lane = &mut self.by_processor[processor];
         if let Some(open) = lane.open.iter_mut().find(|open| open.serial == run) {
             open.members += 1;
@@ -151,9 +144,7 @@ impl<'s> Lanes<'s> {
     /// Counts a run that has ended.
     fn close(&mut self, processor: ProcessorId, run: &OpenRun, at: Nanos) {
         let system = self.system;
-        let window = |from: Nanos, to: Nanos| {
-            to.min(system.duration).saturating_sub(from.max(system.warm_up))
-        };
+        let window = |from: Nanos, to: Nanos| to.min(system.duration).saturating_sub(from.max(system.warm_up));
         let lane = &mut self.by_processor[processor];
         lane.bins.add(run.start, at, 1.0);
         if lane.open.is_empty() {
@@ -218,8 +209,7 @@ impl<'s> Lanes<'s> {
 
     /// Energy of a processor over `measured` time, idle power included; `None` where nothing states it.
     pub(super) fn energy(&self, processor: ProcessorId, measured: Nanos) -> Option<Millijoules> {
-        let (lane, unit) =
-            (&self.by_processor[processor], &self.system.platform.processors[processor]);
+        let (lane, unit) = (&self.by_processor[processor], &self.system.platform.processors[processor]);
         // A processor that did nothing and whose power nobody stated is not known to draw none.
         let stated = lane.busy > Nanos::ZERO || unit.idle_w > 0.0 || unit.active_w.is_some();
         let idle = Millijoules::of_power(unit.idle_w, measured.saturating_sub(lane.active));
@@ -229,11 +219,7 @@ impl<'s> Lanes<'s> {
 
 /// The largest energy that the stage's work can cost on any processor that can run it [mJ]; `None` if some processor's is
 /// unknown.
-pub(super) fn worst_energy(
-    system: &System,
-    node: NodeId,
-    work: onbeat_core::cost::Work,
-) -> Option<f64> {
+pub(super) fn worst_energy(system: &System, node: NodeId, work: onbeat_core::cost::Work) -> Option<f64> {
     let mut worst = 0.0_f64;
     for (i, cost) in system.nodes[node].costs.iter().enumerate() {
         let Some(cost) = cost else { continue };
@@ -241,8 +227,7 @@ pub(super) fn worst_energy(
         let mut sum = 0.0;
         for (kind, phase) in &cost.phases {
             let units = work.units(*kind);
-            let of_power =
-                || active_w.map(|watts| watts * phase.latency_ns(work, 0.0, units) / 1e6);
+            let of_power = || active_w.map(|watts| watts * phase.latency_ns(work, 0.0, units) / 1e6);
             sum += phase.energy_mj(0.0, units).or_else(of_power)?;
         }
         worst = worst.max(sum);

@@ -30,16 +30,7 @@ pub(super) struct Samples {
 
 impl Samples {
     pub(super) const fn new() -> Self {
-        Self {
-            count: 0,
-            sum: 0,
-            mean: 0.0,
-            squares: 0.0,
-            min: u64::MAX,
-            max: 0,
-            exact: Vec::new(),
-            many: None,
-        }
+        Self { count: 0, sum: 0, mean: 0.0, squares: 0.0, min: u64::MAX, max: 0, exact: Vec::new(), many: None }
     }
 
     pub(super) fn add(&mut self, sample: Nanos) {
@@ -136,8 +127,7 @@ impl Samples {
         let mut below = 0;
         for bucket in many.iter_recorded() {
             below += bucket.count_since_last_iteration();
-            let value =
-                many.median_equivalent(bucket.value_iterated_to()).clamp(self.min, self.max);
+            let value = many.median_equivalent(bucket.value_iterated_to()).clamp(self.min, self.max);
             let value = if below == self.count { self.max } else { value };
             while found.len() < ranks.len() && ranks[found.len()] <= below {
                 found.push((value as f64, below));
@@ -152,8 +142,7 @@ impl Samples {
         if self.is_empty() {
             return Vec::new();
         }
-        let ranks: Vec<u64> =
-            per_mille.iter().map(|p| (self.count * p).div_ceil(1000).max(1)).collect();
+        let ranks: Vec<u64> = per_mille.iter().map(|p| (self.count * p).div_ceil(1000).max(1)).collect();
         self.at_ranks(&ranks).into_iter().map(|(ns, _)| ns / 1e6).collect()
     }
 
@@ -162,11 +151,8 @@ impl Samples {
     pub(super) fn ecdf(&self) -> Vec<(f64, f64)> {
         let points = (ECDF_POINTS as u64).min(self.count);
         let ranks: Vec<u64> = (1..=points).map(|i| (self.count * i).div_ceil(points)).collect();
-        let mut curve: Vec<(f64, f64)> = self
-            .at_ranks(&ranks)
-            .into_iter()
-            .map(|(ns, below)| (ns / 1e6, below as f64 / self.count as f64))
-            .collect();
+        let mut curve: Vec<(f64, f64)> =
+            self.at_ranks(&ranks).into_iter().map(|(ns, below)| (ns / 1e6, below as f64 / self.count as f64)).collect();
         curve.dedup_by(|next, kept| next.0 == kept.0);
         curve
     }
@@ -211,9 +197,7 @@ mod tests {
         assert!(samples.many.is_some());
         let mut sorted: Vec<u64> = (1..=100_000).map(|i| i * 7 % 100_003).collect();
         sorted.sort_unstable();
-        for (permille, got) in
-            [500, 950, 990].into_iter().zip(samples.percentiles_ms(&[500, 950, 990]))
-        {
+        for (permille, got) in [500, 950, 990].into_iter().zip(samples.percentiles_ms(&[500, 950, 990])) {
             let exact = sorted[permille * 100 - 1] as f64;
             assert!((got / exact - 1.0).abs() <= 1e-3, "{got} against {exact}");
         }

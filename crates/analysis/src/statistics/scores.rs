@@ -77,28 +77,15 @@ impl StageTally {
         }
         reach
             .into_iter()
-            .map(|reach| Self {
-                reach,
-                completions: 0,
-                executed: 0,
-                dropped: 0.0,
-                score: Some(0.0),
-            })
+            .map(|reach| Self { reach, completions: 0, executed: 0, dropped: 0.0, score: Some(0.0) })
             .collect()
     }
 
-    pub(super) fn executed(
-        &mut self,
-        xrbench: &Xrbench,
-        at: Nanos,
-        deadline: Option<Nanos>,
-        energy: Option<f64>,
-    ) {
+    pub(super) fn executed(&mut self, xrbench: &Xrbench, at: Nanos, deadline: Option<Nanos>, energy: Option<f64>) {
         self.completions += 1;
         if let Some(deadline) = deadline {
             self.executed += 1;
-            let score =
-                energy.map(|energy| xrbench.real_time(at, deadline) * xrbench.energy(energy));
+            let score = energy.map(|energy| xrbench.real_time(at, deadline) * xrbench.energy(energy));
             self.score = self.score.zip(score).map(|(sum, score)| sum + score);
         }
     }
@@ -116,9 +103,7 @@ impl StageTally {
     /// Score of the repository form, 0 to 1; `None` without frames or if an energy is unknown.
     pub(super) fn repository_score(&self) -> Option<f64> {
         let frames = self.frames();
-        self.score
-            .filter(|_| frames > 0.0)
-            .map(|score| score / frames * (1.0 - self.dropped / frames))
+        self.score.filter(|_| frames > 0.0).map(|score| score / frames * (1.0 - self.dropped / frames))
     }
 
     fn frames(&self) -> f64 {

@@ -28,6 +28,8 @@ pub(super) struct LiveJob {
     /// From the first token to the last one, and the tokens after the first: sums over the instances of that stage.
     decoding: Nanos,
     later_tokens: u64,
+    /// An instance of that stage that has its first token and is not finished: since when, and its tokens after the first.
+    open: Option<(Nanos, u32)>,
     /// Energy so far [mJ]; `None` once some of it is unknown.
     energy: Option<f64>,
     /// Worst-case energy of its finished stages [mJ].
@@ -51,12 +53,7 @@ pub(super) struct LiveStage {
 }
 
 impl LiveJob {
-    pub(super) fn new(
-        source: SourceId,
-        nominal: Nanos,
-        deadline: Option<Nanos>,
-        counted: bool,
-    ) -> Self {
+    pub(super) fn new(source: SourceId, nominal: Nanos, deadline: Option<Nanos>, counted: bool) -> Self {
         Self {
             source,
             nominal,
@@ -66,6 +63,7 @@ impl LiveJob {
             first_token: None,
             decoding: Nanos::ZERO,
             later_tokens: 0,
+            open: None,
             energy: Some(0.0),
             worst: Some(0.0),
             ready: 0,
@@ -126,9 +124,7 @@ pub(super) struct Tallies<'s> {
 
 impl<'s> Tallies<'s> {
     pub(super) fn new(system: &'s System) -> Self {
-        let autoregressive = |node: NodeId| {
-            system.models[system.nodes[node].model].shape == ModelShape::Autoregressive
-        };
+        let autoregressive = |node: NodeId| system.models[system.nodes[node].model].shape == ModelShape::Autoregressive;
         let tally = |(id, source): (SourceId, &Source)| Tally {
             language: system.nodes_of(id).filter(|&node| autoregressive(node)).last(),
             first_node: source.nodes.start,
@@ -191,10 +187,13 @@ impl<'s> Tallies<'s> {
     pub(super) fn first_token(&mut self, job: &mut LiveJob, stage: &mut LiveStage, at: Nanos) {
         stage.first_token.get_or_insert(at);
         let tally = &mut self.by_source[job.source];
-        if tally.language == Some(stage.node) && job.first_token.is_none() {
-            job.first_token = Some(at);
-            if job.counted {
-                tally.ttft.add(at.saturating_sub(job.nominal));
+        if tally.language == Some(stage.node) {
+            job.open = Some((at, stage.output.saturating_sub(1)));
+            if job.first_token.is_none() {
+                job.first_token = Some(at);
+                if job.counted {
+                    tally.ttft.add(at.saturating_sub(job.nominal));
+                }
             }
         }
     }
@@ -206,6 +205,7 @@ impl<'s> Tallies<'s> {
         if let Some(first) = stage.first_token.filter(|_| tally.language == Some(stage.node)) {
             job.decoding = job.decoding.saturating_add(at.saturating_sub(first));
             job.later_tokens += u64::from(stage.output.saturating_sub(1));
+            job.open = None;
         }
         let worst = if stage.output > 0 {
             worst_energy(
@@ -238,9 +238,9 @@ impl<'s> Tallies<'s> {
         if let Some(deadline) = job.deadline {
             tally.tardiness.add(at.saturating_sub(deadline));
             tally.frames += 1;
-            let score = job.energy.map(|energy| {
-                self.xrbench.real_time(at, deadline) * self.xrbench.energy(energy).clamp(0.0, 1.0)
-            });
+            let score = job
+                .energy
+                .map(|energy| self.xrbench.real_time(at, deadline) * self.xrbench.energy(energy).clamp(0.0, 1.0));
             tally.xrbench = tally.xrbench.zip(score).map(|(sum, score)| sum + score);
             violated |= at > deadline;
         }
@@ -248,9 +248,8 @@ impl<'s> Tallies<'s> {
             violated |= source.ttft.is_some_and(|goal| first.saturating_sub(job.nominal) > goal);
             if let Some(tpot) = job.decoding.0.checked_div(job.later_tokens) {
                 tally.tpot.add(Nanos(tpot));
-                let within = |goal: Nanos| {
-                    u128::from(job.decoding.0) <= u128::from(goal.0) * u128::from(job.later_tokens)
-                };
+                let within =
+                    |goal: Nanos| u128::from(job.decoding.0) <= u128::from(goal.0) * u128::from(job.later_tokens);
                 violated |= source.tpot.is_some_and(|goal| !within(goal));
             }
         }
@@ -271,11 +270,7 @@ impl<'s> Tallies<'s> {
         tally.judged += judged;
         tally.violations += judged;
         if job.deadline.is_some() {
-            for (i, of_stage) in tally
-                .stages
-                .iter_mut()
-                .enumerate()
-                .filter(|&(i, _)| i >= 64 || job.done >> i & 1 == 0)
+            for (i, of_stage) in tally.stages.iter_mut().enumerate().filter(|&(i, _)| i >= 64 || job.done >> i & 1 == 0)
             {
                 of_stage.dropped(i < 64 && job.ready >> i & 1 == 1);
             }
@@ -293,12 +288,17 @@ impl<'s> Tallies<'s> {
         let late = job.deadline.is_some_and(|deadline| end > deadline);
         let first_due = source.ttft.map(|goal| job.nominal.saturating_add(goal));
         // A first token that came out late is as certain a violation as one that has not come out in time.
-        let late_token = first_due.is_some_and(|due| {
-            job.first_token.unwrap_or(end.saturating_add(Nanos(1))) > due && end > due
+        let late_token =
+            first_due.is_some_and(|due| job.first_token.unwrap_or(end.saturating_add(Nanos(1))) > due && end > due);
+        // Tokens that are overdue so much that the mean goal is out of reach even if the rest came at once.
+        let late_tokens = job.open.zip(source.tpot).is_some_and(|((first, later), goal)| {
+            let spent = u128::from(end.saturating_sub(first).0) + u128::from(job.decoding.0);
+            spent > u128::from(goal.0) * (u128::from(later) + u128::from(job.later_tokens))
         });
+        let failed = late || late_token || late_tokens;
         tally.frames += u64::from(late);
-        tally.judged += u64::from(late || late_token);
-        tally.violations += u64::from(late || late_token);
+        tally.judged += u64::from(failed);
+        tally.violations += u64::from(failed);
     }
 
     /// The bit of a stage within its job; none past the 64th stage of a chain.

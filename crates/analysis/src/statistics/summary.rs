@@ -25,12 +25,8 @@ pub(super) fn summarise(
         .enumerate()
         .map(|(id, source)| source_summary(system, source, &tallies.by_source[id], measured))
         .collect();
-    let processors: Vec<ProcessorSummary> = system
-        .platform
-        .processors
-        .ids()
-        .map(|id| processor_summary(system, id, lanes, measured))
-        .collect();
+    let processors: Vec<ProcessorSummary> =
+        system.platform.processors.ids().map(|id| processor_summary(system, id, lanes, measured)).collect();
     let mut run = Values::new();
     run_of_sources(&mut run, system, tallies, &sources, measured);
     run_of_processors(&mut run, system, lanes, &processors, measured);
@@ -105,38 +101,25 @@ impl Counts {
     }
 }
 
-fn put_times(
-    values: &mut Values,
-    response: &Samples,
-    tardiness: &Samples,
-    ttft: &Samples,
-    tpot: &Samples,
-) {
+fn put_times(values: &mut Values, response: &Samples, tardiness: &Samples, ttft: &Samples, tpot: &Samples) {
     use Metric::{
-        ResponseMax, ResponseMean, ResponseP50, ResponseP95, ResponseP99, TardinessMax,
-        TardinessMean, TardinessP99, TpotMean, TpotP95, TtftMax, TtftMean, TtftP50, TtftP95,
+        ResponseMax, ResponseMean, ResponseP50, ResponseP95, ResponseP99, TardinessMax, TardinessMean, TardinessP99,
+        TpotMean, TpotP95, TtftMax, TtftMean, TtftP50, TtftP95,
     };
-    let mut put =
-        |samples: &Samples, mean: Metric, max: Option<Metric>, percentiles: &[(Metric, u64)]| {
-            if samples.is_empty() {
-                return;
-            }
-            values.insert(mean, samples.mean_ms());
-            if let Some(max) = max {
-                values.insert(max, samples.max_ms());
-            }
-            let per_mille: Vec<u64> = percentiles.iter().map(|&(_, p)| p).collect();
-            for (&(metric, _), value) in percentiles.iter().zip(samples.percentiles_ms(&per_mille))
-            {
-                values.insert(metric, value);
-            }
-        };
-    put(
-        response,
-        ResponseMean,
-        Some(ResponseMax),
-        &[(ResponseP50, 500), (ResponseP95, 950), (ResponseP99, 990)],
-    );
+    let mut put = |samples: &Samples, mean: Metric, max: Option<Metric>, percentiles: &[(Metric, u64)]| {
+        if samples.is_empty() {
+            return;
+        }
+        values.insert(mean, samples.mean_ms());
+        if let Some(max) = max {
+            values.insert(max, samples.max_ms());
+        }
+        let per_mille: Vec<u64> = percentiles.iter().map(|&(_, p)| p).collect();
+        for (&(metric, _), value) in percentiles.iter().zip(samples.percentiles_ms(&per_mille)) {
+            values.insert(metric, value);
+        }
+    };
+    put(response, ResponseMean, Some(ResponseMax), &[(ResponseP50, 500), (ResponseP95, 950), (ResponseP99, 990)]);
     put(tardiness, TardinessMean, Some(TardinessMax), &[(TardinessP99, 990)]);
     put(ttft, TtftMean, Some(TtftMax), &[(TtftP50, 500), (TtftP95, 950)]);
     put(tpot, TpotMean, None, &[(TpotP95, 950)]);
@@ -146,12 +129,7 @@ fn has_goals(source: &Source) -> bool {
     source.ttft.is_some() || source.tpot.is_some()
 }
 
-fn source_summary(
-    system: &System,
-    source: &Source,
-    tally: &Tally,
-    measured: Nanos,
-) -> SourceSummary {
+fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nanos) -> SourceSummary {
     let mut values = Values::new();
     let counts = Counts::of([tally]);
     counts.put(&mut values);
@@ -188,16 +166,12 @@ fn has_language_model(system: &System, source: &Source) -> bool {
 
 /// Mean published quality over stage completions; `None` where there is none, or where scores of different names would
 /// be mixed.
-fn quality<'t>(
-    system: &System,
-    of: impl IntoIterator<Item = (&'t Source, &'t Tally)>,
-) -> Option<f64> {
+fn quality<'t>(system: &System, of: impl IntoIterator<Item = (&'t Source, &'t Tally)>) -> Option<f64> {
     let (mut sum, mut count, mut name) = (0.0, 0_u64, None);
     for (source, tally) in of {
         for (node, stage) in source.nodes.clone().zip(&tally.stages) {
             let model = &system.models[system.nodes.as_slice()[node as usize].model];
-            let Some((score, value)) = model.quality.as_ref().filter(|_| stage.completions > 0)
-            else {
+            let Some((score, value)) = model.quality.as_ref().filter(|_| stage.completions > 0) else {
                 continue;
             };
             if name.is_some_and(|name| name != score) {
@@ -211,12 +185,7 @@ fn quality<'t>(
     ratio(sum, count as f64)
 }
 
-fn processor_summary(
-    system: &System,
-    id: ProcessorId,
-    lanes: &Lanes<'_>,
-    measured: Nanos,
-) -> ProcessorSummary {
+fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measured: Nanos) -> ProcessorSummary {
     let (unit, lane) = (&system.platform.processors[id], &lanes.by_processor[id]);
     let mut values = Values::new();
     let slots = f64::from(unit.slots);
@@ -272,31 +241,19 @@ fn run_of_sources(
         all().for_each(|tally| merged.merge(of(tally)));
         merged
     };
-    put_times(
-        run,
-        &merged(|t| &t.response),
-        &merged(|t| &t.tardiness),
-        &merged(|t| &t.ttft),
-        &merged(|t| &t.tpot),
-    );
+    put_times(run, &merged(|t| &t.response), &merged(|t| &t.tardiness), &merged(|t| &t.ttft), &merged(|t| &t.tpot));
     if system.sources.iter().any(|source| has_language_model(system, source)) {
         let tokens: u64 = all().map(|tally| tally.tokens).sum();
         set(run, Metric::Tokens, tokens as f64);
         set(run, Metric::Tps, ratio(tokens as f64, measured.as_secs()));
     }
-    let with_goals =
-        system.sources.iter().zip(all()).filter(|(s, _)| s.session && has_goals(s)).map(|(_, t)| t);
+    let with_goals = system.sources.iter().zip(all()).filter(|(s, _)| s.session && has_goals(s)).map(|(_, t)| t);
     let goals = Counts::of(with_goals);
     set(run, Metric::SloAttainment, ratio(goals.met(), goals.judged as f64));
     if all().any(|tally| tally.required) {
-        set(
-            run,
-            Metric::Goodput,
-            ratio(Counts::of(all().filter(|t| t.required)).met(), measured.as_secs()),
-        );
+        set(run, Metric::Goodput, ratio(Counts::of(all().filter(|t| t.required)).met(), measured.as_secs()));
     }
-    let rates: Vec<f64> =
-        sources.iter().filter_map(|s| s.values.get(&Metric::ViolationRate).copied()).collect();
+    let rates: Vec<f64> = sources.iter().filter_map(|s| s.values.get(&Metric::ViolationRate).copied()).collect();
     set(run, Metric::MeanViolationRate, ratio(rates.iter().sum(), rates.len() as f64));
     set(run, Metric::Fairness, jain(rates.iter().map(|rate| 1.0 - rate)));
     set(run, Metric::Quality, quality(system, system.sources.iter().zip(all())));
@@ -324,8 +281,7 @@ fn run_of_processors(
     set(run, Metric::PreemptionCost, sum(Metric::PreemptionCost));
     set(run, Metric::PeakMemory, lanes.peak_memory.map(onbeat_core::units::Bytes::as_mb));
     // One busy processor whose energy is unknown makes the sum unknown; an idle one whose power nobody stated does not.
-    let known =
-        system.platform.processors.ids().all(|id| lanes.by_processor[id].work_energy.is_some());
+    let known = system.platform.processors.ids().all(|id| lanes.by_processor[id].work_energy.is_some());
     let energies: Vec<Millijoules> =
         system.platform.processors.ids().filter_map(|id| lanes.energy(id, measured)).collect();
     let total = energies.iter().fold(Millijoules(0.0), |sum, &energy| sum + energy);
@@ -334,8 +290,7 @@ fn run_of_processors(
 
 /// Jain's index (Σx)² / (n Σx²), from 1/n to 1; 1 if all are zero, `None` if there are none.
 fn jain(shares: impl Iterator<Item = f64>) -> Option<f64> {
-    let (n, sum, squares) =
-        shares.fold((0.0, 0.0, 0.0), |(n, sum, squares), x| (n + 1.0, sum + x, squares + x * x));
+    let (n, sum, squares) = shares.fold((0.0, 0.0, 0.0), |(n, sum, squares), x| (n + 1.0, sum + x, squares + x * x));
     if n == 0.0 {
         return None;
     }

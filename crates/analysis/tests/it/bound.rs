@@ -101,8 +101,7 @@ fn goals_of_requests_can_be_impossible() {
     let bound = lower_bound(&builder.system);
     assert_eq!(bound.sources[session].violation_rate, Some(1.0));
     assert!(
-        bound.binding[0]
-            .contains("first token comes after 100 ms at best and the TTFT goal is 99 ms"),
+        bound.binding[0].contains("first token comes after 100 ms at best and the TTFT goal is 99 ms"),
         "{:?}",
         bound.binding
     );
@@ -125,21 +124,12 @@ fn random_sizes_and_times_count_with_the_smallest_of_each_slice() {
     let node = builder.language(session, &[Some((1.0, 1.0))], 100, 1);
     builder.system.sources[session].ttft = Some(ms(120));
     // Prompts from 100 to 180: the slices from 140 and from 160 cannot be in time, the one from 120 can.
-    builder.system.nodes[node].prompt = Some(Distribution {
-        family: Family::Uniform { low: 100.0, high: 180.0 },
-        min: 1.0,
-        max: 1e6,
-    });
+    builder.system.nodes[node].prompt =
+        Some(Distribution { family: Family::Uniform { low: 100.0, high: 180.0 }, min: 1.0, max: 1e6 });
     let bound = lower_bound(&builder.system);
     let due = (100.0 - 0.12) / 100.0;
     close(bound.violation_rate, 0.5 * due);
-    assert!(
-        bound.sources[session]
-            .impossible
-            .as_deref()
-            .unwrap()
-            .ends_with("50.0% of the jobs cannot be in time")
-    );
+    assert!(bound.sources[session].impossible.as_deref().unwrap().ends_with("50.0% of the jobs cannot be in time"));
     // An unbounded factor of execution times: its lower quartiles are 0, 0.29, 0.69 and 1.39; prompts are again 100.
     builder.system.nodes[node].prompt = Some(Distribution::constant(100.0));
     builder.system.variation = Variation { kind: VariationKind::Exponential, spread: 0.0 };
@@ -154,9 +144,7 @@ fn a_trace_is_known_request_by_request() {
     (builder.system.nodes[node].prompt, builder.system.nodes[node].output) = (None, None);
     builder.system.sources[session].ttft = Some(ms(100));
     let requests = [50, 60, 101, 200].into_iter().enumerate();
-    let requests = requests
-        .map(|(i, prompt)| Request { at: ms(i as u64 * 1000), prompt, output: 5 })
-        .collect();
+    let requests = requests.map(|(i, prompt)| Request { at: ms(i as u64 * 1000), prompt, output: 5 }).collect();
     builder.system.sources[session].arrival = Arrival::Trace { requests };
     let bound = lower_bound(&builder.system);
     close(bound.violations, 2.0);

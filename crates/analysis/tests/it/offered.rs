@@ -22,15 +22,9 @@ fn load_is_rate_times_latency() {
     assert!((load.sources[0].fastest - 0.7).abs() < 1e-12);
     assert_eq!(load.sources[1].jobs_per_s, 25.0);
     assert_eq!(load.sources[1].on.as_slice(), [None, Some(0.05)]);
-    assert!(
-        (load.fastest[ProcessorId(0)] - 0.5).abs() < 1e-12
-            && (load.fastest[ProcessorId(1)] - 0.25).abs() < 1e-12
-    );
+    assert!((load.fastest[ProcessorId(0)] - 0.5).abs() < 1e-12 && (load.fastest[ProcessorId(1)] - 0.25).abs() < 1e-12);
     assert!((load.total - 0.375).abs() < 1e-12);
     builder.system.platform.processors[ProcessorId(1)].slots = 3;
     let load = offered_load(&builder.system);
-    assert!(
-        (load.fastest[ProcessorId(1)] - 0.25 / 3.0).abs() < 1e-12
-            && (load.total - 0.75 / 4.0).abs() < 1e-12
-    );
+    assert!((load.fastest[ProcessorId(1)] - 0.25 / 3.0).abs() < 1e-12 && (load.total - 0.75 / 4.0).abs() < 1e-12);
 }

@@ -95,9 +95,7 @@ fn switches_are_part_of_the_execution() {
 
 #[test]
 fn what_prevents_a_bound_is_named() {
-    let reason = |builder: &Builder, i: usize| {
-        response_times(&builder.system, P0, Order::Edf)[i].clone().unwrap_err()
-    };
+    let reason = |builder: &Builder, i: usize| response_times(&builder.system, P0, Order::Edf)[i].clone().unwrap_err();
     let overloaded = tasks(&[(3, 4, 4), (3, 6, 6)], Preemption::Anytime);
     assert_eq!(reason(&overloaded, 0), NoBound::Overload(125));
     let mut builder = tasks(&[(1, 10, 10), (1, 20, 20)], Preemption::Anytime);
@@ -107,10 +105,7 @@ fn what_prevents_a_bound_is_named() {
     let session = builder.session(1.0);
     builder.language(session, &[Some((1.0, 1.0))], 10, 10);
     assert_eq!(reason(&builder, 2), NoBound::NotPeriodic);
-    assert_eq!(
-        reason(&builder, 0).to_string(),
-        "`s2` runs there too, and its arrivals are not periodic"
-    );
+    assert_eq!(reason(&builder, 0).to_string(), "`s2` runs there too, and its arrivals are not periodic");
 
     let mut two = Builder::new(2, ms(100));
     let elsewhere = two.stream(ms(10));

@@ -4,12 +4,8 @@ use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
-use onbeat_core::spec::{
-    DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind,
-};
-use onbeat_core::system::{
-    Arrival, Edge, Figure, Link, Model, Node, Platform, Processor, Source, System, Variation,
-};
+use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind};
+use onbeat_core::system::{Arrival, Edge, Figure, Link, Model, Node, Platform, Processor, Source, System, Variation};
 use onbeat_core::units::{Bytes, Nanos};
 
 pub(crate) fn ms(ms: u64) -> Nanos {
@@ -59,13 +55,9 @@ impl Builder {
                 variation: Variation::default(),
                 preloaded: true,
                 contention: true,
-                figures: [
-                    ProvenanceKind::Measured,
-                    ProvenanceKind::Published,
-                    ProvenanceKind::Analytical,
-                ]
-                .map(figure)
-                .to_vec(),
+                figures: [ProvenanceKind::Measured, ProvenanceKind::Published, ProvenanceKind::Analytical]
+                    .map(figure)
+                    .to_vec(),
                 assumptions: Vec::new(),
                 warnings: Vec::new(),
             },
@@ -184,9 +176,7 @@ impl Builder {
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
-            .map(|phases| {
-                phases.map(|phases| Cost { phases, activation_bytes: 0, load_ns: 0, figure: 1 })
-            })
+            .map(|phases| phases.map(|phases| Cost { phases, activation_bytes: 0, load_ns: 0, figure: 1 }))
             .collect();
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| cost.total_ns(expected));
         let fastest = costs
@@ -196,16 +186,10 @@ impl Builder {
             .unwrap();
         let best = Nanos::from_ns_f64(total(fastest).unwrap());
         let range = &mut self.system.sources[source].nodes;
-        let before =
-            if range.start == range.end { Vec::new() } else { vec![NodeId(range.end - 1)] };
+        let before = if range.start == range.end { Vec::new() } else { vec![NodeId(range.end - 1)] };
         range.end += 1;
         for &before in &before {
-            self.system.nodes[before].after.push(Edge {
-                to: id,
-                probability,
-                fan_out: None,
-                per_tokens: None,
-            });
+            self.system.nodes[before].after.push(Edge { to: id, probability, fan_out: None, per_tokens: None });
         }
         let certain = before.iter().all(|_| probability == 1.0);
         if certain {

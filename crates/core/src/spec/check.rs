@@ -21,12 +21,7 @@ impl<'a> Check<'a> {
     }
 
     /// Reports a mistake.
-    pub(crate) fn wrong(
-        &mut self,
-        field: &Field,
-        problem: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(crate) fn wrong(&mut self, field: &Field, problem: impl Into<String>, help: impl Into<String>) {
         let help = help.into();
         let help = (!help.is_empty()).then_some(help);
         self.errors.push(self.document.error(field, problem, help));
@@ -49,13 +44,7 @@ impl<'a> Check<'a> {
     }
 
     /// A number within its limits, if it is given.
-    pub(crate) fn optional(
-        &mut self,
-        table: &Field,
-        key: &str,
-        value: Option<f64>,
-        limit: &Limit,
-    ) -> bool {
+    pub(crate) fn optional(&mut self, table: &Field, key: &str, value: Option<f64>, limit: &Limit) -> bool {
         value.is_none_or(|value| self.number(table, key, value, limit))
     }
 
@@ -82,32 +71,17 @@ impl<'a> Check<'a> {
     }
 
     /// Names that must be different. `fields` are where they stand.
-    pub(crate) fn distinct<'n>(
-        &mut self,
-        what: &str,
-        names: impl IntoIterator<Item = (Field, &'n str)>,
-    ) {
+    pub(crate) fn distinct<'n>(&mut self, what: &str, names: impl IntoIterator<Item = (Field, &'n str)>) {
         let mut seen = std::collections::BTreeSet::new();
         for (field, name) in names {
             if !seen.insert(name) {
-                self.wrong(
-                    &field,
-                    format!("there are two {what} named `{name}`"),
-                    "every name must be different",
-                );
+                self.wrong(&field, format!("there are two {what} named `{name}`"), "every name must be different");
             }
         }
     }
 
     /// Points of a table: x strictly increasing within limits, y within limits and, if `rising`, never decreasing.
-    pub(crate) fn points(
-        &mut self,
-        field: &Field,
-        points: &[(f64, f64)],
-        x: &Limit,
-        y: &Limit,
-        rising: bool,
-    ) -> bool {
+    pub(crate) fn points(&mut self, field: &Field, points: &[(f64, f64)], x: &Limit, y: &Limit, rising: bool) -> bool {
         if points.is_empty() || points.len() > POINTS_MAX {
             self.wrong(
                 field,
@@ -128,11 +102,7 @@ impl<'a> Check<'a> {
             }
             if rising && i > 0 && points[i - 1].1 > point.1 {
                 let problem = format!("the table falls from {} to {}", points[i - 1].1, point.1);
-                self.wrong(
-                    &at.index(1),
-                    problem,
-                    "the second numbers of the points must not decrease",
-                );
+                self.wrong(&at.index(1), problem, "the second numbers of the points must not decrease");
                 return false;
             }
         }

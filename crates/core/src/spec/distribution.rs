@@ -102,9 +102,7 @@ impl<'de> Deserialize<'de> for DistributionSpec {
             type Value = DistributionSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a number or a distribution such as { kind = \"uniform\", low = 1, high = 5 }",
-                )
+                f.write_str("a number or a distribution such as { kind = \"uniform\", low = 1, high = 5 }")
             }
 
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
@@ -120,34 +118,9 @@ impl<'de> Deserialize<'de> for DistributionSpec {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let Table {
-                    kind,
-                    value,
-                    low,
-                    high,
-                    mean,
-                    std,
-                    cv,
-                    median,
-                    sigma,
-                    points,
-                    min,
-                    max,
-                } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(DistributionSpec {
-                    kind,
-                    value,
-                    low,
-                    high,
-                    mean,
-                    std,
-                    cv,
-                    median,
-                    sigma,
-                    points,
-                    min,
-                    max,
-                })
+                let Table { kind, value, low, high, mean, std, cv, median, sigma, points, min, max } =
+                    Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DistributionSpec { kind, value, low, high, mean, std, cv, median, sigma, points, min, max })
             }
         }
 

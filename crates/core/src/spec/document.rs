@@ -36,8 +36,7 @@ impl Document {
             Ok(table) => Ok(Self { file: file.to_owned(), text, table, overridden: Vec::new() }),
             Err(error) => {
                 let span = error.span().unwrap_or(0..0);
-                Err(SpecError::at(file, &text, span, "", message::syntax(error.message()), None)
-                    .into())
+                Err(SpecError::at(file, &text, span, "", message::syntax(error.message()), None).into())
             }
         }
     }
@@ -120,20 +119,10 @@ impl Document {
     }
 
     /// A mistake in a value of this file. If the value comes from the command line, the mistake says so.
-    pub fn error(
-        &self,
-        field: &Field,
-        problem: impl Into<String>,
-        help: Option<String>,
-    ) -> SpecError {
+    pub fn error(&self, field: &Field, problem: impl Into<String>, help: Option<String>) -> SpecError {
         let overridden = self.overridden.iter().rev().find(|(at, _)| at.contains(field));
         if let Some((_, change)) = overridden {
-            return SpecError::elsewhere(
-                &format!("--set {change}"),
-                &field.to_string(),
-                problem,
-                help,
-            );
+            return SpecError::elsewhere(&format!("--set {change}"), &field.to_string(), problem, help);
         }
         let span = locate(&self.text, field).unwrap_or(0..0);
         SpecError::at(&self.file, &self.text, span, &field.to_string(), problem, help)
@@ -153,12 +142,10 @@ fn locate(text: &str, field: &Field) -> Option<Range<usize>> {
         };
         let value = match (found, step) {
             (Some((_, value)), _) => value,
-            (None, Step::Index(index)) => {
-                match array.and_then(|items: &toml::de::DeArray<'_>| items.get(*index)) {
-                    Some(value) => value,
-                    None => break,
-                }
-            }
+            (None, Step::Index(index)) => match array.and_then(|items: &toml::de::DeArray<'_>| items.get(*index)) {
+                Some(value) => value,
+                None => break,
+            },
             (None, Step::Key(_)) => break,
         };
         (table, array) = (None, None);
@@ -219,10 +206,7 @@ mod tests {
         let stream = Field::root().key("stream");
         assert_eq!(text_at(text, &stream.index(1).key("fps")), "22");
         assert_eq!(text_at(text, &stream.index(1).key("gone")), "[[stream]]");
-        assert_eq!(
-            text_at(text, &Field::root().key("chain").key("x").key("stage").index(0).key("name")),
-            "'b'"
-        );
+        assert_eq!(text_at(text, &Field::root().key("chain").key("x").key("stage").index(0).key("name")), "'b'");
         assert_eq!(text_at(text, &Field::root().key("gone")), "");
     }
 

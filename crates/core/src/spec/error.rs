@@ -30,12 +30,7 @@ pub struct SpecError {
 
 impl SpecError {
     /// A mistake that is in no line of a file.
-    pub fn elsewhere(
-        file: &str,
-        field: &str,
-        problem: impl Into<String>,
-        help: Option<String>,
-    ) -> Self {
+    pub fn elsewhere(file: &str, field: &str, problem: impl Into<String>, help: Option<String>) -> Self {
         Self {
             file: file.to_owned(),
             text: Arc::from(""),

@@ -97,12 +97,8 @@ impl Library {
     pub fn entries(&self, kind: FileKind) -> Vec<Entry> {
         let described = |name: &str| -> Option<(String, String)> {
             match kind {
-                FileKind::Platform => {
-                    self.platform(name, &NoFiles).ok().map(|spec| (spec.title, spec.description))
-                }
-                FileKind::Scenario => {
-                    self.scenario(name, &NoFiles).ok().map(|spec| (spec.title, spec.description))
-                }
+                FileKind::Platform => self.platform(name, &NoFiles).ok().map(|spec| (spec.title, spec.description)),
+                FileKind::Scenario => self.scenario(name, &NoFiles).ok().map(|spec| (spec.title, spec.description)),
                 FileKind::Profile => None,
             }
         };
@@ -116,9 +112,8 @@ impl Library {
     /// All shipped models in alphabetical order; of several of one name the first.
     pub fn models(&self) -> Vec<(&str, &ModelSpec)> {
         let files = self.costs().iter().flatten();
-        let mut models: Vec<(&str, &ModelSpec)> = files
-            .flat_map(|(_, spec)| spec.model.iter().map(|(name, model)| (name.as_str(), model)))
-            .collect();
+        let mut models: Vec<(&str, &ModelSpec)> =
+            files.flat_map(|(_, spec)| spec.model.iter().map(|(name, model)| (name.as_str(), model))).collect();
         models.sort_by_key(|&(name, _)| name);
         models.dedup_by_key(|&mut (name, _)| name);
         models
@@ -152,12 +147,7 @@ impl Library {
         options: &Options,
         files: &dyn ReadFile,
     ) -> Result<System, SpecErrors> {
-        self.resolve_document(
-            self.document(FileKind::Scenario, scenario, files)?,
-            platform,
-            options,
-            files,
-        )
+        self.resolve_document(self.document(FileKind::Scenario, scenario, files)?, platform, options, files)
     }
 
     /// Like [`Library::resolve`], for a scenario given as text. `file` is what messages call it; traces are relative to it.
@@ -182,13 +172,8 @@ impl Library {
         options: &Options,
         files: &dyn ReadFile,
     ) -> Result<System, SpecErrors> {
-        let overrides = options
-            .overrides
-            .iter()
-            .map(|text| Override::parse(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let own_platform =
-            platform.is_none() && document.has(&super::field::Field::root().key("platform"));
+        let overrides = options.overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let own_platform = platform.is_none() && document.has(&super::field::Field::root().key("platform"));
         let (for_platform, for_scenario): (Vec<_>, Vec<_>) =
             overrides.iter().partition(|change| change.starts_with("platform") && !own_platform);
         for change in for_scenario {
@@ -238,20 +223,10 @@ impl Library {
     }
 
     /// A file by name or path.
-    fn document(
-        &self,
-        kind: FileKind,
-        name: &str,
-        files: &dyn ReadFile,
-    ) -> Result<Document, SpecErrors> {
+    fn document(&self, kind: FileKind, name: &str, files: &dyn ReadFile) -> Result<Document, SpecErrors> {
         if is_path(name) {
             let text = files.read(name).map_err(|error| {
-                SpecError::elsewhere(
-                    name,
-                    "",
-                    format!("the {} cannot be read: {error}", kind.name()),
-                    None,
-                )
+                SpecError::elsewhere(name, "", format!("the {} cannot be read: {error}", kind.name()), None)
             })?;
             return Document::parse(name, &text);
         }
@@ -270,10 +245,8 @@ impl Library {
             let folders = [("library/models", &MODELS), ("library/profiles", &PROFILES)];
             let mut files = Vec::new();
             for (folder, dir) in folders {
-                let mut paths: Vec<_> = dir
-                    .files()
-                    .filter(|file| file.path().extension().is_some_and(|e| e == "toml"))
-                    .collect();
+                let mut paths: Vec<_> =
+                    dir.files().filter(|file| file.path().extension().is_some_and(|e| e == "toml")).collect();
                 paths.sort_by_key(|file| file.path());
                 for file in paths {
                     let name = format!("{folder}/{}", file.path().display());
@@ -293,13 +266,7 @@ impl System {
     /// # Errors
     /// All mistakes that can be told apart.
     pub fn from_toml(scenario: &str) -> Result<Self, SpecErrors> {
-        Library::shipped().resolve_text(
-            "scenario.toml",
-            scenario,
-            None,
-            &Options::default(),
-            &NoFiles,
-        )
+        Library::shipped().resolve_text("scenario.toml", scenario, None, &Options::default(), &NoFiles)
     }
 }
 

@@ -36,14 +36,12 @@ impl Limit {
     }
 }
 
-pub(crate) const DURATION_S: Limit =
-    Limit { least: 0.0, open: true, most: 30.0 * 86400.0, unit: "s" };
+pub(crate) const DURATION_S: Limit = Limit { least: 0.0, open: true, most: 30.0 * 86400.0, unit: "s" };
 pub(crate) const TIME_S: Limit = Limit::from_zero(30.0 * 86400.0, "s");
 pub(crate) const RATE_PER_S: Limit = Limit::between(1e-6, 1e6, "1/s");
 pub(crate) const PERIOD_MS: Limit = Limit::between(1e-3, 1e9, "ms");
 pub(crate) const PERIOD_S: Limit = Limit::between(1e-6, 1e6, "s");
-pub(crate) const DEADLINE_MS: Limit =
-    Limit { least: 0.0, open: true, most: 30.0 * 86_400_000.0, unit: "ms" };
+pub(crate) const DEADLINE_MS: Limit = Limit { least: 0.0, open: true, most: 30.0 * 86_400_000.0, unit: "ms" };
 pub(crate) const OFFSET_MS: Limit = Limit::from_zero(30.0 * 86_400_000.0, "ms");
 pub(crate) const LATENCY_MS: Limit = Limit::between(1e-6, 86_400_000.0, "ms");
 pub(crate) const STEP_MS: Limit = Limit::between(1e-6, 3_600_000.0, "ms");
@@ -72,8 +70,7 @@ pub(crate) const SPREAD: Limit = Limit::from_zero(10.0, "");
 pub(crate) const UNITS: Limit = Limit::between(1.0, 64.0, "");
 pub(crate) const QUEUE: Limit = Limit::between(1.0, 1e6, "jobs");
 pub(crate) const COUNT: Limit = Limit::between(1.0, 1e12, "jobs");
-pub(crate) const PRIORITY: Limit =
-    Limit { least: -999_999.0, open: false, most: 999_999.0, unit: "" };
+pub(crate) const PRIORITY: Limit = Limit { least: -999_999.0, open: false, most: 999_999.0, unit: "" };
 
 /// The most processors of a platform, after counting identical ones.
 pub(crate) const PROCESSORS_MAX: usize = 256;

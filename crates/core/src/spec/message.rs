@@ -22,12 +22,7 @@ pub(crate) fn of_serde(text: &str) -> Message {
     if text.starts_with("unknown field") && !names.is_empty() {
         let help = suggest::help(names[0], names[1..].iter().copied());
         let problem = format!("unknown field `{}`", names[0]);
-        return Message {
-            problem,
-            help: Some(help),
-            unknown: Some(names[0].to_owned()),
-            missing: None,
-        };
+        return Message { problem, help: Some(help), unknown: Some(names[0].to_owned()), missing: None };
     }
     if text.starts_with("missing field") && !names.is_empty() {
         let problem = format!("missing field `{}`", names[0]);
@@ -35,11 +30,7 @@ pub(crate) fn of_serde(text: &str) -> Message {
     }
     if text.starts_with("unknown variant") && !names.is_empty() {
         let help = suggest::help(names[0], names[1..].iter().copied());
-        return Message {
-            problem: format!("unknown value `{}`", names[0]),
-            help: Some(help),
-            ..Message::default()
-        };
+        return Message { problem: format!("unknown value `{}`", names[0]), help: Some(help), ..Message::default() };
     }
     if let Some((found, wanted)) = text
         .strip_prefix("invalid type: ")
@@ -48,11 +39,7 @@ pub(crate) fn of_serde(text: &str) -> Message {
         .and_then(|rest| rest.rsplit_once(", expected "))
     {
         let problem = format!("does not fit: {}", this(found));
-        return Message {
-            problem,
-            help: Some(format!("must be {}", kind(wanted))),
-            ..Message::default()
-        };
+        return Message { problem, help: Some(format!("must be {}", kind(wanted))), ..Message::default() };
     }
     Message { problem: text.to_owned(), ..Message::default() }
 }

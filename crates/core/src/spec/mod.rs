@@ -30,15 +30,10 @@ pub use schema::schema;
 pub use trace::{TraceWindow, read_trace};
 
 pub use distribution::{DistributionKind, DistributionSpec};
-pub use platform::{
-    LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind,
-    ProcessorSpec,
-};
-pub use profile::{
-    CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec,
-};
+pub use platform::{LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind, ProcessorSpec};
+pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec,
-    SessionSpec, StageSpec, StreamSpec, VariationKind, VariationSpec,
+    ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec, SessionSpec,
+    StageSpec, StreamSpec, VariationKind, VariationSpec,
 };

@@ -37,23 +37,14 @@ impl Override {
     pub fn parse(text: &str) -> Result<Self, SpecErrors> {
         let wrong = |problem: &str| {
             let help = "write path=value, such as stream.camera.fps=15".to_owned();
-            SpecErrors::from(SpecError::elsewhere(
-                &format!("--set {text}"),
-                "",
-                problem,
-                Some(help),
-            ))
+            SpecErrors::from(SpecError::elsewhere(&format!("--set {text}"), "", problem, Some(help)))
         };
         let (path, value) = split(text).ok_or_else(|| wrong("there is no `=`"))?;
         let path = keys(path).ok_or_else(|| wrong("the path is not well formed"))?;
         let value = value.trim();
         // A value such as `1\nb = 2` would smuggle in a second key: it is taken as a string.
         let read = toml::from_str::<toml::Table>(&format!("value = {value}"));
-        let value = match read
-            .ok()
-            .filter(|table| table.len() == 1)
-            .and_then(|mut table| table.remove("value"))
-        {
+        let value = match read.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("value")) {
             Some(read) => read,
             None => Value::String(value.to_owned()),
         };
@@ -88,21 +79,13 @@ impl Override {
                 Value::Array(items) => {
                     let index = element(items, key).ok_or_else(|| {
                         let names = items.iter().filter_map(name);
-                        self.error(
-                            &field,
-                            format!("there is no `{key}`"),
-                            Some(suggest::help(key, names)),
-                        )
+                        self.error(&field, format!("there is no `{key}`"), Some(suggest::help(key, names)))
                     })?;
                     field = field.index(index);
                     place = &mut items[index];
                 }
                 _ => {
-                    return Err(self.error(
-                        &field,
-                        format!("there is no `{key}` in a plain value"),
-                        None,
-                    ));
+                    return Err(self.error(&field, format!("there is no `{key}` in a plain value"), None));
                 }
             }
         }
@@ -111,8 +94,7 @@ impl Override {
     }
 
     fn error(&self, field: &Field, problem: impl Into<String>, help: Option<String>) -> SpecErrors {
-        SpecError::elsewhere(&format!("--set {}", self.text), &field.to_string(), problem, help)
-            .into()
+        SpecError::elsewhere(&format!("--set {}", self.text), &field.to_string(), problem, help).into()
     }
 }
 
@@ -184,18 +166,15 @@ mod tests {
         }
         let (_, table) = set("stream.camera.drop=late", text).expect("bare strings are accepted");
         assert_eq!(table["stream"][0]["drop"].as_str(), Some("late"));
-        let (_, table) =
-            set("variation={ kind = \"uniform\", spread = 0.1 }", text).expect("tables are values");
+        let (_, table) = set("variation={ kind = \"uniform\", spread = 0.1 }", text).expect("tables are values");
         assert_eq!(table["variation"]["spread"].as_float(), Some(0.1));
-        let (field, _) =
-            set("model.\"qwen2.5\".weights_mb=1", "").expect("tables on the way are made");
+        let (field, _) = set("model.\"qwen2.5\".weights_mb=1", "").expect("tables on the way are made");
         assert_eq!(field.to_string(), "model.\"qwen2.5\".weights_mb");
     }
 
     #[test]
     fn says_which_names_there_are() {
-        let error = set("stream.camra.fps=15", "[[stream]]\nname = 'camera'\n")
-            .expect_err("there is no camra");
+        let error = set("stream.camra.fps=15", "[[stream]]\nname = 'camera'\n").expect_err("there is no camra");
         assert_eq!(
             error.to_string(),
             "--set stream.camra.fps=15: stream: there is no `camra` (did you mean `camera`? allowed: `camera`)"

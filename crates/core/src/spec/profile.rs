@@ -202,7 +202,6 @@ impl QuantilesSpec {
             ("p999", 0.999, self.p999),
             ("max", 1.0, self.max),
         ];
-        all.into_iter()
-            .filter_map(|(name, probability, value)| value.map(|value| (name, probability, value)))
+        all.into_iter().filter_map(|(name, probability, value)| value.map(|value| (name, probability, value)))
     }
 }

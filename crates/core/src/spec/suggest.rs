@@ -18,8 +18,7 @@ pub(crate) fn help<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -
     if allowed.len() > LISTED_MAX && !help.is_empty() {
         return help.trim_end().to_owned();
     }
-    let listed: Vec<String> =
-        allowed.iter().take(LISTED_MAX).map(|name| format!("`{name}`")).collect();
+    let listed: Vec<String> = allowed.iter().take(LISTED_MAX).map(|name| format!("`{name}`")).collect();
     let _ = write!(help, "allowed: {}", listed.join(", "));
     if allowed.len() > LISTED_MAX {
         let _ = write!(help, " and {} more", allowed.len() - LISTED_MAX);

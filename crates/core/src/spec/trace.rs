@@ -51,11 +51,7 @@ impl TraceWindow {
 ///
 /// # Errors
 /// The header, or the lines and fields that are not as they should be (at most ten).
-pub fn read_trace(
-    file: &str,
-    text: &str,
-    window: &TraceWindow,
-) -> Result<Vec<Request>, SpecErrors> {
+pub fn read_trace(file: &str, text: &str, window: &TraceWindow) -> Result<Vec<Request>, SpecErrors> {
     let mut requests = rows(file, text)?;
     requests.sort_by_key(|&(at, ..)| at);
     let first = requests.first().map_or(0, |&(at, ..)| at);
@@ -74,10 +70,8 @@ pub fn read_trace(
 /// All requests with their times [ns] since an unknown start.
 fn rows(file: &str, text: &str) -> Result<Vec<(i128, u32, u32)>, SpecErrors> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    let headers = reader
-        .headers()
-        .map(|header| header.iter().map(str::to_owned).collect::<Vec<_>>())
-        .unwrap_or_default();
+    let headers =
+        reader.headers().map(|header| header.iter().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
     // Kept for the messages only once something is wrong: traces are long.
     let shown = || -> Arc<str> { Arc::from(text) };
     if headers != HEADER {
@@ -108,14 +102,7 @@ fn rows(file: &str, text: &str) -> Result<Vec<(i128, u32, u32)>, SpecErrors> {
             Err((field, help)) => {
                 let span = field_span(text, at, field);
                 let problem = format!("`{}` does not fit", record.get(field).unwrap_or(""));
-                errors.push(SpecError::at(
-                    file,
-                    &shown(),
-                    span,
-                    HEADER[field],
-                    problem,
-                    Some(help.to_owned()),
-                ));
+                errors.push(SpecError::at(file, &shown(), span, HEADER[field], problem, Some(help.to_owned())));
             }
         }
         if errors.len() >= MISTAKES_MAX || requests.len() > limits::REQUESTS_MAX {
@@ -124,12 +111,7 @@ fn rows(file: &str, text: &str) -> Result<Vec<(i128, u32, u32)>, SpecErrors> {
     }
     if requests.len() > limits::REQUESTS_MAX {
         let problem = format!("more than {} requests", limits::REQUESTS_MAX);
-        errors.push(SpecError::elsewhere(
-            file,
-            "",
-            problem,
-            Some("use a part of the trace".to_owned()),
-        ));
+        errors.push(SpecError::elsewhere(file, "", problem, Some("use a part of the trace".to_owned())));
     }
     if errors.is_empty() { Ok(requests) } else { Err(SpecErrors::new(errors)) }
 }
@@ -137,11 +119,10 @@ fn rows(file: &str, text: &str) -> Result<Vec<(i128, u32, u32)>, SpecErrors> {
 /// Time [ns], prompt and output of a row; or the number of the field that is wrong, and what it must be.
 fn row(record: &csv::StringRecord) -> Result<(i128, u32, u32), (usize, &'static str)> {
     let field = |i: usize| record.get(i).unwrap_or("");
-    let time = timestamp(field(0))
-        .ok_or((0, "must be a time such as 2023-11-16 18:15:46.68 or a number of seconds ≥ 0"))?;
+    let time =
+        timestamp(field(0)).ok_or((0, "must be a time such as 2023-11-16 18:15:46.68 or a number of seconds ≥ 0"))?;
     let tokens = |i: usize| {
-        let count =
-            field(i).parse::<u32>().ok().filter(|&count| limits::TOKENS.allows(f64::from(count)));
+        let count = field(i).parse::<u32>().ok().filter(|&count| limits::TOKENS.allows(f64::from(count)));
         count.ok_or((i, "must be a whole number from 1 to 1000000"))
     };
     Ok((time, tokens(1)?, tokens(2)?))
@@ -180,10 +161,8 @@ fn timestamp(text: &str) -> Option<i128> {
         && second < 61_000_000_000;
     // Days of the proleptic Gregorian calendar, with years that start in March so that leap days come last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
-        + year.div_euclid(400)
-        + (153 * month + 2) / 5
-        + day;
+    let days =
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day;
     fits.then_some(((days * 24 + hour) * 60 + minute) * 60_000_000_000 + second)
 }
 
@@ -228,14 +207,8 @@ mod tests {
 
     #[test]
     fn a_window_is_shifted_sped_up_and_cut() {
-        let window = TraceWindow {
-            from_s: 0.5,
-            to_s: 100.0,
-            speed: 2.0,
-            start_s: 1.0,
-            max_prompt: 150,
-            max_output: 15,
-        };
+        let window =
+            TraceWindow { from_s: 0.5, to_s: 100.0, speed: 2.0, start_s: 1.0, max_prompt: 150, max_output: 15 };
         let requests = read_trace("t.csv", TRACE, &window).expect("the trace is sound");
         assert_eq!(requests, [Request { at: Nanos::from_ms(1125.0), prompt: 150, output: 15 }]);
     }
@@ -243,8 +216,7 @@ mod tests {
     #[test]
     fn mistakes_name_line_and_field() {
         let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n0.5,10,5\nsoon,10,5\n2,10,-5\n3,10\n";
-        let errors =
-            read_trace("t.csv", text, &window()).expect_err("three rows are wrong").to_string();
+        let errors = read_trace("t.csv", text, &window()).expect_err("three rows are wrong").to_string();
         let lines: Vec<&str> = errors.lines().collect();
         assert!(lines[0].starts_with("t.csv:3:1: TIMESTAMP: `soon` does not fit"), "{errors}");
         assert!(lines[1].starts_with("t.csv:4:6: GeneratedTokens: `-5` does not fit"), "{errors}");

@@ -112,16 +112,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("unknown chain", "chain = \"answer\"", "chain = \"answers\""),
     ("chain and model", "chain = \"answer\"", "chain = \"answer\"\nmodel = \"detector\""),
     ("neither chain nor model", "chain = \"answer\"\n", ""),
-    (
-        "unknown model",
-        "name = \"camera\"\nmodel = \"detector\"",
-        "name = \"camera\"\nmodel = \"detecter\"",
-    ),
-    (
-        "unknown variant",
-        "name = \"camera\"\nmodel = \"detector\"",
-        "name = \"camera\"\nmodel = \"detector/smal\"",
-    ),
+    ("unknown model", "name = \"camera\"\nmodel = \"detector\"", "name = \"camera\"\nmodel = \"detecter\""),
+    ("unknown variant", "name = \"camera\"\nmodel = \"detector\"", "name = \"camera\"\nmodel = \"detector/smal\""),
     (
         "variant without a cost",
         "name = \"camera\"\nmodel = \"detector\"",
@@ -143,11 +135,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("fan-out of nothing", "probability = 0.5", "fan_out = 0"),
     ("fan-out of far too many", "probability = 0.5", "fan_out = 5000"),
     ("two numbers of instances", "per_tokens = 16", "per_tokens = 16, fan_out = 2"),
-    (
-        "tokens of a detector",
-        "{ stage = \"hear\", probability = 0.5 }",
-        "{ stage = \"hear\", per_tokens = 8 }",
-    ),
+    ("tokens of a detector", "{ stage = \"hear\", probability = 0.5 }", "{ stage = \"hear\", per_tokens = 8 }"),
     ("no prompt", "prompt = 64, ", ""),
     ("prompt of nothing", "prompt = 64", "prompt = 0"),
     ("prompt for a painter", "steps = 4", "steps = 4, prompt = 5"),
@@ -204,11 +192,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "processor = []",
     ),
     ("two processors of one name", "name = \"gpu\", kind", "name = \"npu\", kind"),
-    (
-        "link to nowhere",
-        "[source.guess]",
-        "[[platform.link]]\nfrom = \"npu\"\nto = \"gup\"\n\n[source.guess]",
-    ),
+    ("link to nowhere", "[source.guess]", "[[platform.link]]\nfrom = \"npu\"\nto = \"gup\"\n\n[source.guess]"),
     ("memory of nothing", "capacity_gb = 8", "capacity_gb = 0"),
     (
         "no stream and no session",
@@ -216,11 +200,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"empty\"\nduration_s = 1\n[platform]\nname = \"p\"\nmemory = {}\nprocessor = [{ name = \"cpu\", kind = \"cpu\" }]\n",
     ),
     ("no platform", GOOD, "name = \"nowhere\"\nduration_s = 1\n"),
-    (
-        "unknown platform",
-        GOOD,
-        "name = \"nowhere\"\nduration_s = 1\nruns_on = [\"intel-npu-3721\"]\n",
-    ),
+    ("unknown platform", GOOD, "name = \"nowhere\"\nduration_s = 1\nruns_on = [\"intel-npu-3721\"]\n"),
 ];
 
 /// Mistakes on the command line: the change of the good file.
@@ -238,9 +218,7 @@ const OVERRIDES: &[&str] = &[
 
 fn files(path: &str) -> io::Result<String> {
     match path {
-        "damaged.csv" => {
-            Ok("TIMESTAMP,ContextTokens,GeneratedTokens\n0.0,10,5\n1.0,ten,5\n".to_owned())
-        }
+        "damaged.csv" => Ok("TIMESTAMP,ContextTokens,GeneratedTokens\n0.0,10,5\n1.0,ten,5\n".to_owned()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "not found")),
     }
 }
@@ -254,8 +232,7 @@ fn message(text: &str, options: &Options) -> String {
 
 #[test]
 fn the_good_file_is_good() {
-    let system =
-        Library::shipped().resolve_text("good.toml", GOOD, None, &Options::default(), &NoFiles);
+    let system = Library::shipped().resolve_text("good.toml", GOOD, None, &Options::default(), &NoFiles);
     let system = system.unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(system.warnings, Vec::<String>::new());
 }
@@ -267,9 +244,7 @@ fn each_mistake_has_its_message() {
         assert_eq!(GOOD.matches(old).count(), 1, "{name}: the mistake is made in one place");
         let mut text = message(&GOOD.replacen(old, new, 1), &Options::default());
         // The list of shipped platforms grows; the message that names them need not change here.
-        if let Some(list) =
-            text.find(" allowed: `").filter(|_| text.starts_with("unknown platform"))
-        {
+        if let Some(list) = text.find(" allowed: `").filter(|_| text.starts_with("unknown platform")) {
             text.truncate(list);
         }
         writeln!(all, "# {name}\n{text}\n").unwrap();
@@ -302,12 +277,6 @@ fn figures_outside_of_scenarios_need_sources() {
     let library = Library::shipped();
     let with_profile = library.resolve_text("s.toml", GOOD, None, &options, &files).unwrap_err();
     let without_platform = GOOD[..GOOD.find("[platform]").unwrap()].to_owned();
-    let on_platform = library.resolve_text(
-        "s.toml",
-        &without_platform,
-        Some("bare.toml"),
-        &Options::default(),
-        &files,
-    );
+    let on_platform = library.resolve_text("s.toml", &without_platform, Some("bare.toml"), &Options::default(), &files);
     insta::assert_snapshot!("sources", format!("{with_profile}\n\n{}", on_platform.unwrap_err()));
 }

@@ -34,10 +34,9 @@ fn every_shipped_scenario_resolves_on_every_platform_that_it_names() {
                     assert_eq!(back, system, "{name} on {platform:?} survives JSON");
                     assert_eq!(back.hash(), system.hash());
                 }
-                Err(errors) => problems.push(format!(
-                    "{name} on {}:\n{errors}",
-                    platform.unwrap_or("its own platform")
-                )),
+                Err(errors) => {
+                    problems.push(format!("{name} on {}:\n{errors}", platform.unwrap_or("its own platform")));
+                }
             }
         }
     }
@@ -58,11 +57,7 @@ fn every_shipped_file_is_described_and_named_like_itself() {
     }
     for kind in [FileKind::Platform, FileKind::Scenario] {
         for entry in library.entries(kind) {
-            assert!(
-                !entry.title.is_empty() && !entry.description.is_empty(),
-                "{} has no description",
-                entry.name
-            );
+            assert!(!entry.title.is_empty() && !entry.description.is_empty(), "{} has no description", entry.name);
             assert!(!entry.description.contains('\n'));
         }
     }
@@ -74,10 +69,8 @@ fn every_shipped_profile_is_for_a_shipped_platform_and_has_no_mistake() {
     let platforms = library.names(FileKind::Platform);
     for name in library.names(FileKind::Profile) {
         let text = library.text(FileKind::Profile, name).unwrap();
-        let document = onbeat_core::spec::Document::parse(name, text)
-            .unwrap_or_else(|errors| panic!("{errors}"));
-        let spec: onbeat_core::spec::ProfileSpec =
-            document.read().unwrap_or_else(|errors| panic!("{errors}"));
+        let document = onbeat_core::spec::Document::parse(name, text).unwrap_or_else(|errors| panic!("{errors}"));
+        let spec: onbeat_core::spec::ProfileSpec = document.read().unwrap_or_else(|errors| panic!("{errors}"));
         let platform = spec.platform.unwrap_or_else(|| panic!("{name} names its platform"));
         assert!(platforms.contains(&platform.as_str()), "{name}: no platform {platform}");
         // A scenario that uses nothing of the profile still has it checked.

@@ -21,10 +21,7 @@ fn with(options: &Options) -> System {
 }
 
 fn set(changes: &[&str]) -> System {
-    with(&Options {
-        overrides: changes.iter().map(|&change| change.to_owned()).collect(),
-        ..Options::default()
-    })
+    with(&Options { overrides: changes.iter().map(|&change| change.to_owned()).collect(), ..Options::default() })
 }
 
 /// Two processors, of which the first is a pair, and models that take 1, 2, 4 and 8 ms.
@@ -91,17 +88,11 @@ fn identical_units_share_costs_and_hand_over_at_the_memory_s_cost() {
     );
     let names: Vec<&str> = system.platform.processors.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["cpu0", "cpu1", "npu"]);
-    let can_run = |node: u32| {
-        system.nodes[NodeId(node)].costs.iter().map(Option::is_some).collect::<Vec<bool>>()
-    };
+    let can_run = |node: u32| system.nodes[NodeId(node)].costs.iter().map(Option::is_some).collect::<Vec<bool>>();
     assert_eq!(can_run(0), [true, true, false]);
     assert_eq!(can_run(1), [false, true, true]);
-    let link =
-        |from: u32, to: u32| system.platform.links[ProcessorId(from)][ProcessorId(to)].latency;
-    assert_eq!(
-        [link(0, 0), link(0, 1), link(0, 2)],
-        [Nanos::ZERO, Nanos::from_us(30.0), Nanos::from_us(30.0)]
-    );
+    let link = |from: u32, to: u32| system.platform.links[ProcessorId(from)][ProcessorId(to)].latency;
+    assert_eq!([link(0, 0), link(0, 1), link(0, 2)], [Nanos::ZERO, Nanos::from_us(30.0), Nanos::from_us(30.0)]);
     let group = |id: u32| system.platform.processors[ProcessorId(id)].group;
     assert!(group(0) == group(1) && group(1) != group(2));
 }
@@ -110,13 +101,9 @@ fn identical_units_share_costs_and_hand_over_at_the_memory_s_cost() {
 fn links_of_a_pair_replace_the_memory_s_cost_both_ways() {
     let link = "[[platform.link]]\nfrom = 'gpu'\nto = 'npu'\nlatency_us = 7\nbandwidth_gbps = 2\n";
     let system = system(&GOOD.replace("[source.guess]", &format!("{link}\n[source.guess]")));
-    let time =
-        |from: u32, to: u32| system.platform.links[ProcessorId(from)][ProcessorId(to)].time(2000.0);
+    let time = |from: u32, to: u32| system.platform.links[ProcessorId(from)][ProcessorId(to)].time(2000.0);
     // 2000 bytes at 2 bytes/ns take 1 µs.
-    assert_eq!(
-        (time(0, 1), time(1, 0), time(0, 0)),
-        (Nanos::from_us(8.0), Nanos::from_us(8.0), Nanos::ZERO)
-    );
+    assert_eq!((time(0, 1), time(1, 0), time(0, 0)), (Nanos::from_us(8.0), Nanos::from_us(8.0), Nanos::ZERO));
 }
 
 #[test]
@@ -130,25 +117,19 @@ fn language_models_have_prefill_and_decode_with_their_bytes() {
         panic!("prefill comes first")
     };
     assert_eq!((*bytes_per_segment, latency_ns.at(16.0), latency_ns.at(8.0)), (250e6, 20e6, 10e6));
-    let PhaseCost::Decode { bytes_per_step, bytes_per_context_token, step_ns, .. } =
-        &cost.phases[1].1
-    else {
+    let PhaseCost::Decode { bytes_per_step, bytes_per_context_token, step_ns, .. } = &cost.phases[1].1 else {
         panic!("then decode")
     };
-    assert_eq!(
-        (*bytes_per_step, *bytes_per_context_token, step_ns.curve().at(1024.0)),
-        (250e6, 15e3, 20e6)
-    );
+    assert_eq!((*bytes_per_step, *bytes_per_context_token, step_ns.curve().at(1024.0)), (250e6, 15e3, 20e6));
     let model = &system.models[think.model];
     assert_eq!((model.weights, model.kv_per_token), (Bytes(500_000_000), Bytes(30_000)));
-    assert!(system.figures.iter().any(|f| f.kind == ProvenanceKind::Analytical && f.what == "writer on gpu: bytes moved"));
+    assert!(
+        system.figures.iter().any(|f| f.kind == ProvenanceKind::Analytical && f.what == "writer on gpu: bytes moved")
+    );
     assert!(system.assumptions.iter().any(|text| text == "All bytes moved are multiplied by 0.5."));
     // The session's lengths belong to its stage; the chain's stage has its own.
     let chat = system.nodes.iter().last().unwrap();
-    assert_eq!(
-        chat.output.as_ref().and_then(onbeat_core::distribution::Distribution::as_constant),
-        Some(50.0)
-    );
+    assert_eq!(chat.output.as_ref().and_then(onbeat_core::distribution::Distribution::as_constant), Some(50.0));
     assert_eq!(chat.output_max, 50);
     assert_eq!(chat.prompt.as_ref().map(|d| (d.min, d.max)), Some((16.0, 1000.0)));
 }
@@ -191,17 +172,11 @@ fn overrides_and_switches_reach_the_system() {
         system.sources[SourceId(0)].arrival,
         Arrival::Periodic { first: Nanos::ZERO, period: Nanos::from_ms(50.0) }
     );
-    assert_eq!(
-        (system.duration, system.contention, system.title.as_str()),
-        (Nanos::from_secs(3.0), false, "Mine")
-    );
+    assert_eq!((system.duration, system.contention, system.title.as_str()), (Nanos::from_secs(3.0), false, "Mine"));
     assert_eq!(system.platform.bandwidth, Some(10.0));
     // 500 MB of weights in steps of 10 ms do not fit through 10 GB/s.
     assert!(
-        system
-            .warnings
-            .iter()
-            .any(|text| text.starts_with("writer on gpu: bytes moved and latency need")),
+        system.warnings.iter().any(|text| text.starts_with("writer on gpu: bytes moved and latency need")),
         "{:?}",
         system.warnings
     );
@@ -209,39 +184,28 @@ fn overrides_and_switches_reach_the_system() {
 
 #[test]
 fn a_platform_file_takes_overrides_as_well() {
-    let options = Options {
-        overrides: vec!["platform.memory.capacity_gb=1".to_owned()],
-        ..Options::default()
-    };
-    let resolve = |options: &Options| {
-        Library::shipped().resolve("blur-and-whisper", None, options, &NoFiles).unwrap()
-    };
+    let options = Options { overrides: vec!["platform.memory.capacity_gb=1".to_owned()], ..Options::default() };
+    let resolve = |options: &Options| Library::shipped().resolve("blur-and-whisper", None, options, &NoFiles).unwrap();
     assert_eq!(resolve(&options).platform.capacity, Some(Bytes(1_000_000_000)));
     assert_eq!(resolve(&Options::default()).platform.name, "intel-npu-3720");
 }
 
 #[test]
 fn another_model_takes_the_place_of_one_without_a_profile() {
-    let text = GOOD.replace(
-        "model = \"speaker\", size = 40",
-        "model = \"detector/small\", or = [\"speaker\"], size = 40",
-    );
+    let text =
+        GOOD.replace("model = \"speaker\", size = 40", "model = \"detector/small\", or = [\"speaker\"], size = 40");
     let system = system(&text);
     let speak = system.nodes.iter().find(|node| node.name == "speak").unwrap();
     assert_eq!(system.models[speak.model].name, "speaker");
-    let note =
-        "Stage `speak` runs `speaker` in place of `detector/small`, of which `toy` has no profile.";
+    let note = "Stage `speak` runs `speaker` in place of `detector/small`, of which `toy` has no profile.";
     assert!(system.assumptions.iter().any(|text| text == note), "{:?}", system.assumptions);
 }
 
 #[test]
 fn variants_have_their_own_weights_and_costs() {
     let cost = "[[cost]]\nmodel = \"detector\"\nvariant = \"small\"\nprocessor = \"npu\"\nlatency_ms = 2\n\n[platform]";
-    let text = GOOD.replace("[platform]", cost).replacen(
-        "model = \"detector\"\nfps",
-        "model = \"detector/small\"\nfps",
-        1,
-    );
+    let text =
+        GOOD.replace("[platform]", cost).replacen("model = \"detector\"\nfps", "model = \"detector/small\"\nfps", 1);
     let system = system(&text);
     let camera = &system.nodes[NodeId::new(0)];
     let model = &system.models[camera.model];
@@ -267,17 +231,11 @@ fn users_profiles_go_before_shipped_ones_and_after_the_scenario_s_own() {
         }
     };
     let best = |profiles: &[&str]| {
-        let options = Options {
-            profiles: profiles.iter().map(|&p| p.to_owned()).collect(),
-            ..Options::default()
-        };
-        let system = Library::shipped()
-            .resolve("blur-and-whisper", Some("intel-npu-3720"), &options, &files)
-            .unwrap();
+        let options = Options { profiles: profiles.iter().map(|&p| p.to_owned()).collect(), ..Options::default() };
+        let system = Library::shipped().resolve("blur-and-whisper", Some("intel-npu-3720"), &options, &files).unwrap();
         (
             system.nodes[NodeId(0)].best,
-            system.figures
-                [system.nodes[NodeId(0)].costs[ProcessorId(0)].as_ref().unwrap().figure as usize]
+            system.figures[system.nodes[NodeId(0)].costs[ProcessorId(0)].as_ref().unwrap().figure as usize]
                 .source
                 .clone(),
         )
@@ -291,14 +249,18 @@ fn users_profiles_go_before_shipped_ones_and_after_the_scenario_s_own() {
 fn a_trace_gives_arrivals_and_lengths() {
     let files = |path: &str| -> io::Result<String> {
         assert_eq!(path, "here/trace.csv", "relative to the scenario's file");
-        Ok("TIMESTAMP,ContextTokens,GeneratedTokens\n5.0,100,10\n6.0,200,20\n8.5,600,30\n"
-            .to_owned())
+        Ok("TIMESTAMP,ContextTokens,GeneratedTokens\n5.0,100,10\n6.0,200,20\n8.5,600,30\n".to_owned())
     };
     let text = GOOD
-        .replace("{ process = \"poisson\", rate_per_s = 0.5 }", "{ process = \"trace\", file = \"trace.csv\", to_s = 3, speed = 2, max_prompt = 150 }")
-        .replace("prompt = { kind = \"lognormal\", median = 100, sigma = 0.5, min = 16, max = 1000 }\noutput = 50\n", "");
-    let system =
-        Library::shipped().resolve_text("here/s.toml", &text, None, &Options::default(), &files);
+        .replace(
+            "{ process = \"poisson\", rate_per_s = 0.5 }",
+            "{ process = \"trace\", file = \"trace.csv\", to_s = 3, speed = 2, max_prompt = 150 }",
+        )
+        .replace(
+            "prompt = { kind = \"lognormal\", median = 100, sigma = 0.5, min = 16, max = 1000 }\noutput = 50\n",
+            "",
+        );
+    let system = Library::shipped().resolve_text("here/s.toml", &text, None, &Options::default(), &files);
     let system = system.unwrap_or_else(|errors| panic!("{errors}"));
     let chat = system.sources.iter().find(|s| s.name == "chat").unwrap();
     let requests = vec![
@@ -316,11 +278,7 @@ fn tables_that_do_not_reach_far_enough_are_warned_about() {
     let system = set(&["session.chat.prompt=3000", "chain.answer.stage.speak.size=400"]);
     let warned = |text: &str| system.warnings.iter().any(|warning| warning.starts_with(text));
     assert!(warned("writer on gpu: prompt lengths of 3000 reach beyond"), "{:?}", system.warnings);
-    assert!(
-        warned("writer on gpu: context lengths of 3001 to 3050 reach beyond"),
-        "{:?}",
-        system.warnings
-    );
+    assert!(warned("writer on gpu: context lengths of 3001 to 3050 reach beyond"), "{:?}", system.warnings);
     assert!(warned("speaker on npu: size 400 lies outside"), "{:?}", system.warnings);
 }
 
@@ -328,21 +286,12 @@ fn tables_that_do_not_reach_far_enough_are_warned_about() {
 fn parts_around_a_loop_must_be_the_same_everywhere() {
     let more = "[[cost]]\nmodel = \"painter\"\nprocessor = \"npu\"\nstep_ms = 80\nbefore_ms = 3\n\n[platform]";
     let errors = System::from_toml(&GOOD.replace("[platform]", more)).unwrap_err().to_string();
-    assert!(
-        errors
-            .contains("`before_ms` and `after_ms` of `painter` are given on some processors only"),
-        "{errors}"
-    );
+    assert!(errors.contains("`before_ms` and `after_ms` of `painter` are given on some processors only"), "{errors}");
     let before = format!("step_ms = 50\nbefore_ms = 4\n\n{}", more.trim_end_matches("[platform]"));
     let system = system(&GOOD.replacen("step_ms = 50\n", &before, 1));
     let paint = system.nodes.iter().find(|node| node.name == "paint").unwrap();
-    let kinds: Vec<Phase> = paint.costs[ProcessorId(0)]
-        .as_ref()
-        .unwrap()
-        .phases
-        .iter()
-        .map(|(kind, _)| *kind)
-        .collect();
+    let kinds: Vec<Phase> =
+        paint.costs[ProcessorId(0)].as_ref().unwrap().phases.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, [Phase::Before, Phase::Steps]);
     assert_eq!(paint.best, Nanos::from_ms(204.0));
 }

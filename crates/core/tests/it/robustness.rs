@@ -14,17 +14,13 @@ fn try_resolve(text: &str, platform: Option<&str>, options: &Options) {
         Ok(system) => {
             system.validate().expect("a system that resolves is sound");
             let json = serde_json::to_string(&system).expect("a system can be written");
-            let back: onbeat_core::system::System =
-                serde_json::from_str(&json).expect("a system can be read back");
+            let back: onbeat_core::system::System = serde_json::from_str(&json).expect("a system can be read back");
             assert_eq!(back.hash(), system.hash());
         }
         Err(errors) => {
             assert!(!errors.errors.is_empty());
             for error in &errors.errors {
-                assert!(
-                    error.text.get(error.span.clone()).is_some(),
-                    "the span lies within the text: {error:?}"
-                );
+                assert!(error.text.get(error.span.clone()).is_some(), "the span lies within the text: {error:?}");
             }
             assert!(!errors.to_string().is_empty());
         }
@@ -136,12 +132,8 @@ fn shipped_scenarios_with_a_line_less_never_panic() {
         let text = library.text(FileKind::Scenario, name).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for without in 0..lines.len() {
-            let rest: Vec<&str> = lines
-                .iter()
-                .enumerate()
-                .filter(|&(i, _)| i != without)
-                .map(|(_, line)| *line)
-                .collect();
+            let rest: Vec<&str> =
+                lines.iter().enumerate().filter(|&(i, _)| i != without).map(|(_, line)| *line).collect();
             try_resolve(&rest.join("\n"), None, &Options::default());
         }
     }
@@ -150,11 +142,7 @@ fn shipped_scenarios_with_a_line_less_never_panic() {
 #[test]
 fn deeply_nested_files_are_refused() {
     let text = format!("a = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(
-        Library::shipped()
-            .resolve_text("deep.toml", &text, None, &Options::default(), &NoFiles)
-            .is_err()
-    );
+    assert!(Library::shipped().resolve_text("deep.toml", &text, None, &Options::default(), &NoFiles).is_err());
 }
 
 fn window() -> TraceWindow {

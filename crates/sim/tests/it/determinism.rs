@@ -68,7 +68,9 @@ fn another_stream_changes_nobody_elses_arrivals() {
         events
             .iter()
             .filter_map(|e| match e.what {
-                What::Release { source, nominal, .. } if system.sources[source].name == "events" => Some((nominal, e.at)),
+                What::Release { source, nominal, .. } if system.sources[source].name == "events" => {
+                    Some((nominal, e.at))
+                }
                 _ => None,
             })
             .collect::<Vec<_>>()

@@ -73,7 +73,9 @@ fn frames_first(view: &View<'_>, actions: &mut Actions) {
     let Some(first) = frame.or_else(|| view.ready().first().copied()) else { return };
     match view.occupancy(p).runs.first() {
         None => actions.start(first, p),
-        Some(run) if frame.is_some() && !run.ending && view.source(run.stage).name != "frames" => actions.preempt(run.stage),
+        Some(run) if frame.is_some() && !run.ending && view.source(run.stage).name != "frames" => {
+            actions.preempt(run.stage);
+        }
         Some(_) => {}
     }
 }
@@ -113,8 +115,9 @@ fn decode_gives_way_after_the_running_step() {
 fn requests_that_join_a_batch_share_its_steps() {
     // Two requests of 100 tokens; the second arrives during the first one's decode and joins after its own prefill, which needs the
     // processor: the first gives way.
-    let toml = llm("batch_factor = [[1, 1.0], [4, 1.3]]", &format!("{}{}", ask("a", 0.0, 100, 5), ask("b", 0.015, 100, 3)))
-        .replace("decode_ms = [[0, 10], [1000, 20]]", "decode_ms = [[0, 10]]");
+    let toml =
+        llm("batch_factor = [[1, 1.0], [4, 1.3]]", &format!("{}{}", ask("a", 0.0, 100, 5), ask("b", 0.015, 100, 3)))
+            .replace("decode_ms = [[0, 10], [1000, 20]]", "decode_ms = [[0, 10]]");
     fn join(view: &View<'_>, actions: &mut Actions) {
         let p = view.processors().next().unwrap();
         let prefill = view.ready().iter().copied().find(|&stage| view.stage(stage).tokens == 0);
@@ -151,11 +154,12 @@ fn requests_that_join_a_batch_share_its_steps() {
 #[test]
 fn a_request_joins_a_running_batch_at_the_next_step() {
     // A second processor does b's prefill, 4-14 ms, while a decodes from 10 on.
-    let toml = llm("batch_factor = [[1, 1.0], [4, 1.3]]", &format!("{}{}", ask("a", 0.0, 100, 5), ask("b", 0.004, 100, 3)))
-        .replace("decode_ms = [[0, 10], [1000, 20]]", "decode_ms = [[0, 10]]")
-        .replace(
-            "[model.frame]",
-            r#"[[platform.processor]]
+    let toml =
+        llm("batch_factor = [[1, 1.0], [4, 1.3]]", &format!("{}{}", ask("a", 0.0, 100, 5), ask("b", 0.004, 100, 3)))
+            .replace("decode_ms = [[0, 10], [1000, 20]]", "decode_ms = [[0, 10]]")
+            .replace(
+                "[model.frame]",
+                r#"[[platform.processor]]
             name = "gpu"
             kind = "gpu"
             [[cost]]
@@ -164,7 +168,7 @@ fn a_request_joins_a_running_batch_at_the_next_step() {
             prefill_ms = [[100, 10]]
             decode_ms = [[0, 10]]
             [model.frame]"#,
-        );
+            );
     fn join(view: &View<'_>, actions: &mut Actions) {
         let (npu, gpu) = (view.system.processor("npu").unwrap(), view.system.processor("gpu").unwrap());
         for &stage in view.ready() {

@@ -1,7 +1,7 @@
 //! Integration tests of the simulator.
 
 #![allow(missing_docs, reason = "tests")]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::items_after_statements, reason = "tests")]
 
 mod chains;
 mod contention;

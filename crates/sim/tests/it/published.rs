@@ -74,7 +74,8 @@ fn no_policy_beats_the_lower_bound() {
         if spec.warm_up_s >= 5.0 {
             continue;
         }
-        let system = Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
+        let system =
+            Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
         let bound = lower_bound(&system);
         for policy in ["edf", "eft", "llf"] {
             let seeds = 3;
@@ -86,7 +87,11 @@ fn no_policy_beats_the_lower_bound() {
             let mean = rates.iter().sum::<f64>() / f64::from(seeds as u32);
             // A bound in expectation may be missed by chance; three short runs are given two points.
             let slack = if bound.in_expectation { 0.02 } else { 1e-9 };
-            assert!(mean >= bound.violation_rate - slack, "{scenario}, {policy}: {mean} below {}", bound.violation_rate);
+            assert!(
+                mean >= bound.violation_rate - slack,
+                "{scenario}, {policy}: {mean} below {}",
+                bound.violation_rate
+            );
             compared += 1;
         }
     }

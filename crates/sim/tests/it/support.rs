@@ -36,7 +36,8 @@ pub(crate) fn system(toml: &str) -> System {
 /// The events of a run whose invariants have been checked.
 pub(crate) fn run(system: &System, policy: Box<dyn Policy>, seed: u64) -> Vec<Event> {
     let sinks = (Vec::new(), Checker::new(system));
-    let (_, (events, checker)) = simulate(system, policy, "test", seed, sinks).unwrap_or_else(|error| panic!("{error}"));
+    let (_, (events, checker)) =
+        simulate(system, policy, "test", seed, sinks).unwrap_or_else(|error| panic!("{error}"));
     let violations = checker.finish();
     assert!(violations.is_empty(), "{violations:#?}");
     events

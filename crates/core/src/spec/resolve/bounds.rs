@@ -21,8 +21,7 @@ pub(super) fn smallest_variation(variation: Variation) -> f64 {
 
 /// Whether at least one instance certainly follows.
 fn certain(edge: &Edge) -> bool {
-    edge.probability >= 1.0
-        && edge.fan_out.as_ref().is_none_or(|fan_out| fan_out.smallest().round() >= 1.0)
+    edge.probability >= 1.0 && edge.fan_out.as_ref().is_none_or(|fan_out| fan_out.smallest().round() >= 1.0)
 }
 
 /// Sets `tail` of a source's stages and the source's `shortest`. `works` are the stages' smallest sizes, `variation` the smallest
@@ -33,8 +32,7 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, works: &[Work]
         .iter()
         .zip(works)
         .map(|(node, &work)| {
-            let latencies =
-                node.costs.iter().flatten().map(|cost| shortest_ns(cost, work, variation));
+            let latencies = node.costs.iter().flatten().map(|cost| shortest_ns(cost, work, variation));
             latencies.fold(f64::INFINITY, f64::min)
         })
         .collect();
@@ -71,18 +69,10 @@ fn runs_given(start: Option<(usize, &[bool])>, before: &[Vec<(usize, bool)>]) ->
 
 /// The longest path to each stage over certain edges and stages that certainly run, from the beginning or from the end of a start;
 /// `None` where there is no such path.
-fn longest(
-    start: Option<usize>,
-    runs: &[bool],
-    before: &[Vec<(usize, bool)>],
-    need: &[f64],
-) -> Vec<Option<f64>> {
+fn longest(start: Option<usize>, runs: &[bool], before: &[Vec<(usize, bool)>], need: &[f64]) -> Vec<Option<f64>> {
     let mut path: Vec<Option<f64>> = Vec::with_capacity(before.len());
     for (i, edges) in before.iter().enumerate() {
-        let from = edges
-            .iter()
-            .filter_map(|&(from, certain)| path[from].filter(|_| certain))
-            .reduce(f64::max);
+        let from = edges.iter().filter_map(|&(from, certain)| path[from].filter(|_| certain)).reduce(f64::max);
         path.push(match start {
             Some(start) if start == i => Some(0.0),
             Some(_) => from.filter(|_| runs[i]).map(|from| from + need[i]),
@@ -129,13 +119,7 @@ mod tests {
 
     /// 0 → 1 (perhaps) → 3, 0 → 2 → 3: a diamond with one uncertain side, and 3 → 4 (perhaps).
     fn diamond() -> Vec<Vec<(usize, bool)>> {
-        vec![
-            vec![],
-            vec![(0, PERHAPS)],
-            vec![(0, CERTAIN)],
-            vec![(1, CERTAIN), (2, CERTAIN)],
-            vec![(3, PERHAPS)],
-        ]
+        vec![vec![], vec![(0, PERHAPS)], vec![(0, CERTAIN)], vec![(1, CERTAIN), (2, CERTAIN)], vec![(3, PERHAPS)]]
     }
 
     #[test]

@@ -111,10 +111,7 @@ fn chain<'a>(
         );
         return None;
     }
-    check.distinct(
-        "stages",
-        spec.stage.iter().enumerate().map(|(i, s)| (at.index(i).key("name"), s.name.as_str())),
-    );
+    check.distinct("stages", spec.stage.iter().enumerate().map(|(i, s)| (at.index(i).key("name"), s.name.as_str())));
     let mut stages = Vec::new();
     for (i, stage_spec) in spec.stage.iter().enumerate() {
         if let Some(mut stage) = stage(check, &at.index(i), stage_spec, catalogue) {
@@ -126,19 +123,10 @@ fn chain<'a>(
         return None;
     }
     let order = order(check, &at, &stages)?;
-    Some(Chain {
-        name: name.to_owned(),
-        deadline_ms: spec.deadline_ms,
-        stages: sort(stages, &order),
-    })
+    Some(Chain { name: name.to_owned(), deadline_ms: spec.deadline_ms, stages: sort(stages, &order) })
 }
 
-fn stage<'a>(
-    check: &mut Check<'_>,
-    at: &Field,
-    spec: &StageSpec,
-    catalogue: &Catalogue<'a>,
-) -> Option<Stage<'a>> {
+fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Catalogue<'a>) -> Option<Stage<'a>> {
     let before = check.errors.len();
     check.name(&at.key("name"), &spec.name);
     let variant_at = at.key("variant");
@@ -151,31 +139,18 @@ fn stage<'a>(
     check.optional(at, "size", spec.size, &limits::ELEMENTS);
     check.optional(at, "steps", spec.steps.map(f64::from), &limits::STEPS);
     check.number(at, "output_kb", spec.output_kb, &limits::SIZE_KB);
-    let prompt = spec
-        .prompt
-        .as_ref()
-        .and_then(|d| distribution::resolve(check, &at.key("prompt"), d, TOKENS));
-    let output = spec
-        .output
-        .as_ref()
-        .and_then(|d| distribution::resolve(check, &at.key("output"), d, TOKENS));
+    let prompt = spec.prompt.as_ref().and_then(|d| distribution::resolve(check, &at.key("prompt"), d, TOKENS));
+    let output = spec.output.as_ref().and_then(|d| distribution::resolve(check, &at.key("output"), d, TOKENS));
     let for_shapes = [
         ("steps", spec.steps.is_some(), ModelShape::Iterative),
         ("prompt", spec.prompt.is_some(), ModelShape::Autoregressive),
         ("output", spec.output.is_some(), ModelShape::Autoregressive),
     ];
     for (key, given, shape) in for_shapes {
-        if given
-            && !candidates.is_empty()
-            && candidates.iter().all(|model| model.spec.shape != shape)
-        {
+        if given && !candidates.is_empty() && candidates.iter().all(|model| model.spec.shape != shape) {
             let found = shape_name(candidates[0].spec.shape);
             let problem = format!("`{key}` has no use: `{}` has the shape `{found}`", spec.model);
-            check.wrong(
-                &at.key(key),
-                problem,
-                format!("it belongs to models of shape `{}`", shape_name(shape)),
-            );
+            check.wrong(&at.key(key), problem, format!("it belongs to models of shape `{}`", shape_name(shape)));
         }
     }
     (check.errors.len() == before).then(|| Stage {
@@ -189,22 +164,12 @@ fn stage<'a>(
 }
 
 /// The edges that end at a stage, by positions in the file.
-fn edges(
-    check: &mut Check<'_>,
-    at: &Field,
-    stage: &StageSpec,
-    stages: &[StageSpec],
-) -> Vec<Before> {
+fn edges(check: &mut Check<'_>, at: &Field, stage: &StageSpec, stages: &[StageSpec]) -> Vec<Before> {
     let mut edges: Vec<Before> = Vec::new();
     for (i, spec) in stage.after.iter().enumerate() {
         let at = at.key("after").index(i);
         let Some(from) = stages.iter().position(|other| other.name == spec.stage) else {
-            check.unknown(
-                &at.key("stage"),
-                "stage",
-                &spec.stage,
-                stages.iter().map(|s| s.name.as_str()),
-            );
+            check.unknown(&at.key("stage"), "stage", &spec.stage, stages.iter().map(|s| s.name.as_str()));
             continue;
         };
         if edges.iter().any(|edge| edge.stage == from) {
@@ -215,10 +180,8 @@ fn edges(
             );
         }
         check.optional(&at, "probability", spec.probability, &limits::PROBABILITY);
-        let fan_out = spec
-            .fan_out
-            .as_ref()
-            .and_then(|d| distribution::resolve(check, &at.key("fan_out"), d, INSTANCES));
+        let fan_out =
+            spec.fan_out.as_ref().and_then(|d| distribution::resolve(check, &at.key("fan_out"), d, INSTANCES));
         if fan_out.as_ref().is_some_and(|d| d.largest() < 0.5) {
             check.wrong(
                 &at.key("fan_out"),
@@ -235,13 +198,7 @@ fn edges(
         }
         check.optional(&at, "per_tokens", spec.per_tokens.map(f64::from), &limits::TOKENS);
         let probability = spec.probability.unwrap_or(1.0);
-        edges.push(Before {
-            stage: from,
-            field: at,
-            probability,
-            fan_out,
-            per_tokens: spec.per_tokens,
-        });
+        edges.push(Before { stage: from, field: at, probability, fan_out, per_tokens: spec.per_tokens });
     }
     edges
 }
@@ -252,15 +209,12 @@ fn order(check: &mut Check<'_>, at: &Field, stages: &[Stage<'_>]) -> Option<Vec<
     let mut order: Vec<usize> = Vec::new();
     let mut placed = vec![false; stages.len()];
     while order.len() < stages.len() {
-        let ready =
-            |i: &usize| !placed[*i] && stages[*i].before.iter().all(|edge| placed[edge.stage]);
+        let ready = |i: &usize| !placed[*i] && stages[*i].before.iter().all(|edge| placed[edge.stage]);
         let Some(next) = (0..stages.len()).find(ready) else {
             let cycle: Vec<usize> = cycle(stages, &placed);
-            let names: Vec<String> =
-                cycle.iter().map(|&i| format!("`{}`", stages[i].spec.name)).collect();
+            let names: Vec<String> = cycle.iter().map(|&i| format!("`{}`", stages[i].spec.name)).collect();
             let first = cycle.first().copied().unwrap_or(0);
-            let problem =
-                format!("the stages wait for each other in a circle: {}", names.join(", "));
+            let problem = format!("the stages wait for each other in a circle: {}", names.join(", "));
             check.wrong(&at.index(first).key("after"), problem, "remove one of these edges");
             return None;
         };
@@ -276,8 +230,7 @@ fn cycle(stages: &[Stage<'_>], placed: &[bool]) -> Vec<usize> {
     let mut at = placed.iter().position(|placed| !placed).unwrap_or(0);
     while !path.contains(&at) {
         path.push(at);
-        let waits_for =
-            stages[at].before.iter().map(|edge| edge.stage).find(|&other| !placed[other]);
+        let waits_for = stages[at].before.iter().map(|edge| edge.stage).find(|&other| !placed[other]);
         let Some(next) = waits_for else { return path };
         at = next;
     }

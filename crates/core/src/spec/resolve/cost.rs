@@ -52,33 +52,24 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
                 bytes: 0.0,
                 energy_mj: None,
             };
-            let steps = PhaseCost::Steps {
-                step_ns: entry.step_ms? * MS,
-                bytes,
-                energy_mj: entry.energy_mj,
-            };
+            let steps = PhaseCost::Steps { step_ns: entry.step_ms? * MS, bytes, energy_mj: entry.energy_mj };
             let before = entry.before_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::Before, part(ms)));
             let after = entry.after_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::After, part(ms)));
             before.into_iter().chain([(Phase::Steps, steps)]).chain(after).collect()
         }
         ModelShape::Autoregressive => {
-            let in_ns = |points: &Vec<(f64, f64)>| {
-                points.iter().map(|&(x, ms)| (x, ms * MS)).collect::<Vec<_>>()
-            };
+            let in_ns = |points: &Vec<(f64, f64)>| points.iter().map(|&(x, ms)| (x, ms * MS)).collect::<Vec<_>>();
             let prefill = PhaseCost::Prefill {
                 latency_ns: Curve::new(in_ns(entry.prefill_ms.as_ref()?), Below::Origin),
                 chunk: entry.prefill_chunk,
                 chunk_overhead_ns: entry.chunk_overhead_ms.unwrap_or(0.0) * MS,
                 bytes_per_segment: weights_mb * MB * inputs.bytes_scale,
-                bytes_per_token: entry.prefill_kb_per_token.unwrap_or(0.0)
-                    * KB
-                    * inputs.bytes_scale,
+                bytes_per_token: entry.prefill_kb_per_token.unwrap_or(0.0) * KB * inputs.bytes_scale,
                 energy_mj: entry.prefill_mj_per_token,
             };
             let kv_kb = inputs.variant.spec.kv_kb_per_token.unwrap_or(0.0);
             // A stated number of bytes per step includes the cache.
-            let bytes_per_context_token =
-                if entry.bytes_mb.is_some() { 0.0 } else { kv_kb * KB * inputs.bytes_scale };
+            let bytes_per_context_token = if entry.bytes_mb.is_some() { 0.0 } else { kv_kb * KB * inputs.bytes_scale };
             let decode = PhaseCost::Decode {
                 step_ns: StepSum::new(Curve::new(in_ns(entry.decode_ms.as_ref()?), Below::Hold)),
                 batch: entry.batch_factor.clone().map(|points| Curve::new(points, Below::Hold)),
@@ -166,11 +157,7 @@ pub(super) fn smallest_factor(cost: &PhaseCost, variation: f64) -> f64 {
 pub(super) fn shortest_ns(cost: &Cost, work: Work, variation: f64) -> f64 {
     let parts = cost.phases.iter().map(|(phase, cost)| {
         let end = work.units(*phase);
-        if end > 0.0 {
-            cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation)
-        } else {
-            0.0
-        }
+        if end > 0.0 { cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) } else { 0.0 }
     });
     parts.sum()
 }
@@ -185,37 +172,23 @@ mod tests {
     }
 
     fn model(shape: ModelShape) -> ModelSpec {
-        let text =
-            format!("shape = '{}'\nweights_mb = 10\n", super::super::models::shape_name(shape));
+        let text = format!("shape = '{}'\nweights_mb = 10\n", super::super::models::shape_name(shape));
         toml::from_str(&text).expect("the test's text is a model")
     }
 
     fn cost(entry: &CostSpec, spec: &ModelSpec) -> Cost {
         let variant = Variant { model: "m", variant: None, spec, layer: 0 };
-        build(
-            entry,
-            Inputs {
-                variant: &variant,
-                size: None,
-                bytes_scale: 2.0,
-                load_bandwidth: Some(5.0),
-                figure: 7,
-            },
-        )
-        .expect("the entry is complete")
+        build(entry, Inputs { variant: &variant, size: None, bytes_scale: 2.0, load_bandwidth: Some(5.0), figure: 7 })
+            .expect("the entry is complete")
     }
 
     #[test]
     fn weights_move_once_and_load_at_the_given_bandwidth() {
-        let built = cost(
-            &CostSpec { latency_ms: Some(3.0), segments: Some(4), ..entry() },
-            &model(ModelShape::OneShot),
-        );
+        let built =
+            cost(&CostSpec { latency_ms: Some(3.0), segments: Some(4), ..entry() }, &model(ModelShape::OneShot));
         // 10 MB at 5 GB/s are 2 ms; all bytes are doubled by the switch, loading is not.
         assert_eq!(built.load_ns, 2_000_000);
-        let PhaseCost::Fixed { latency_ns, boundaries, bytes, .. } = &built.phases[0].1 else {
-            panic!("one part")
-        };
+        let PhaseCost::Fixed { latency_ns, boundaries, bytes, .. } = &built.phases[0].1 else { panic!("one part") };
         assert_eq!((*latency_ns, *bytes), (3e6, 2e7));
         assert_eq!(boundaries, &[0.25, 0.5, 0.75, 1.0]);
         let work = Work::default();
@@ -230,19 +203,9 @@ mod tests {
 
     #[test]
     fn a_distribution_has_its_mean_as_nominal_latency() {
-        let quantiles = QuantilesSpec {
-            min: Some(1.0),
-            p50: 3.0,
-            p90: None,
-            p95: None,
-            p99: None,
-            p999: None,
-            max: Some(9.0),
-        };
-        let built = cost(
-            &CostSpec { quantiles_ms: Some(quantiles), ..entry() },
-            &model(ModelShape::OneShot),
-        );
+        let quantiles =
+            QuantilesSpec { min: Some(1.0), p50: 3.0, p90: None, p95: None, p99: None, p999: None, max: Some(9.0) };
+        let built = cost(&CostSpec { quantiles_ms: Some(quantiles), ..entry() }, &model(ModelShape::OneShot));
         // Half of the time between 1 and 3, half between 3 and 9: (2 + 6) / 2.
         let PhaseCost::Fixed { latency_ns, quantiles: Some(curve), .. } = &built.phases[0].1 else {
             panic!("a distribution")
@@ -254,8 +217,7 @@ mod tests {
 
     #[test]
     fn iterative_models_have_up_to_three_parts() {
-        let steps =
-            CostSpec { step_ms: Some(2.0), before_ms: Some(1.0), after_ms: Some(0.0), ..entry() };
+        let steps = CostSpec { step_ms: Some(2.0), before_ms: Some(1.0), after_ms: Some(0.0), ..entry() };
         let built = cost(&steps, &model(ModelShape::Iterative));
         let kinds: Vec<Phase> = built.phases.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [Phase::Before, Phase::Steps], "what takes no time is no part");

@@ -72,11 +72,7 @@ pub(super) fn resolve(
     if let (Some(min), Some(max)) = (spec.min, spec.max)
         && min > max
     {
-        check.wrong(
-            &field.key("min"),
-            format!("min {min} is above max {max}"),
-            "min must not be above max",
-        );
+        check.wrong(&field.key("min"), format!("min {min} is above max {max}"), "min must not be above max");
     }
     if let Some(max) = spec.max
         && max < limit.least
@@ -86,11 +82,7 @@ pub(super) fn resolve(
     if let (DistributionKind::Uniform, Some(low), Some(high)) = (spec.kind, spec.low, spec.high)
         && low > high
     {
-        check.wrong(
-            &field.key("low"),
-            format!("low {low} is above high {high}"),
-            "low must not be above high",
-        );
+        check.wrong(&field.key("low"), format!("low {low} is above high {high}"), "low must not be above high");
     }
     if let (DistributionKind::Quantiles, Some(points)) = (spec.kind, &spec.points) {
         let at = field.key("points");
@@ -110,20 +102,13 @@ pub(super) fn resolve(
 
     let family = match spec.kind {
         DistributionKind::Constant => Family::Constant(spec.value? * scale),
-        DistributionKind::Uniform => {
-            Family::Uniform { low: spec.low? * scale, high: spec.high? * scale }
-        }
-        DistributionKind::Normal => {
-            Family::Normal { mean: spec.mean? * scale, std: spec.std? * scale }
-        }
-        DistributionKind::Lognormal => {
-            Family::Lognormal { median: spec.median? * scale, sigma: spec.sigma? }
-        }
+        DistributionKind::Uniform => Family::Uniform { low: spec.low? * scale, high: spec.high? * scale },
+        DistributionKind::Normal => Family::Normal { mean: spec.mean? * scale, std: spec.std? * scale },
+        DistributionKind::Lognormal => Family::Lognormal { median: spec.median? * scale, sigma: spec.sigma? },
         DistributionKind::Exponential => Family::Exponential { mean: spec.mean? * scale },
         DistributionKind::Gamma => Family::Gamma { mean: spec.mean? * scale, cv: spec.cv? },
         DistributionKind::Quantiles => {
-            let points =
-                spec.points.as_ref()?.iter().map(|&(p, value)| (p, value * scale)).collect();
+            let points = spec.points.as_ref()?.iter().map(|&(p, value)| (p, value * scale)).collect();
             Family::Quantiles(Curve::new(points, Below::Hold))
         }
     };
@@ -137,11 +122,7 @@ fn parameter_fits(check: &mut Check<'_>, field: &Field, name: &str, given: bool,
     let wanted = needed.contains(&name);
     let list = || format!("this kind has: {}", needed.join(", "));
     if given && !wanted {
-        check.wrong(
-            &field.key(name),
-            format!("`{name}` does not belong to this kind of distribution"),
-            list(),
-        );
+        check.wrong(&field.key(name), format!("`{name}` does not belong to this kind of distribution"), list());
     } else if wanted && !given {
         check.wrong(field, format!("`{name}` is missing"), list());
     }

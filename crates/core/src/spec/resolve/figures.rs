@@ -25,30 +25,19 @@ impl Sources<'_> {
         for (key, source) in self.table {
             let at = root.key("source").key(key);
             let (needed, given, what) = match source.kind {
-                ProvenanceKind::Published => {
-                    ("from", &source.from, "who published it, and which version")
-                }
-                ProvenanceKind::Measured => {
-                    ("from", &source.from, "machine, date and software versions")
-                }
+                ProvenanceKind::Published => ("from", &source.from, "who published it, and which version"),
+                ProvenanceKind::Measured => ("from", &source.from, "machine, date and software versions"),
                 ProvenanceKind::Analytical => ("formula", &source.formula, "the formula"),
             };
             if given.as_ref().is_none_or(|text| text.trim().is_empty()) {
-                let problem =
-                    format!("a source of kind `{}` does not say `{needed}`", source.kind.name());
+                let problem = format!("a source of kind `{}` does not say `{needed}`", source.kind.name());
                 check.wrong(&at, problem, format!("add `{needed}`: {what}"));
             }
         }
     }
 
     /// Checks a key of the table that a figure refers to; a missing key is fine inline only.
-    pub(super) fn check_key(
-        &self,
-        check: &mut Check<'_>,
-        field: &Field,
-        figure: &str,
-        key: Option<&str>,
-    ) {
+    pub(super) fn check_key(&self, check: &mut Check<'_>, field: &Field, figure: &str, key: Option<&str>) {
         match key {
             Some(key) if !self.table.contains_key(key) => {
                 check.unknown(field, "source", key, self.table.keys().map(String::as_str));

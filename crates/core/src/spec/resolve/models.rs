@@ -96,18 +96,16 @@ pub(super) struct Catalogue<'a> {
 impl<'a> Catalogue<'a> {
     /// The model of this name.
     pub(super) fn model(&self, name: &str) -> Option<(usize, &'a str, &'a ModelSpec)> {
-        self.layers.iter().enumerate().find_map(|(i, layer)| {
-            layer.spec.model.get_key_value(name).map(|(name, spec)| (i, name.as_str(), spec))
-        })
+        self.layers
+            .iter()
+            .enumerate()
+            .find_map(|(i, layer)| layer.spec.model.get_key_value(name).map(|(name, spec)| (i, name.as_str(), spec)))
     }
 
     /// All names of models.
     pub(super) fn model_names(&self) -> Vec<&'a str> {
-        let mut names: Vec<&str> = self
-            .layers
-            .iter()
-            .flat_map(|layer| layer.spec.model.keys().map(String::as_str))
-            .collect();
+        let mut names: Vec<&str> =
+            self.layers.iter().flat_map(|layer| layer.spec.model.keys().map(String::as_str)).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -130,11 +128,7 @@ impl<'a> Catalogue<'a> {
             return None;
         };
         if let (Some(_), Some((at, _))) = (slash, variant) {
-            check.wrong(
-                at,
-                "the variant is named twice",
-                "name it after the slash or in `variant`",
-            );
+            check.wrong(at, "the variant is named twice", "name it after the slash or in `variant`");
             return None;
         }
         let variant = match slash.or(variant) {
@@ -163,17 +157,11 @@ impl<'a> Catalogue<'a> {
         let mut ranks: Vec<usize> =
             self.layers.iter().filter(|layer| layer.for_platform).map(|layer| layer.rank).collect();
         ranks.dedup();
-        ranks.into_iter().find_map(|rank| {
-            [unit, common].into_iter().find_map(|name| self.row(rank, variant, name))
-        })
+        ranks.into_iter().find_map(|rank| [unit, common].into_iter().find_map(|name| self.row(rank, variant, name)))
     }
 
     fn row(&self, rank: usize, variant: &Variant<'_>, processor: &str) -> Option<Row<'a>> {
-        let layers = self
-            .layers
-            .iter()
-            .enumerate()
-            .filter(|(_, layer)| layer.for_platform && layer.rank == rank);
+        let layers = self.layers.iter().enumerate().filter(|(_, layer)| layer.for_platform && layer.rank == rank);
         let mut rows = layers.flat_map(|(layer, file)| {
             file.spec.cost.iter().enumerate().map(move |(index, spec)| Row { layer, index, spec })
         });
@@ -192,39 +180,20 @@ impl<'a> Catalogue<'a> {
             let sources = layer.sources();
             sources.check_table(&mut check, &Field::root());
             for (name, model) in &layer.spec.model {
-                check_model(
-                    &mut check,
-                    &Field::root().key("model").key(name),
-                    name,
-                    model,
-                    sources,
-                );
+                check_model(&mut check, &Field::root().key("model").key(name), name, model, sources);
             }
             for (i, cost) in layer.spec.cost.iter().enumerate() {
                 let at = Field::root().key("cost").index(i);
-                let key = (
-                    layer.rank,
-                    cost.model.as_str(),
-                    cost.variant.as_deref(),
-                    cost.processor.as_str(),
-                );
+                let key = (layer.rank, cost.model.as_str(), cost.variant.as_deref(), cost.processor.as_str());
                 if !seen.insert(key) {
-                    let problem = format!(
-                        "there is a second cost of `{}` on `{}`",
-                        cost.model, cost.processor
-                    );
+                    let problem = format!("there is a second cost of `{}` on `{}`", cost.model, cost.processor);
                     check.wrong(&at, problem, "give one entry per model, variant and processor");
                 }
                 if let Some(platform) = platform
                     && layer.all_processors
                     && !platform.has(&cost.processor)
                 {
-                    check.unknown(
-                        &at.key("processor"),
-                        "processor",
-                        &cost.processor,
-                        platform.names(),
-                    );
+                    check.unknown(&at.key("processor"), "processor", &cost.processor, platform.names());
                 }
                 self.check_cost(&mut check, &at, cost, sources);
             }
@@ -244,20 +213,13 @@ impl<'a> Catalogue<'a> {
     }
 }
 
-fn check_model(
-    check: &mut Check<'_>,
-    at: &Field,
-    name: &str,
-    model: &ModelSpec,
-    sources: Sources<'_>,
-) {
+fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec, sources: Sources<'_>) {
     check.name(at, name);
     check.optional(at, "weights_mb", model.weights_mb, &limits::SIZE_MB);
     check.optional(at, "kv_kb_per_token", model.kv_kb_per_token, &limits::KV_KB);
     check.optional(at, "steps", model.steps.map(f64::from), &limits::STEPS);
     check.optional(at, "state_kb", model.state_kb, &limits::SIZE_KB);
-    let figures =
-        model.weights_mb.is_some() || model.kv_kb_per_token.is_some() || model.state_kb.is_some();
+    let figures = model.weights_mb.is_some() || model.kv_kb_per_token.is_some() || model.state_kb.is_some();
     if figures || model.source.is_some() {
         sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
     }
@@ -268,10 +230,7 @@ fn check_model(
     ];
     for (key, given, shape) in shapes {
         if given && model.shape != shape {
-            let problem = format!(
-                "`{key}` does not belong to a model of shape `{}`",
-                shape_name(model.shape)
-            );
+            let problem = format!("`{key}` does not belong to a model of shape `{}`", shape_name(model.shape));
             check.wrong(&at.key(key), problem, format!("it belongs to `{}`", shape_name(shape)));
         }
     }
@@ -289,11 +248,7 @@ fn check_model(
         if let Some(quality) = quality {
             let at = at.key("quality");
             if !quality.value.is_finite() {
-                check.wrong(
-                    &at.key("value"),
-                    format!("{} is not a score", quality.value),
-                    "must be a finite number",
-                );
+                check.wrong(&at.key("value"), format!("{} is not a score", quality.value), "must be a finite number");
             }
             if let Some(source) = &quality.source {
                 sources.check_key(check, &at.key("source"), "quality", Some(source));
@@ -325,8 +280,7 @@ const COST_FIGURES: [&str; 19] = [
     "load_ms",
 ];
 
-const FORWARD_FIELDS: [&str; 5] =
-    ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
+const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
 const TOKEN_FIELDS: [&str; 7] = [
     "prefill_ms",
@@ -372,8 +326,7 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
     let shape = shape_name(shape);
     for field in &given {
         if !allowed.contains(field) {
-            let problem =
-                format!("`{field}` does not fit: `{}` has the shape `{shape}`", cost.model);
+            let problem = format!("`{field}` does not fit: `{}` has the shape `{shape}`", cost.model);
             check.wrong(&at.key(field), problem, format!("this shape has: {}", allowed.join(", ")));
         }
     }
@@ -389,11 +342,7 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
     if needed.is_empty() {
         let ways = given.iter().filter(|field| FORWARD_FIELDS[..3].contains(field)).count();
         if ways != 1 {
-            let problem = if ways == 0 {
-                "there is no latency"
-            } else {
-                "the latency is given more than once"
-            };
+            let problem = if ways == 0 { "there is no latency" } else { "the latency is given more than once" };
             check.wrong(at, problem, "give exactly one of latency_ms, quantiles_ms, by_size_ms");
         }
         if cost.segments.is_some() && cost.segment_weights.is_some() {
@@ -445,11 +394,7 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
         let field = at.key("segment_weights");
         let most = limits::SEGMENTS.most as usize;
         if weights.is_empty() || weights.len() > most {
-            check.wrong(
-                &field,
-                format!("{} segments", weights.len()),
-                format!("must be 1 to {most}"),
-            );
+            check.wrong(&field, format!("{} segments", weights.len()), format!("must be 1 to {most}"));
         }
         for (i, &weight) in weights.iter().enumerate() {
             check.value(&field.index(i), weight, &limits::WEIGHT);

@@ -104,11 +104,8 @@ impl<'a, 'c> Builder<'a, 'c> {
                 };
                 let model = &self.models[self.nodes[from].model];
                 if model.shape != ModelShape::Autoregressive {
-                    let problem = format!(
-                        "`{}` puts out no tokens: its shape is `{}`",
-                        model.name,
-                        shape_name(model.shape)
-                    );
+                    let problem =
+                        format!("`{}` puts out no tokens: its shape is `{}`", model.name, shape_name(model.shape));
                     self.wrong(
                         &edge.field.key("per_tokens"),
                         problem,
@@ -124,11 +121,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let instances = bounds::instances_max(&self.nodes.as_slice()[first..], first);
         if instances > limits::INSTANCES_MAX {
             let problem = format!("one job may have {instances:.0} stage instances");
-            self.wrong(
-                &field,
-                problem,
-                format!("fan out to at most {} instances per job", limits::INSTANCES_MAX),
-            );
+            self.wrong(&field, problem, format!("fan out to at most {} instances per job", limits::INSTANCES_MAX));
         }
         self.sources.push(source);
     }
@@ -154,12 +147,7 @@ impl<'a, 'c> Builder<'a, 'c> {
     }
 
     /// A stage without edges and bounds, and its smallest size.
-    fn node(
-        &mut self,
-        source: SourceId,
-        stage: &Stage<'a>,
-        planned: &PlannedSource<'a>,
-    ) -> Option<(Node, Work)> {
+    fn node(&mut self, source: SourceId, stage: &Stage<'a>, planned: &PlannedSource<'a>) -> Option<(Node, Work)> {
         let (variant, rows) = self.choose(stage)?;
         let shape = variant.spec.shape;
         let tokens = shape == ModelShape::Autoregressive;
@@ -174,11 +162,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             Ok(sizes) => sizes,
             Err(key) => {
                 let problem = format!("`{}` has no {key} length", stage.spec.name);
-                let place = if planned.source.session {
-                    "the session or to the stage"
-                } else {
-                    "the stage"
-                };
+                let place = if planned.source.session { "the session or to the stage" } else { "the stage" };
                 self.wrong(&planned.field, problem, format!("add `{key}` to {place}"));
                 return None;
             }
@@ -220,10 +204,7 @@ impl<'a, 'c> Builder<'a, 'c> {
     }
 
     /// The first of the stage's models that has a cost on a processor that may run it.
-    fn choose(
-        &mut self,
-        stage: &Stage<'a>,
-    ) -> Option<(Variant<'a>, IdVec<ProcessorId, Option<Row<'a>>>)> {
+    fn choose(&mut self, stage: &Stage<'a>) -> Option<(Variant<'a>, IdVec<ProcessorId, Option<Row<'a>>>)> {
         let platform = self.platform;
         let name = &platform.platform.name;
         let on = &stage.spec.on;
@@ -231,17 +212,10 @@ impl<'a, 'c> Builder<'a, 'c> {
         for (i, unknown) in on.iter().enumerate().filter(|(_, on)| !platform.has(on)) {
             if known == 0 {
                 let at = stage.field.key("on").index(i);
-                Check::new(self.document, &mut self.errors).unknown(
-                    &at,
-                    "processor",
-                    unknown,
-                    platform.names(),
-                );
+                Check::new(self.document, &mut self.errors).unknown(&at, "processor", unknown, platform.names());
             } else {
-                self.notes.warn(format!(
-                    "Stage `{}` may run on `{unknown}`, which `{name}` does not have.",
-                    stage.spec.name
-                ));
+                self.notes
+                    .warn(format!("Stage `{}` may run on `{unknown}`, which `{name}` does not have.", stage.spec.name));
             }
         }
         if known == 0 && !on.is_empty() {
@@ -250,8 +224,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let allowed = |id: ProcessorId| on.is_empty() || on.iter().any(|on| platform.means(id, on));
         for (i, variant) in stage.candidates.iter().enumerate() {
             let ids = platform.platform.processors.ids();
-            let row =
-                |id| if allowed(id) { self.catalogue.cost(variant, platform, id) } else { None };
+            let row = |id| if allowed(id) { self.catalogue.cost(variant, platform, id) } else { None };
             let rows: IdVec<ProcessorId, _> = ids.map(row).collect();
             if rows.iter().any(Option::is_some) {
                 if i > 0 {
@@ -266,8 +239,7 @@ impl<'a, 'c> Builder<'a, 'c> {
                 return Some((*variant, rows));
             }
         }
-        let tried: Vec<String> =
-            stage.candidates.iter().map(|variant| format!("`{}`", variant.name())).collect();
+        let tried: Vec<String> = stage.candidates.iter().map(|variant| format!("`{}`", variant.name())).collect();
         let place = if on.is_empty() { String::new() } else { format!(" for {}", on.join(", ")) };
         let problem = format!("platform `{name}` has no cost of {}{place}", tried.join(", "));
         let help = "add a model that it has to `or`, or a `[[cost]]` entry".to_owned();
@@ -283,26 +255,19 @@ impl<'a, 'c> Builder<'a, 'c> {
         let steps = stage.spec.steps.or(variant.spec.steps);
         if steps.is_none() {
             let problem = format!("nothing says how many steps `{}` has", variant.name());
-            self.wrong(
-                &stage.field,
-                problem,
-                "add `steps` to the stage or to the model".to_owned(),
-            );
+            self.wrong(&stage.field, problem, "add `steps` to the stage or to the model".to_owned());
         }
         steps
     }
 
     /// Outputs are cut to the length that memory is reserved for; that changes one in about ten thousand where a distribution has no
     /// largest value.
-    fn cut_to_reserve(
-        &mut self,
-        mut output: Distribution,
-        sizes: Sizes,
-        stage: &str,
-    ) -> Distribution {
+    fn cut_to_reserve(&mut self, mut output: Distribution, sizes: Sizes, stage: &str) -> Distribution {
         let most = f64::from(sizes.largest.output);
         if output.max > most && !has_end(&output) {
-            self.notes.assume(format!("Outputs of stage `{stage}` are cut to {most} tokens, which one in about ten thousand exceeds."));
+            self.notes.assume(format!(
+                "Outputs of stage `{stage}` are cut to {most} tokens, which one in about ten thousand exceeds."
+            ));
         }
         output.max = output.max.min(most);
         output
@@ -322,11 +287,8 @@ impl<'a, 'c> Builder<'a, 'c> {
             let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());
             let row = if own.is_some() { None } else { spec.row.as_deref() };
             self.figures.push(sources.figure(format!("{name}: size of the weights"), key, row));
-            if self.platform.platform.capacity.is_some_and(|capacity| Bytes::from_mb(mb) > capacity)
-            {
-                self.notes.warn(format!(
-                    "The weights of `{name}` are larger than the memory: it can never start."
-                ));
+            if self.platform.platform.capacity.is_some_and(|capacity| Bytes::from_mb(mb) > capacity) {
+                self.notes.warn(format!("The weights of `{name}` are larger than the memory: it can never start."));
             }
         }
         self.models.push(Model {
@@ -360,18 +322,13 @@ impl<'a, 'c> Builder<'a, 'c> {
             figure,
         };
         let Some(cost) = cost::build(row.spec, inputs) else {
-            let problem =
-                format!("the cost of `{}` depends on the size of the input", variant.name());
+            let problem = format!("the cost of `{}` depends on the size of the input", variant.name());
             self.wrong(&stage.field, problem, "add `size` to the stage".to_owned());
             return None;
         };
         if cost.total_ns(sizes.largest) > limits::STAGE_NS_MAX {
             let problem = format!("{what} would take longer than a year at its largest size");
-            self.wrong(
-                &stage.field,
-                problem,
-                "check the profile's table and the lengths".to_owned(),
-            );
+            self.wrong(&stage.field, problem, "check the profile's table and the lengths".to_owned());
             return None;
         }
         let bus = self.platform.platform.bandwidth;
@@ -403,16 +360,10 @@ impl<'a, 'c> Builder<'a, 'c> {
             let (Some(cost), Some(row)) = (cost, row) else { continue };
             if *first.get_or_insert_with(|| kinds(cost)) != kinds(cost) {
                 let layer = &self.catalogue.layers[row.layer];
-                let problem = format!(
-                    "`before_ms` and `after_ms` of `{}` are given on some processors only",
-                    variant.name()
-                );
+                let problem =
+                    format!("`before_ms` and `after_ms` of `{}` are given on some processors only", variant.name());
                 let mut check = Check::new(layer.document, &mut self.errors);
-                check.wrong(
-                    &row.field(),
-                    problem,
-                    "give each of them for all processors or for none",
-                );
+                check.wrong(&row.field(), problem, "give each of them for all processors or for none");
                 return None;
             }
         }
@@ -429,11 +380,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let sources = self.catalogue.layers[row.layer].sources();
         let spec = row.spec;
         let what = format!("{} on {}", variant.name(), self.platform.common_names[processor]);
-        self.figures.push(sources.figure(
-            format!("{what}: latency"),
-            spec.source.as_deref(),
-            spec.row.as_deref(),
-        ));
+        self.figures.push(sources.figure(format!("{what}: latency"), spec.source.as_deref(), spec.row.as_deref()));
         for (figure, key) in &spec.provenance {
             self.figures.push(sources.figure(format!("{what}: {figure}"), Some(key), None));
         }
@@ -458,13 +405,7 @@ impl<'a, 'c> Builder<'a, 'c> {
     }
 
     /// What a reader must know about an entry.
-    fn note_row(
-        &mut self,
-        what: &str,
-        spec: &crate::spec::CostSpec,
-        variant: &Variant<'a>,
-        processor: ProcessorId,
-    ) {
+    fn note_row(&mut self, what: &str, spec: &crate::spec::CostSpec, variant: &Variant<'a>, processor: ProcessorId) {
         let unit = &self.platform.platform.processors[processor];
         let model = variant.name();
         let shape = variant.spec.shape;
@@ -473,8 +414,8 @@ impl<'a, 'c> Builder<'a, 'c> {
         } else if spec.load_ms.is_none() && self.platform.load_bandwidth.is_none() {
             self.notes.instant_load(&model);
         }
-        let energy = spec.energy_mj.is_some()
-            && (shape != ModelShape::Autoregressive || spec.prefill_mj_per_token.is_some());
+        let energy =
+            spec.energy_mj.is_some() && (shape != ModelShape::Autoregressive || spec.prefill_mj_per_token.is_some());
         let processor_name = &self.platform.common_names[processor];
         self.notes.energy(&model, processor_name, energy || unit.active_w.is_some());
         if shape == ModelShape::Autoregressive {

@@ -87,39 +87,20 @@ impl Notes {
                 &self.unknown_weights,
             ),
             ("No time to load the weights is known, so loading takes none", &self.instant_load),
-            (
-                "No size of the key-value cache is known, so it takes no memory and no bandwidth",
-                &self.unknown_cache,
-            ),
-            (
-                "The prompt is one segment, which cannot be interrupted at a segment's end",
-                &self.whole_prefill,
-            ),
-            (
-                "What precedes and follows the loop of steps is taken to move no data",
-                &self.parts_without_bytes,
-            ),
+            ("No size of the key-value cache is known, so it takes no memory and no bandwidth", &self.unknown_cache),
+            ("The prompt is one segment, which cannot be interrupted at a segment's end", &self.whole_prefill),
+            ("What precedes and follows the loop of steps is taken to move no data", &self.parts_without_bytes),
         ];
         let sentences: Vec<String> = groups
             .into_iter()
             .filter(|(_, names)| !names.is_empty())
-            .map(|(text, names)| {
-                format!("{text}: {}.", names.iter().cloned().collect::<Vec<_>>().join(", "))
-            })
+            .map(|(text, names)| format!("{text}: {}.", names.iter().cloned().collect::<Vec<_>>().join(", ")))
             .collect();
         self.assumptions.extend(sentences);
         self.about_energy();
-        let idle: Vec<&str> = platform
-            .processors
-            .iter()
-            .filter(|p| p.idle_w == 0.0)
-            .map(|p| p.name.as_str())
-            .collect();
+        let idle: Vec<&str> = platform.processors.iter().filter(|p| p.idle_w == 0.0).map(|p| p.name.as_str()).collect();
         if !idle.is_empty() {
-            self.assume(format!(
-                "No idle power is known, so none is counted: {}.",
-                idle.join(", ")
-            ));
+            self.assume(format!("No idle power is known, so none is counted: {}.", idle.join(", ")));
         }
         (self.assumptions, self.warnings)
     }
@@ -134,18 +115,13 @@ impl Notes {
             }
         }
         if !unknown.is_empty() {
-            self.assume(format!(
-                "No energy of work is known, so none is counted: {}.",
-                unknown.join(", ")
-            ));
+            self.assume(format!("No energy of work is known, so none is counted: {}.", unknown.join(", ")));
         }
     }
 
     fn about_time(&mut self, run: Run) {
         let text = match run.variation.kind {
-            VariationKind::None => {
-                "Execution times do not vary, except where a distribution was measured.".to_owned()
-            }
+            VariationKind::None => "Execution times do not vary, except where a distribution was measured.".to_owned(),
             VariationKind::Lognormal => {
                 format!(
                     "Execution times vary log-normally with a standard deviation of {}, chosen by the scenario.",
@@ -153,18 +129,16 @@ impl Notes {
                 )
             }
             VariationKind::Uniform => {
-                format!(
-                    "Execution times vary uniformly by ±{}, chosen by the scenario.",
-                    run.variation.spread
-                )
+                format!("Execution times vary uniformly by ±{}, chosen by the scenario.", run.variation.spread)
             }
-            VariationKind::Exponential => {
-                "Execution times are exponential, chosen by the scenario.".to_owned()
-            }
+            VariationKind::Exponential => "Execution times are exponential, chosen by the scenario.".to_owned(),
         };
         self.assume(text);
         if smallest_variation(run.variation) == 0.0 {
-            self.assume("With this variation a job can take arbitrarily little time: there is no lower bound on latencies.".to_owned());
+            self.assume(
+                "With this variation a job can take arbitrarily little time: there is no lower bound on latencies."
+                    .to_owned(),
+            );
         }
         if run.operating_points {
             self.assume("Every processor runs at its first operating point.".to_owned());

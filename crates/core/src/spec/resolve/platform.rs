@@ -66,14 +66,10 @@ pub(super) struct PlatformFile<'a> {
 }
 
 const MEMORY_FIGURES: [&str; 4] = ["capacity_gb", "bandwidth_gbps", "handover_us", "load_gbps"];
-const PROCESSOR_FIGURES: [&str; 5] =
-    ["switch_us", "preempt_us", "idle_w", "active_w", "bandwidth_gbps"];
+const PROCESSOR_FIGURES: [&str; 5] = ["switch_us", "preempt_us", "idle_w", "active_w", "bandwidth_gbps"];
 
 /// The platform, unless it is wrong.
-pub(super) fn resolve(
-    file: PlatformFile<'_>,
-    errors: &mut Vec<SpecError>,
-) -> Option<ResolvedPlatform> {
+pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Option<ResolvedPlatform> {
     let PlatformFile { document, spec, root, inline } = file;
     let before = errors.len();
     let mut check = Check::new(document, errors);
@@ -83,20 +79,10 @@ pub(super) fn resolve(
     let mut figures = check_memory(&mut check, file, sources);
     let processors = root.key("processor");
     if spec.processor.is_empty() {
-        check.wrong(
-            &processors,
-            "there is no processor",
-            "a platform has at least one `[[processor]]`",
-        );
+        check.wrong(&processors, "there is no processor", "a platform has at least one `[[processor]]`");
     }
     for (i, processor) in spec.processor.iter().enumerate() {
-        figures.extend(check_processor(
-            &mut check,
-            &processors.index(i),
-            processor,
-            &spec.name,
-            sources,
-        ));
+        figures.extend(check_processor(&mut check, &processors.index(i), processor, &spec.name, sources));
     }
     for (i, link) in spec.link.iter().enumerate() {
         let at = root.key("link").index(i);
@@ -132,11 +118,7 @@ pub(super) fn resolve(
     (check.errors.len() == before).then_some(resolved)
 }
 
-fn check_memory(
-    check: &mut Check<'_>,
-    file: PlatformFile<'_>,
-    sources: Sources<'_>,
-) -> Vec<Figure> {
+fn check_memory(check: &mut Check<'_>, file: PlatformFile<'_>, sources: Sources<'_>) -> Vec<Figure> {
     let memory = &file.spec.memory;
     let at = file.root.key("memory");
     check.optional(&at, "capacity_gb", memory.capacity_gb, &limits::MEMORY_GB);
@@ -186,20 +168,13 @@ fn check_processor(
         check.optional(&at, "active_w", point.active_w, &limits::POWER_W);
         if check.number(&at, "speed", point.speed, &limits::SPEED) && i == 0 && point.speed != 1.0 {
             let problem = format!("the first operating point has speed {}", point.speed);
-            check.wrong(
-                &at.key("speed"),
-                problem,
-                "profiles are taken at the first one: its speed is 1",
-            );
+            check.wrong(&at.key("speed"), problem, "profiles are taken at the first one: its speed is 1");
         }
         sources.check_key(check, &at.key("source"), "operating_point", point.source.as_deref());
     }
     check.distinct(
         "operating points",
-        spec.operating_point
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (points.index(i).key("name"), p.name.as_str())),
+        spec.operating_point.iter().enumerate().map(|(i, p)| (points.index(i).key("name"), p.name.as_str())),
     );
     figures
 }
@@ -217,9 +192,7 @@ fn given_figures(
     for &(figure, _) in given.iter().filter(|(_, given)| *given) {
         let key = provenance.get(figure).map(String::as_str);
         if key.is_none() && !sources.inline {
-            let help = format!(
-                "every figure needs one: provenance = {{ {figure} = \"a key of [source]\" }}"
-            );
+            let help = format!("every figure needs one: provenance = {{ {figure} = \"a key of [source]\" }}");
             check.wrong(&at.key(figure), format!("`{figure}` has no source"), help);
         }
         figures.push(sources.figure(format!("{what} {figure}"), key, None));
@@ -237,8 +210,7 @@ fn number_units(
     let (mut units, mut common, mut fields) = (IdVec::new(), IdVec::new(), Vec::new());
     for (i, spec) in specs.iter().enumerate() {
         for unit in 0..spec.count {
-            let name =
-                if spec.count > 1 { format!("{}{unit}", spec.name) } else { spec.name.clone() };
+            let name = if spec.count > 1 { format!("{}{unit}", spec.name) } else { spec.name.clone() };
             let first_point = spec.operating_point.first().and_then(|point| point.active_w);
             units.push(Processor {
                 name,
@@ -256,10 +228,7 @@ fn number_units(
             fields.push(field.index(i).key("name"));
         }
     }
-    check.distinct(
-        "processors",
-        specs.iter().enumerate().map(|(i, p)| (field.index(i).key("name"), p.name.as_str())),
-    );
+    check.distinct("processors", specs.iter().enumerate().map(|(i, p)| (field.index(i).key("name"), p.name.as_str())));
     let unit_names: Vec<(Field, &str)> =
         fields.into_iter().zip(units.iter().map(|p: &Processor| p.name.as_str())).collect();
     // Two groups of the same name were reported already.
@@ -276,24 +245,14 @@ fn number_units(
     (units, common)
 }
 
-fn default_links(
-    platform: &Platform,
-    handover: Nanos,
-) -> IdVec<ProcessorId, IdVec<ProcessorId, Link>> {
+fn default_links(platform: &Platform, handover: Nanos) -> IdVec<ProcessorId, IdVec<ProcessorId, Link>> {
     let other = Link { latency: handover, bandwidth: None };
     let ids = || platform.processors.ids();
-    ids()
-        .map(|from| ids().map(|to| if from == to { Link::default() } else { other }).collect())
-        .collect()
+    ids().map(|from| ids().map(|to| if from == to { Link::default() } else { other }).collect()).collect()
 }
 
 /// Puts the file's links over the default ones. A link of a group holds for all of its units.
-fn set_links(
-    check: &mut Check<'_>,
-    field: &Field,
-    links: &[LinkSpec],
-    resolved: &mut ResolvedPlatform,
-) {
+fn set_links(check: &mut Check<'_>, field: &Field, links: &[LinkSpec], resolved: &mut ResolvedPlatform) {
     let count = resolved.platform.processors.len();
     let mut given = vec![vec![false; count]; count];
     for (i, link) in links.iter().enumerate() {
@@ -309,33 +268,24 @@ fn set_links(
             continue;
         }
         let ids: Vec<ProcessorId> = (0..count).map(ProcessorId::new).collect();
-        let all = |name: &str| {
-            ids.iter().copied().filter(|&id| resolved.means(id, name)).collect::<Vec<_>>()
-        };
+        let all = |name: &str| ids.iter().copied().filter(|&id| resolved.means(id, name)).collect::<Vec<_>>();
         let (from, to) = (all(&link.from), all(&link.to));
         let one_way = from.iter().flat_map(|&a| to.iter().map(move |&b| (a, b)));
         let mut pairs: Vec<(ProcessorId, ProcessorId)> = one_way.filter(|(a, b)| a != b).collect();
         if pairs.is_empty() {
-            check.wrong(
-                &at.key("to"),
-                "the link leads to where it starts",
-                "a link connects two processors",
-            );
+            check.wrong(&at.key("to"), "the link leads to where it starts", "a link connects two processors");
         }
         if link.both_ways {
-            let back: Vec<_> =
-                pairs.iter().map(|&(a, b)| (b, a)).filter(|pair| !pairs.contains(pair)).collect();
+            let back: Vec<_> = pairs.iter().map(|&(a, b)| (b, a)).filter(|pair| !pairs.contains(pair)).collect();
             pairs.extend(back);
         }
         for (a, b) in pairs {
             if std::mem::replace(&mut given[a.index()][b.index()], true) {
-                let problem =
-                    format!("there is a second link from `{}` to `{}`", link.from, link.to);
+                let problem = format!("there is a second link from `{}` to `{}`", link.from, link.to);
                 check.wrong(&at, problem, "links hold both ways unless `both_ways = false`");
                 break;
             }
-            let value =
-                Link { latency: Nanos::from_us(link.latency_us), bandwidth: link.bandwidth_gbps };
+            let value = Link { latency: Nanos::from_us(link.latency_us), bandwidth: link.bandwidth_gbps };
             resolved.platform.links[a][b] = value;
         }
     }

@@ -37,13 +37,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            overrides: Vec::new(),
-            duration: None,
-            contention: true,
-            bytes_scale: 1.0,
-            profiles: Vec::new(),
-        }
+        Self { overrides: Vec::new(), duration: None, contention: true, bytes_scale: 1.0, profiles: Vec::new() }
     }
 }
 
@@ -75,12 +69,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     let mut errors = Vec::new();
     if !options.bytes_scale.is_finite() || options.bytes_scale <= 0.0 || options.bytes_scale > 1e6 {
         let problem = format!("the factor on bytes moved is {}", options.bytes_scale);
-        errors.push(SpecError::elsewhere(
-            "",
-            "",
-            problem,
-            Some("must be > 0 and ≤ 1000000".to_owned()),
-        ));
+        errors.push(SpecError::elsewhere("", "", problem, Some("must be > 0 and ≤ 1000000".to_owned())));
     }
     let root = if parts.platform_inline { Field::root().key("platform") } else { Field::root() };
     let file = PlatformFile {
@@ -103,18 +92,14 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         return Err(SpecErrors::new(errors));
     };
 
-    let mut builder =
-        Builder::new(parts.document, &catalogue, &platform, options.bytes_scale, variation);
+    let mut builder = Builder::new(parts.document, &catalogue, &platform, options.bytes_scale, variation);
     for name in chains.keys().filter(|name| {
         !scenario.stream.iter().any(|s| s.chain.as_ref() == Some(*name))
             && !scenario.session.iter().any(|s| s.chain.as_ref() == Some(*name))
     }) {
         builder.notes.warn(format!("No stream and no session uses the chain `{name}`."));
     }
-    if !platform.inline
-        && !scenario.runs_on.is_empty()
-        && !scenario.runs_on.contains(&platform.platform.name)
-    {
+    if !platform.inline && !scenario.runs_on.is_empty() && !scenario.runs_on.contains(&platform.platform.name) {
         let text = format!(
             "The scenario was not made for `{}`: it names {}.",
             platform.platform.name,
@@ -123,9 +108,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         builder.notes.warn(text);
     }
     for (_, profile) in parts.users {
-        if let Some(other) =
-            profile.platform.as_ref().filter(|&other| *other != platform.platform.name)
-        {
+        if let Some(other) = profile.platform.as_ref().filter(|&other| *other != platform.platform.name) {
             builder.notes.warn(format!(
                 "A profile given is for `{other}`: its costs are not used on `{}`.",
                 platform.platform.name
@@ -147,11 +130,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     let (assumptions, warnings) = builder.notes.finish(&platform.platform, run);
     let system = System {
         scenario: scenario.name.clone(),
-        title: if scenario.title.is_empty() {
-            scenario.name.clone()
-        } else {
-            scenario.title.clone()
-        },
+        title: if scenario.title.is_empty() { scenario.name.clone() } else { scenario.title.clone() },
         description: scenario.description.clone(),
         models: builder.models,
         nodes: builder.nodes,
@@ -211,11 +190,7 @@ fn layers(parts: Parts<'_>) -> Vec<Layer<'_>> {
 }
 
 /// Checks what concerns the scenario as a whole; its duration and variation.
-fn check_scenario(
-    check: &mut Check<'_>,
-    scenario: &ScenarioSpec,
-    options: &Options,
-) -> (Nanos, Variation) {
+fn check_scenario(check: &mut Check<'_>, scenario: &ScenarioSpec, options: &Options) -> (Nanos, Variation) {
     let root = Field::root();
     check.name(&root.key("name"), &scenario.name);
     let sound = check.number(&root, "duration_s", scenario.duration_s, &limits::DURATION_S);
@@ -228,10 +203,7 @@ fn check_scenario(
     } else if check.number(&root, "warm_up_s", scenario.warm_up_s, &limits::TIME_S)
         && Nanos::from_secs(scenario.warm_up_s) >= duration
     {
-        let problem = format!(
-            "the warm-up of {} s is not shorter than the run of {duration}",
-            scenario.warm_up_s
-        );
+        let problem = format!("the warm-up of {} s is not shorter than the run of {duration}", scenario.warm_up_s);
         check.wrong(&root.key("warm_up_s"), problem, "shorten the warm-up or lengthen the run");
     }
     let variation = &scenario.variation;
@@ -262,10 +234,7 @@ fn check_scenario(
         if sound && phase.end_s <= phase.start_s {
             check.wrong(
                 &at.key("end_s"),
-                format!(
-                    "the phase ends at {} s, not after its start at {} s",
-                    phase.end_s, phase.start_s
-                ),
+                format!("the phase ends at {} s, not after its start at {} s", phase.end_s, phase.start_s),
                 "",
             );
         }

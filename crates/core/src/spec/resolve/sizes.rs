@@ -38,16 +38,9 @@ pub(super) fn of(
 }
 
 /// Smallest, expected and largest length [tokens], at least 1.
-fn length(
-    arrival: &Arrival,
-    own: Option<&Distribution>,
-    of: impl Fn(&Request) -> u32,
-) -> Option<[u32; 3]> {
+fn length(arrival: &Arrival, own: Option<&Distribution>, of: impl Fn(&Request) -> u32) -> Option<[u32; 3]> {
     if let Some(own) = own {
-        return Some(
-            [own.smallest(), own.mean(), own.largest()]
-                .map(|length| length.round().max(1.0) as u32),
-        );
+        return Some([own.smallest(), own.mean(), own.largest()].map(|length| length.round().max(1.0) as u32));
     }
     let Arrival::Trace { requests } = arrival else { return None };
     let sum: u64 = requests.iter().map(|request| u64::from(of(request))).sum();
@@ -57,37 +50,23 @@ fn length(
 
 /// Whether a distribution's family has a largest value.
 pub(super) fn has_end(distribution: &Distribution) -> bool {
-    matches!(
-        distribution.family,
-        Family::Constant(_) | Family::Uniform { .. } | Family::Quantiles(_)
-    )
+    matches!(distribution.family, Family::Constant(_) | Family::Uniform { .. } | Family::Quantiles(_))
 }
 
 /// Warnings where a table of an entry does not reach as far as the work.
-pub(super) fn beyond_tables(
-    what: &str,
-    entry: &CostSpec,
-    size: Option<f64>,
-    cost: &Cost,
-    sizes: Sizes,
-) -> Vec<String> {
+pub(super) fn beyond_tables(what: &str, entry: &CostSpec, size: Option<f64>, cost: &Cost, sizes: Sizes) -> Vec<String> {
     let mut warnings = Vec::new();
     if let (Some(points), Some(size)) = (&entry.by_size_ms, size)
         && outside(size, size, points)
     {
-        warnings.push(format!(
-            "{what}: size {size} lies outside of the profile's table and is extrapolated."
-        ));
+        warnings.push(format!("{what}: size {size} lies outside of the profile's table and is extrapolated."));
     }
     let (least, most) = (sizes.smallest, sizes.largest);
     for (_, cost) in &cost.phases {
         let (points, name, low, high) = match cost {
-            PhaseCost::Prefill { latency_ns, .. } => (
-                latency_ns.points(),
-                "prompt lengths",
-                f64::from(least.prompt),
-                f64::from(most.prompt),
-            ),
+            PhaseCost::Prefill { latency_ns, .. } => {
+                (latency_ns.points(), "prompt lengths", f64::from(least.prompt), f64::from(most.prompt))
+            }
             PhaseCost::Decode { step_ns, .. } => {
                 let high = f64::from(most.prompt) + f64::from(most.output);
                 (step_ns.curve().points(), "context lengths", f64::from(least.prompt) + 1.0, high)
@@ -103,9 +82,7 @@ pub(super) fn beyond_tables(
             ));
         } else if outside(low, high, points) {
             let (used, known) = (span(low, high), span(first, last));
-            warnings.push(format!(
-                "{what}: {name} of {used} reach beyond the profile's {known} and are extrapolated."
-            ));
+            warnings.push(format!("{what}: {name} of {used} reach beyond the profile's {known} and are extrapolated."));
         }
     }
     warnings
@@ -131,10 +108,7 @@ mod tests {
         let trace = Arrival::Trace { requests: vec![at(10, 4), at(40, 1), at(11, 9)] };
         let own = Distribution::constant(7.0);
         let sizes = of(&trace, Some([None, Some(&own)]), 0).expect("both lengths are known");
-        assert_eq!(
-            [sizes.smallest.prompt, sizes.expected.prompt, sizes.largest.prompt],
-            [10, 20, 40]
-        );
+        assert_eq!([sizes.smallest.prompt, sizes.expected.prompt, sizes.largest.prompt], [10, 20, 40]);
         assert_eq!([sizes.smallest.output, sizes.largest.output], [7, 7]);
         let poisson = Arrival::Poisson { start: Nanos::ZERO, rate_per_s: 1.0 };
         assert_eq!(of(&poisson, Some([Some(&own), None]), 0).expect_err("no output"), "output");

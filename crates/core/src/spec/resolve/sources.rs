@@ -54,25 +54,13 @@ pub(super) fn resolve<'a>(check: &mut Check<'_>, around: Around<'a, '_>) -> Vec<
     let root = Field::root();
     let count = scenario.stream.len() + scenario.session.len();
     if count == 0 || count > limits::SOURCES_MAX {
-        let help =
-            format!("a scenario has 1 to {} `[[stream]]` and `[[session]]`", limits::SOURCES_MAX);
+        let help = format!("a scenario has 1 to {} `[[stream]]` and `[[session]]`", limits::SOURCES_MAX);
         check.wrong(&root, format!("there are {count} streams and sessions"), help);
         return Vec::new();
     }
-    let streams = scenario
-        .stream
-        .iter()
-        .enumerate()
-        .map(|(i, s)| (root.key("stream").index(i), s.name.as_str()));
-    let sessions = scenario
-        .session
-        .iter()
-        .enumerate()
-        .map(|(i, s)| (root.key("session").index(i), s.name.as_str()));
-    check.distinct(
-        "streams or sessions",
-        streams.chain(sessions).map(|(field, name)| (field.key("name"), name)),
-    );
+    let streams = scenario.stream.iter().enumerate().map(|(i, s)| (root.key("stream").index(i), s.name.as_str()));
+    let sessions = scenario.session.iter().enumerate().map(|(i, s)| (root.key("session").index(i), s.name.as_str()));
+    check.distinct("streams or sessions", streams.chain(sessions).map(|(field, name)| (field.key("name"), name)));
     let mut planned = Vec::new();
     for (i, spec) in scenario.stream.iter().enumerate() {
         planned.extend(stream(check, &root.key("stream").index(i), spec, around));
@@ -95,8 +83,7 @@ fn set_priorities(planned: &mut [PlannedSource<'_>], scenario: &ScenarioSpec) {
         .filter_map(|(name, priority)| priority.map(|priority| (name, priority)))
         .collect();
     let period = |source: &Source| source.period().unwrap_or(Nanos::MAX);
-    let mut periods: Vec<Nanos> =
-        planned.iter().filter(|p| !p.source.session).map(|p| period(&p.source)).collect();
+    let mut periods: Vec<Nanos> = planned.iter().filter(|p| !p.source.session).map(|p| period(&p.source)).collect();
     periods.sort_unstable();
     periods.dedup();
     for PlannedSource { source, .. } in planned {
@@ -140,10 +127,7 @@ fn stream<'a>(
     };
     let (chain, active) = check_common(check, at, &common, around);
     let arrival = stream_arrival(check, at, spec, around.files);
-    let jitter = spec
-        .jitter_ms
-        .as_ref()
-        .and_then(|d| distribution::resolve(check, &at.key("jitter_ms"), d, DELAY_MS));
+    let jitter = spec.jitter_ms.as_ref().and_then(|d| distribution::resolve(check, &at.key("jitter_ms"), d, DELAY_MS));
     if check.errors.len() > before {
         return None;
     }
@@ -194,14 +178,8 @@ fn session<'a>(
     };
     let (chain, active) = check_common(check, at, &common, around);
     let arrival = arrival(check, &at.key("arrival"), &spec.arrival, around.files);
-    let prompt = spec
-        .prompt
-        .as_ref()
-        .and_then(|d| distribution::resolve(check, &at.key("prompt"), d, TOKENS));
-    let output = spec
-        .output
-        .as_ref()
-        .and_then(|d| distribution::resolve(check, &at.key("output"), d, TOKENS));
+    let prompt = spec.prompt.as_ref().and_then(|d| distribution::resolve(check, &at.key("prompt"), d, TOKENS));
+    let output = spec.output.as_ref().and_then(|d| distribution::resolve(check, &at.key("output"), d, TOKENS));
     check.optional(at, "ttft_ms", spec.ttft_ms, &limits::DEADLINE_MS);
     check.optional(at, "tpot_ms", spec.tpot_ms, &limits::DEADLINE_MS);
     let given = [
@@ -211,13 +189,11 @@ fn session<'a>(
         ("tpot_ms", spec.tpot_ms.is_some()),
     ];
     if let Some(chain) = &chain {
-        let tokens = |stage: &chains::Stage<'_>| {
-            stage.candidates.iter().any(|m| m.spec.shape == ModelShape::Autoregressive)
-        };
+        let tokens =
+            |stage: &chains::Stage<'_>| stage.candidates.iter().any(|m| m.spec.shape == ModelShape::Autoregressive);
         let generative = chain.stages.iter().any(tokens);
         for (key, _) in given.iter().filter(|(_, given)| *given && !generative) {
-            let problem =
-                format!("`{key}` has no use: no model of `{}` is autoregressive", chain.name);
+            let problem = format!("`{key}` has no use: no model of `{}` is autoregressive", chain.name);
             check.wrong(&at.key(key), problem, "leave it out, or use a language model");
         }
     }
@@ -266,12 +242,7 @@ fn check_common<'a>(
         (Some(name), None) => {
             let chain = around.chains.get(name);
             if chain.is_none() {
-                check.unknown(
-                    &at.key("chain"),
-                    "chain",
-                    name,
-                    around.chains.keys().map(String::as_str),
-                );
+                check.unknown(&at.key("chain"), "chain", name, around.chains.keys().map(String::as_str));
             }
             chain.cloned().flatten()
         }
@@ -296,12 +267,7 @@ fn active(check: &mut Check<'_>, at: &Field, during: &[String], scenario: &Scena
             Some(phase) => {
                 periods.push((Nanos::from_secs(phase.start_s), Nanos::from_secs(phase.end_s)));
             }
-            None => check.unknown(
-                &at.index(i),
-                "phase",
-                name,
-                scenario.phase.iter().map(|p| p.name.as_str()),
-            ),
+            None => check.unknown(&at.index(i), "phase", name, scenario.phase.iter().map(|p| p.name.as_str())),
         }
     }
     periods.sort_unstable();
@@ -315,12 +281,7 @@ fn active(check: &mut Check<'_>, at: &Field, during: &[String], scenario: &Scena
     merged
 }
 
-fn stream_arrival(
-    check: &mut Check<'_>,
-    at: &Field,
-    spec: &StreamSpec,
-    files: &dyn ReadFile,
-) -> Option<Arrival> {
+fn stream_arrival(check: &mut Check<'_>, at: &Field, spec: &StreamSpec, files: &dyn ReadFile) -> Option<Arrival> {
     let fine = check.optional(at, "fps", spec.fps, &limits::RATE_PER_S)
         & check.optional(at, "period_ms", spec.period_ms, &limits::PERIOD_MS)
         & check.number(at, "phase_ms", spec.phase_ms, &limits::OFFSET_MS);
@@ -329,11 +290,7 @@ fn stream_arrival(
         (None, Some(ms), None) => Nanos::from_ms(ms),
         (None, None, Some(spec_arrival)) => {
             if spec.phase_ms != 0.0 {
-                check.wrong(
-                    &at.key("phase_ms"),
-                    "`phase_ms` does not go with `arrival`",
-                    "use `arrival.start_s`",
-                );
+                check.wrong(&at.key("phase_ms"), "`phase_ms` does not go with `arrival`", "use `arrival.start_s`");
             }
             return arrival(check, &at.key("arrival"), spec_arrival, files);
         }
@@ -346,31 +303,18 @@ fn stream_arrival(
             return None;
         }
         (Some(_), Some(_), _) => {
-            check.wrong(
-                &at.key("period_ms"),
-                "both `fps` and `period_ms` are given",
-                "give one of them",
-            );
+            check.wrong(&at.key("period_ms"), "both `fps` and `period_ms` are given", "give one of them");
             return None;
         }
         (Some(_), None, Some(_)) | (None, Some(_), Some(_)) => {
-            check.wrong(
-                &at.key("arrival"),
-                "`arrival` does not go with `fps` or `period_ms`",
-                "give one of them",
-            );
+            check.wrong(&at.key("arrival"), "`arrival` does not go with `fps` or `period_ms`", "give one of them");
             return None;
         }
     };
     fine.then_some(Arrival::Periodic { first: Nanos::from_ms(spec.phase_ms), period })
 }
 
-fn arrival(
-    check: &mut Check<'_>,
-    at: &Field,
-    spec: &ArrivalSpec,
-    files: &dyn ReadFile,
-) -> Option<Arrival> {
+fn arrival(check: &mut Check<'_>, at: &Field, spec: &ArrivalSpec, files: &dyn ReadFile) -> Option<Arrival> {
     let before = check.errors.len();
     check.optional(at, "rate_per_s", spec.rate_per_s, &limits::RATE_PER_S);
     check.optional(at, "period_s", spec.period_s, &limits::PERIOD_S);
@@ -394,28 +338,12 @@ fn arrival(
         ArrivalProcess::Periodic => ("periodic", &["period_s"], &[]),
         ArrivalProcess::Poisson => ("poisson", &["rate_per_s"], &[]),
         ArrivalProcess::Gamma => ("gamma", &["rate_per_s", "cv"], &[]),
-        ArrivalProcess::Trace => {
-            ("trace", &["file"], &["from_s", "to_s", "speed", "max_prompt", "max_output"])
-        }
+        ArrivalProcess::Trace => ("trace", &["file"], &["from_s", "to_s", "speed", "max_prompt", "max_output"]),
     };
-    for key in [
-        "rate_per_s",
-        "period_s",
-        "cv",
-        "file",
-        "from_s",
-        "to_s",
-        "speed",
-        "max_prompt",
-        "max_output",
-    ] {
+    for key in ["rate_per_s", "period_s", "cv", "file", "from_s", "to_s", "speed", "max_prompt", "max_output"] {
         let given = check.document.has(&at.key(key));
         if needed.contains(&key) && !given {
-            check.wrong(
-                at,
-                format!("`{key}` is missing"),
-                format!("`{name}` arrivals need: {}", needed.join(", ")),
-            );
+            check.wrong(at, format!("`{key}` is missing"), format!("`{name}` arrivals need: {}", needed.join(", ")));
         } else if given && !needed.contains(&key) && !more.contains(&key) {
             let list = [needed, more].concat().join(", ");
             check.wrong(
@@ -430,13 +358,9 @@ fn arrival(
     }
     let start = Nanos::from_secs(spec.start_s);
     Some(match spec.process {
-        ArrivalProcess::Periodic => {
-            Arrival::Periodic { first: start, period: Nanos::from_secs(spec.period_s?) }
-        }
+        ArrivalProcess::Periodic => Arrival::Periodic { first: start, period: Nanos::from_secs(spec.period_s?) },
         ArrivalProcess::Poisson => Arrival::Poisson { start, rate_per_s: spec.rate_per_s? },
-        ArrivalProcess::Gamma => {
-            Arrival::Gamma { start, rate_per_s: spec.rate_per_s?, cv: spec.cv? }
-        }
+        ArrivalProcess::Gamma => Arrival::Gamma { start, rate_per_s: spec.rate_per_s?, cv: spec.cv? },
         ArrivalProcess::Trace => {
             let path = beside(check.document.file(), spec.file.as_deref()?);
             let text = match files.read(&path) {

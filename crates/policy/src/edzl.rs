@@ -1,0 +1,195 @@
+//! `edzl`: earliest due first, until a stage has no time to spare: then it goes first.
+
+use onbeat_core::cost::Phase;
+use onbeat_core::id::{ProcessorId, StageId};
+use onbeat_core::policy::{Actions, Policy, View};
+use onbeat_core::state::Run;
+use onbeat_core::system::System;
+use onbeat_core::units::Nanos;
+
+use crate::dispatch::{Alarm, Dispatch, Order};
+use crate::edf::PREEMPTIVE;
+use crate::parameters::Parameters;
+use crate::registry::{PolicyError, PolicyInfo};
+use crate::times::Times;
+
+pub(crate) const INFO: PolicyInfo = PolicyInfo {
+    name: "edzl",
+    summary: "Earliest due first until zero laxity: a stage without time to spare goes before all others",
+    group: "real-time",
+    parameters: &[PREEMPTIVE],
+    reference: "Lee, On-Line Multiprocessor Scheduling Algorithms for Real-Time Tasks, IEEE TENCON 1994",
+    build,
+};
+
+fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    Ok(Box::new(Switch::new(|view, stage| view.due(stage).0, Nanos::ZERO, parameters.flag("preemptive")?)))
+}
+
+/// Key of a stage that is critical; nothing goes before it.
+const CRITICAL: u64 = 0;
+
+/// Any fixed order, with a switch: a stage whose time to spare has run down goes before all that have some left. Critical stages go in
+/// the order in which they became ready, and do not take over from each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Switch {
+    order: Critical,
+    dispatch: Dispatch,
+    alarm: Alarm,
+}
+
+impl Switch {
+    /// With the order of stages that are not critical, and the time to spare at which they become so.
+    pub(crate) fn new(base: fn(&View<'_>, StageId) -> u64, lead: Nanos, preemptive: bool) -> Self {
+        let order = Critical { base, lead, preemptive, times: Times::default() };
+        Self { order, dispatch: Dispatch::default(), alarm: Alarm::default() }
+    }
+}
+
+impl Policy for Switch {
+    fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+        self.dispatch.run(view, actions, &mut self.order);
+        // While stages wait, the next one becomes critical though nothing else happens.
+        let mut next = Nanos::MAX;
+        for &(key, stage) in self.dispatch.waiting() {
+            if key != CRITICAL && self.could_take_over(view, stage) {
+                next = next.min(self.order.critical_at(view, stage));
+            }
+        }
+        if next != Nanos::MAX {
+            self.alarm.set(view.now(), next, actions);
+        }
+    }
+}
+
+impl Switch {
+    /// Whether work runs that the stage could take the slot of.
+    fn could_take_over(&self, view: &View<'_>, stage: StageId) -> bool {
+        let started = self.dispatch.started().iter().map(|&(_, _, processor)| processor);
+        let mut running = self.dispatch.running().map(|(_, processor)| processor).chain(started);
+        running.any(|p| view.can_run(stage, p) && view.preemptible(p))
+    }
+}
+
+/// Critical stages first, then by another order.
+#[derive(Clone, Debug)]
+struct Critical {
+    base: fn(&View<'_>, StageId) -> u64,
+    lead: Nanos,
+    preemptive: bool,
+    times: Times,
+}
+
+impl Critical {
+    /// When a waiting stage becomes critical: so long before the last moment at which it can start, on its fastest processor, and be
+    /// on time. [`Nanos::MAX`] without goals.
+    fn critical_at(&mut self, view: &View<'_>, stage: StageId) -> Nanos {
+        if view.due(stage) == Nanos::MAX {
+            return Nanos::MAX;
+        }
+        let left = self.times.of(view, stage).iter().flatten();
+        let best = left.fold((Nanos::MAX, Nanos::MAX), |best, rest| (best.0.min(rest.phase), best.1.min(rest.stage)));
+        latest_start(view, stage, best.0, best.1).saturating_sub(self.lead)
+    }
+
+    fn key_of(&self, view: &View<'_>, stage: StageId, critical_at: Nanos) -> u64 {
+        if critical_at <= view.now() { CRITICAL } else { (self.base)(view, stage).max(CRITICAL + 1) }
+    }
+}
+
+impl Order for Critical {
+    fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
+        let critical_at = self.critical_at(view, stage);
+        self.key_of(view, stage, critical_at)
+    }
+
+    fn running_key(&mut self, view: &View<'_>, processor: ProcessorId, run: &Run) -> u64 {
+        // When running work will be done is known better from the run than from its last known boundary.
+        let phase = run.expected_end.saturating_sub(view.now());
+        let key = |stage| {
+            let after = match (view.remaining(stage, processor), view.remaining_in_phase(stage, processor)) {
+                (Some(all), Some(phase)) => all.saturating_sub(phase),
+                _ => Nanos::ZERO,
+            };
+            let latest = latest_start(view, stage, phase, phase.saturating_add(after));
+            self.key_of(view, stage, if latest == Nanos::MAX { latest } else { latest.saturating_sub(self.lead) })
+        };
+        run.stages().map(key).min().expect("a run serves at least one stage")
+    }
+
+    fn preemption_margin(&self) -> Option<u64> {
+        self.preemptive.then_some(0)
+    }
+}
+
+/// The last moment at which a stage can go on and meet all of its goals, from what is left of its phase and of all phases: the deadline
+/// needs the whole stage, the first token the rest of prefill, the next token one step. [`Nanos::MAX`] without goals.
+fn latest_start(view: &View<'_>, stage: StageId, phase: Nanos, all: Nanos) -> Nanos {
+    let due = view.due(stage);
+    if due == Nanos::MAX {
+        return due;
+    }
+    let deadline = view.job(stage).deadline;
+    let last = if deadline == Nanos::MAX { deadline } else { deadline.saturating_sub(view.node(stage).tail) };
+    let for_deadline = if last == Nanos::MAX { last } else { last.saturating_sub(all) };
+    // A due time before the deadline's is a token's.
+    if due >= last {
+        return for_deadline;
+    }
+    let live = view.stage(stage);
+    let token = if live.kind == Phase::Decode {
+        let left = (live.work.units(Phase::Decode) - live.position).max(1.0);
+        Nanos::from_ns_f64(phase.as_f64() / left)
+    } else {
+        phase
+    };
+    for_deadline.min(due.saturating_sub(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use onbeat_core::policy::Action;
+    use onbeat_core::spec::Preemption;
+
+    use crate::test_rig::{Rig, ms, preempt, start};
+
+    #[test]
+    fn goes_by_due_time_until_there_is_no_time_to_spare() {
+        let mut rig = Rig::new(&[("npu", Preemption::Anytime)]);
+        let soon = rig.stream("soon", Some(20.0), &[Some(8.0)]);
+        let heavy = rig.stream("heavy", Some(30.0), &[Some(25.0)]);
+        let running = rig.running(soon, 0, 0.0);
+        let waiting = rig.ready(heavy, 0.0);
+        let mut policy = rig.make("edzl");
+        // The heavy stage must start at 30 - 25 = 5.
+        assert_eq!(rig.decide_with(&mut policy), [Action::Wake { at: ms(5.0) }]);
+        assert_eq!(rig.decide_with(&mut policy), [], "one wake-up at a time");
+        rig.state.now = ms(5.0);
+        assert_eq!(rig.decide_with(&mut policy), [preempt(running)]);
+        assert_eq!(rig.decide("edzl:preemptive=false"), []);
+        rig.stop(running);
+        assert_eq!(rig.decide_with(&mut policy), [start(waiting, 0), Action::Wake { at: ms(12.0) }], "20 - 8 = 12");
+    }
+
+    #[test]
+    fn critical_stages_do_not_take_over_from_each_other() {
+        let mut rig = Rig::new(&[("npu", Preemption::Anytime)]);
+        let first = rig.stream("first", Some(12.0), &[Some(12.0)]);
+        let second = rig.stream("second", Some(10.0), &[Some(10.0)]);
+        rig.running(first, 0, 0.0);
+        rig.ready(second, 0.0);
+        assert_eq!(rig.decide("edzl"), []);
+    }
+
+    #[test]
+    fn a_decode_must_go_on_one_step_before_its_next_token_is_due() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
+        let chat = rig.session("chat", &[4.0], 1);
+        let soon = rig.stream("soon", Some(60.0), &[Some(50.0)]);
+        rig.running(soon, 0, 0.0);
+        let decode = rig.ready_decode(chat, 0.0);
+        // The first token was due at 1000, the next one is at 1050; a step takes 4.
+        rig.state.stages[decode].first_token = Some(ms(0.0));
+        assert_eq!(rig.decide("edzl"), [Action::Wake { at: ms(1046.0) }]);
+    }
+}
