@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("onbeat-report", &["onbeat-core"]),
     ("onbeat-sim", &["onbeat-core", "onbeat-policy"]),
     ("onbeat", &["onbeat-core", "onbeat-policy", "onbeat-analysis", "onbeat-report", "onbeat-sim"]),
-    ("xtask", &["onbeat-core", "onbeat-policy", "onbeat"]),
+    ("xtask", &["onbeat-core", "onbeat-policy", "onbeat-analysis", "onbeat"]),
 ];
 
 /// Dependencies that bring a capability, and the only crates of ours that may use them directly.

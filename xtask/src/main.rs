@@ -4,6 +4,7 @@ mod check;
 mod fuzz;
 mod generate;
 mod layers;
+mod results;
 mod tree;
 
 use std::path::Path;
@@ -15,6 +16,8 @@ Usage: cargo xtask <TASK>
   check [STEP…]    everything that CI does, or only the named steps; all steps run, then the failures are listed
   gen [--check]    writes docs/reference from the code; with --check, only tells what is out of date
   fuzz [SECONDS]   fuzzes the readers of specification files and records, each for so many seconds (default 20)
+  results [SEEDS]  runs all policies on all shipped scenarios and writes docs/results.md and docs/results.csv
+                   (default 20 seeds; minutes)
   steps            lists the steps of check
 ";
 
@@ -35,6 +38,11 @@ fn main() -> ExitCode {
         ["fuzz", seconds] => match seconds.parse() {
             Ok(seconds) => fuzz::run(seconds),
             Err(_) => Err(format!("`{seconds}` is not a number of seconds")),
+        },
+        ["results"] => results::run(results::DEFAULT_SEEDS),
+        ["results", seeds] => match seeds.parse() {
+            Ok(seeds @ 2..) => results::run(seeds),
+            _ => Err(format!("`{seeds}` is not a number of seeds, at least 2")),
         },
         ["steps"] => {
             check::list();

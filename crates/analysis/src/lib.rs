@@ -5,7 +5,8 @@
 //! * [`offered`]: how much work arrives;
 //! * [`bound`]: how many violations no policy can avoid;
 //! * [`response_time`]: worst-case response times on one processor;
-//! * [`queueing`]: mean waits of textbook queues.
+//! * [`queueing`]: mean waits of textbook queues;
+//! * [`roofline`]: latencies that nobody measured, from the shape of a model and the peaks of a processor.
 
 pub mod bound;
 pub mod compare;
@@ -13,4 +14,5 @@ mod demand;
 pub mod offered;
 pub mod queueing;
 pub mod response_time;
+pub mod roofline;
 pub mod statistics;

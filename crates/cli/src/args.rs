@@ -76,6 +76,9 @@ pub enum Command {
     /// Check that scenarios fit their platforms, and what no policy could do.
     #[command(after_long_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Estimate the latencies of a model that nobody measured, from its architecture and the chip's peaks.
+    #[command(after_long_help = ESTIMATE_HELP)]
+    Estimate(EstimateArgs),
     /// List what onbeat knows: policies, platforms, scenarios, models, metrics.
     List(ListArgs),
     /// Show one thing by its name: a shipped file, a policy's page, a metric's meaning.
@@ -127,6 +130,19 @@ Examples:
   onbeat check textbook-edf --simulate
   onbeat check my-chip.toml";
 
+const ESTIMATE_HELP: &str = "\
+Every estimate is a lower bound: peak rates, full bandwidth, nothing but what must be computed and moved. `--validate` shows by how much \
+published latencies exceed it.
+
+Models come with their architecture (`transformer` or `network` in a profile file), platforms with peak rates and bandwidths (`peak_tops`, \
+`peak_tflops`, `bandwidth_gbps`, `launch_us`).
+
+Examples:
+  onbeat estimate llama-3.2-3b --platform ryzen-ai-7-350
+  onbeat estimate qwen3-4b --platform snapdragon-x-elite --processor npu --prompt 512 --context 1024 --batch 4
+  onbeat estimate my-model --profile my-models.toml --platform my-chip.toml --toml > my-costs.toml
+  onbeat estimate --validate";
+
 const REPORT_HELP: &str = "\
 Examples:
   onbeat report run.jsonl
@@ -165,8 +181,8 @@ pub struct CompareArgs {
     /// that the scenario runs on]
     #[arg(short, long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
     pub platforms: Vec<String>,
-    /// Policies, with parameters if any, separated by commas, or `all`.
-    #[arg(short = 'P', long = "policy", value_name = "POLICY", default_value = "all")]
+    /// Policies, with parameters if any, separated by commas; `standard`, `all`, or a group such as `real-time`.
+    #[arg(short = 'P', long = "policy", value_name = "POLICY", default_value = "standard")]
     pub policies: Vec<String>,
     /// How many seeds to run every policy with.
     #[arg(short = 'n', long, value_name = "N", default_value_t = DEFAULT_SEEDS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -232,6 +248,44 @@ pub struct CheckArgs {
     /// Changes to the scenarios and platforms.
     #[command(flatten)]
     pub system: SystemArgs,
+}
+
+/// Arguments of `estimate`.
+#[derive(Clone, Debug, Args)]
+pub struct EstimateArgs {
+    /// Model: a name, with a variant if any, such as `qwen3-0.6b/w8a8`.
+    #[arg(value_name = "MODEL", required_unless_present = "validate")]
+    pub model: Option<String>,
+    /// Platform: a name or a path.
+    #[arg(short, long, value_name = "PLATFORM", default_value = DEFAULT_PLATFORM)]
+    pub platform: String,
+    /// Processor; repeatable [default: all of the platform].
+    #[arg(long = "processor", value_name = "PROCESSOR", value_delimiter = ',')]
+    pub processors: Vec<String>,
+    /// Length of the prompt [tokens].
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub prompt: u32,
+    /// Length of the context while decoding [tokens] [default: that of the prompt].
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub context: Option<u32>,
+    /// Requests that are computed together.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
+    /// Compute the prompt in pieces of so many tokens, each of which reads the weights [default: in one piece].
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub chunk: Option<u32>,
+    /// Time to launch a kernel [µs], instead of the platform's.
+    #[arg(long, value_name = "US", value_parser = parse_factor)]
+    pub launch_us: Option<f64>,
+    /// A file with models; goes before the shipped ones. Repeatable.
+    #[arg(long = "profile", value_name = "FILE")]
+    pub profiles: Vec<PathBuf>,
+    /// Print a profile file with the estimates, for `compare --profile`.
+    #[arg(long, conflicts_with = "validate")]
+    pub toml: bool,
+    /// Compare estimates with every published latency of the shipped profiles instead.
+    #[arg(long, conflicts_with = "model")]
+    pub validate: bool,
 }
 
 /// Arguments of `list`.

@@ -63,6 +63,7 @@ fn run(cli: Cli, ui: Ui) -> Result<(), Failure> {
         Command::Compare(args) => commands::compare::run(&args, ui),
         Command::Simulate(args) => commands::simulate::run(&args, ui),
         Command::Check(args) => commands::check::run(&args, ui),
+        Command::Estimate(args) => commands::estimate::run(&args, ui),
         Command::List(args) => commands::list::run(&args, ui),
         Command::Show(args) => commands::show::run(&args, ui),
         Command::Report(args) => commands::report::run(&args, ui),

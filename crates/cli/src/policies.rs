@@ -6,12 +6,15 @@ use onbeat_policy::PolicyError;
 
 use crate::failure::Failure;
 
-/// The policies that are asked for, each with its parameters; `all` stands for every one with its defaults.
+/// The policies that are asked for, each with its parameters; `all` stands for every one with its defaults, the name of a group for its
+/// members, `standard` for those that are run unless told otherwise.
 pub(crate) fn select(lists: &[String]) -> Result<Vec<String>, Failure> {
     let mut selected: Vec<String> = Vec::new();
     for policy in split(lists) {
         let names = if policy == "all" {
             onbeat_policy::all().iter().map(|info| info.name.to_owned()).collect()
+        } else if let Some(members) = onbeat_policy::group(&policy) {
+            members.into_iter().map(str::to_owned).collect()
         } else {
             onbeat_policy::find(policy.split(':').next().unwrap_or_default().trim()).map_err(failure)?;
             vec![policy]

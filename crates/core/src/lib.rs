@@ -18,6 +18,7 @@ pub mod record;
 pub mod slab;
 pub mod spec;
 pub mod state;
+pub mod suggest;
 pub mod summary;
 pub mod system;
 pub mod units;

@@ -93,9 +93,7 @@ mod tests {
         let chain = rig.stream("chain", Some(30.0), &[Some(5.0)]);
         let single = rig.stream("single", Some(20.0), &[Some(5.0)]);
         let node = rig.system.nodes_of(chain).next().unwrap();
-        let mut nodes: Vec<_> = rig.system.nodes.iter().cloned().collect();
-        nodes[node.0 as usize].tail = ms(5.0);
-        rig.system.nodes = nodes.into_iter().collect();
+        rig.system.nodes[node].tail = ms(5.0);
         let other = rig.ready(single, 0.0);
         let first = rig.ready(chain, 0.0);
         assert_eq!(rig.decide("edf"), [start(other, 0)], "due at 20, before 30 - 5");

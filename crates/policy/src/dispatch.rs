@@ -26,6 +26,11 @@ pub(crate) trait Order {
         plan.fastest(view, stage)
     }
 
+    /// How many segments a stage runs at most when it starts; `None`: to the end of its phase.
+    fn portion(&mut self, _view: &View<'_>, _stage: StageId, _processor: ProcessorId) -> Option<u32> {
+        None
+    }
+
     /// Whether a stage may use a processor that its profile allows.
     fn allows(&self, _view: &View<'_>, _stage: StageId, _processor: ProcessorId) -> bool {
         true
@@ -143,7 +148,8 @@ impl Dispatch {
         margin: Option<u64>,
     ) {
         if let Some(processor) = order.place(view, &self.plan, stage) {
-            self.plan.start(view, stage, processor, actions);
+            let portion = order.portion(view, stage, processor);
+            self.plan.start_portion(view, stage, processor, portion, actions);
             if margin.is_some() {
                 self.started.push((key.unwrap_or(0), stage, processor));
             }

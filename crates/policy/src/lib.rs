@@ -16,27 +16,61 @@
 //! * **Batches**: a stage in decode that finds no idle processor joins a running batch of its model, where the profile allows it.
 //! * **Preemption** is asked for only when no idle processor and no batch takes the stage, only on processors that preempt, only
 //!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free.
-//! * **Nothing is dropped** by these policies; late jobs are the scenario's business.
+//! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle` and `dream:drop=true`; late jobs are the scenario's business.
 //! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
 
+mod band_lsf;
+mod band_sel;
+mod batch_mode;
+mod cbs;
+mod cfs;
+mod chain_edf;
+mod decode_first;
 mod dispatch;
+mod dm;
+mod dream;
+mod dysta;
 mod edf;
+mod edzl;
 mod eft;
+mod exclusive_lru;
 mod fcfs;
 mod fixed_priority;
+mod generative;
+mod heft;
+mod heft_reserved;
+mod k_edf;
 mod latency_greedy;
+mod laxity;
 mod llf;
+mod max_min;
+mod mct;
+mod min_min;
+mod mlfq;
+mod npu_prefill;
+mod olb;
 mod onbeat;
 mod p_edf;
 mod parameters;
 mod plan;
+mod predicted_sjf;
+mod prefill_first;
+mod prema;
+mod rate_limiter;
 mod registry;
 mod round_robin;
 mod sjf;
+mod skip_join_mlfq;
+mod skip_over;
+mod slots;
+mod srpt;
 mod static_mapping;
-mod suggest;
+mod sufferage;
 #[cfg(test)]
 mod test_rig;
+mod throttle;
 mod times;
+mod usage;
+mod waiting;
 
-pub use registry::{ParameterInfo, PolicyError, PolicyInfo, all, find, make};
+pub use registry::{ParameterInfo, PolicyError, PolicyInfo, STANDARD, all, find, group, make};

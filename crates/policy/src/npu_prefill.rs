@@ -109,8 +109,7 @@ mod tests {
 
     /// CPU, GPU and NPU; the session decodes at 9, 4 and 6 ms per token, and has prompts of 100 tokens.
     fn rig() -> (Rig, onbeat_core::id::SourceId) {
-        let mut rig =
-            Rig::new(&[("cpu", Preemption::Never), ("gpu", Preemption::Never), ("npu", Preemption::Never)]);
+        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("gpu", Preemption::Never), ("npu", Preemption::Never)]);
         rig.system.platform.processors[ProcessorId(1)].kind = ProcessorKind::Gpu;
         rig.system.platform.processors[ProcessorId(2)].kind = ProcessorKind::Npu;
         let chat = rig.session("chat", &[9.0, 4.0, 6.0], 1);

@@ -44,6 +44,9 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
 /// Most planned jobs per stream; bounds the cost of a decision.
 const UPCOMING_PER_SOURCE_MAX: u32 = 8;
 
+/// Most stages in one decision for which plans are made; bounds its cost. What is left over is looked at in the next decision.
+const PLANNED_MAX: u32 = 16;
+
 /// Where a stage cannot run.
 const NOWHERE: u64 = u64::MAX;
 
@@ -64,6 +67,8 @@ struct Onbeat {
     /// When each slot will be free, with what this decision puts there.
     slots: Vec<(ProcessorId, Nanos)>,
     scratch: Vec<(ProcessorId, Nanos)>,
+    /// Stages for which this decision has made plans.
+    planned: u32,
 }
 
 /// A periodic stream with a deadline.
@@ -128,6 +133,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         spans: Vec::new(),
         slots: Vec::new(),
         scratch: Vec::new(),
+        planned: 0,
     }))
 }
 
@@ -137,6 +143,7 @@ impl Policy for Onbeat {
             return;
         }
         self.plan.begin(view);
+        self.planned = 0;
         self.list_slots(view);
         self.list_tasks(view, actions);
         for i in 0..self.tasks.len() {
@@ -171,7 +178,9 @@ impl Onbeat {
                 let span = match left[p.index()].filter(|_| view.can_run(stage, p)) {
                     None => NOWHERE,
                     // A token is due, not the whole answer.
-                    Some(rest) if live.kind == Phase::Decode => rest.phase.0 / u64::from(tokens_left(view, stage)) + view.setup(stage, p).0,
+                    Some(rest) if live.kind == Phase::Decode => {
+                        rest.phase.0 / u64::from(tokens_left(view, stage)) + view.setup(stage, p).0
+                    }
                     Some(rest) if live.kind == Phase::Prefill => rest.phase.0 + view.setup(stage, p).0,
                     Some(rest) => rest.stage.0 + view.setup(stage, p).0,
                 };
@@ -227,7 +236,8 @@ impl Onbeat {
                 if release >= end {
                     break;
                 }
-                if !source.active.is_empty() && !source.active.iter().any(|&(from, to)| from <= release && release < to) {
+                if !source.active.is_empty() && !source.active.iter().any(|&(from, to)| from <= release && release < to)
+                {
                     continue;
                 }
                 let due = release.saturating_add(stream.deadline);
@@ -323,6 +333,10 @@ impl Onbeat {
             }
             return;
         }
+        if self.planned == PLANNED_MAX {
+            return;
+        }
+        self.planned += 1;
         let without = self.missed(None, None);
         let own = if finish > task.due { task.weight } else { 0 };
         let span = self.span(&task, p);
@@ -344,7 +358,11 @@ impl Onbeat {
             return (None, Nanos(span));
         }
         let fit = (self.quantum.0 / segment.max(1)).clamp(1, u64::from(count));
-        if fit >= u64::from(count) { (None, Nanos(span.max(segment * fit))) } else { (Some(fit as u32), Nanos(segment * fit)) }
+        if fit >= u64::from(count) {
+            (None, Nanos(span.max(segment * fit)))
+        } else {
+            (Some(fit as u32), Nanos(segment * fit))
+        }
     }
 
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
@@ -361,9 +379,10 @@ impl Onbeat {
                 let start = view.now().saturating_add(Nanos(boundary)).min(run.expected_end);
                 let in_time = start.saturating_add(Nanos(self.span(task, p))) <= task.due;
                 let less_urgent = run.stages().all(|other| view.due(other) > task.due);
-                let asked = actions.as_slice().iter().any(|action| {
-                    matches!(action, Action::Preempt { stage } if *stage == run.stage)
-                });
+                let asked = actions
+                    .as_slice()
+                    .iter()
+                    .any(|action| matches!(action, Action::Preempt { stage } if *stage == run.stage));
                 if run.ending || asked {
                     return;
                 }

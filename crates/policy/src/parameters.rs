@@ -1,9 +1,9 @@
 //! Parameters of a policy, as written after its name.
 
+use onbeat_core::suggest::closest;
 use onbeat_core::units::Nanos;
 
 use crate::registry::{PolicyError, PolicyInfo};
-use crate::suggest::closest;
 
 /// The parameters given to one policy; those left out have the defaults that its [`PolicyInfo`] states.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl<'a> Parameters<'a> {
                     policy: info.name,
                     parameter: name.to_owned(),
                     allowed: names().collect(),
-                    suggestion: closest(name, names()),
+                    suggestion: closest(name, names()).map(str::to_owned),
                 });
             }
             if given.iter().any(|&(known, _)| known == name) {
@@ -80,6 +80,20 @@ impl<'a> Parameters<'a> {
         let text = self.text(name);
         let value = text.parse::<f64>().ok().filter(|value| range.contains(value));
         value.ok_or_else(|| self.bad_value(name, text, allowed))
+    }
+
+    /// A factor from 0 to 1000.
+    pub(crate) fn factor(&self, name: &'static str) -> Result<f64, PolicyError> {
+        let text = self.text(name);
+        let value = text.parse::<f64>().ok().filter(|factor| (0.0..=1000.0).contains(factor));
+        value.ok_or_else(|| self.bad_value(name, text, "a number from 0 to 1000"))
+    }
+
+    /// A count from 1 to 64.
+    pub(crate) fn count(&self, name: &'static str) -> Result<usize, PolicyError> {
+        let text = self.text(name);
+        let value = text.parse::<usize>().ok().filter(|count| (1..=64).contains(count));
+        value.ok_or_else(|| self.bad_value(name, text, "a whole number from 1 to 64"))
     }
 
     fn bad_value(&self, parameter: &'static str, value: &str, allowed: &'static str) -> PolicyError {

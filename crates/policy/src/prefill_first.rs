@@ -12,7 +12,8 @@ use crate::parameters::Parameters;
 use crate::registry::{PolicyError, PolicyInfo};
 
 /// The source that names the two ways, which decode-first and prefill-first share.
-pub(crate) const SARATHI: &str = "Agrawal et al., Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve, OSDI 2024";
+pub(crate) const SARATHI: &str =
+    "Agrawal et al., Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve, OSDI 2024";
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "prefill-first",

@@ -1,12 +1,16 @@
 //! All policies by name. A new policy is one file, one line in [`all`], one page and one scenario test.
 
 use onbeat_core::policy::Policy;
+use onbeat_core::suggest::closest;
 use onbeat_core::system::System;
 use thiserror::Error;
 
 use crate::parameters::Parameters;
-use crate::suggest::closest;
-use crate::{edf, eft, fcfs, fixed_priority, latency_greedy, llf, onbeat, p_edf, round_robin, sjf, static_mapping};
+use crate::{
+    cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft, k_edf, latency_greedy, laxity,
+    llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf, predicted_sjf, prefill_first, round_robin, sjf,
+    skip_join_mlfq, skip_over, srpt, static_mapping, sufferage,
+};
 
 /// How a policy is made.
 pub(crate) type Build = fn(&Parameters<'_>, &System) -> Result<Box<dyn Policy>, PolicyError>;
@@ -144,12 +148,69 @@ static POLICIES: &[PolicyInfo] = &[
     p_edf::INFO,
     sjf::INFO,
     latency_greedy::INFO,
+    dm::INFO,
+    edzl::INFO,
+    chain_edf::INFO,
+    cbs::INFO,
+    skip_over::INFO,
+    k_edf::INFO,
+    laxity::INFO,
+    mlfq::INFO,
+    cfs::INFO,
     onbeat::INFO,
+    heft::INFO,
+    min_min::INFO,
+    max_min::INFO,
+    sufferage::INFO,
+    mct::INFO,
+    olb::INFO,
+    predicted_sjf::INFO,
+    srpt::INFO,
+    skip_join_mlfq::INFO,
+    npu_prefill::INFO,
+    decode_first::INFO,
+    prefill_first::INFO,
+    crate::dream::INFO,
+    crate::prema::INFO,
+    crate::dysta::INFO,
+    crate::band_sel::INFO,
+    crate::band_lsf::INFO,
+    crate::heft_reserved::INFO,
+    crate::exclusive_lru::INFO,
+    crate::rate_limiter::INFO,
+    crate::throttle::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
 pub fn all() -> &'static [PolicyInfo] {
     POLICIES
+}
+
+/// Names of the policies that a comparison runs unless told otherwise: the RTGen-style five, the textbook's, and our own. Few enough for
+/// one table.
+pub const STANDARD: &[&str] = &[
+    "static",
+    "fcfs",
+    "round-robin",
+    "edf",
+    "eft",
+    "fixed-priority",
+    "llf",
+    "p-edf",
+    "sjf",
+    "latency-greedy",
+    "onbeat",
+];
+
+/// Names of the policies of a group (in any case), or of the [`STANDARD`] ones for `standard`; `None` if there is no such group.
+pub fn group(name: &str) -> Option<Vec<&'static str>> {
+    if name == "standard" {
+        return Some(STANDARD.to_vec());
+    }
+    let of_group = |info: &&PolicyInfo| info.group.eq_ignore_ascii_case(name);
+    let names: Vec<_> = all().iter().filter(of_group).map(|info| info.name).collect();
+    // The policy `onbeat` is the only one of its group; its name means the policy.
+    (!names.is_empty() && find(name).is_err()).then_some(names)
 }
 
 /// The policy with this name (without parameters).
@@ -161,7 +222,7 @@ pub fn find(name: &str) -> Result<&'static PolicyInfo, PolicyError> {
     all().iter().find(|info| info.name == name).ok_or_else(|| PolicyError::UnknownPolicy {
         name: name.to_owned(),
         known: names().collect(),
-        suggestion: closest(name, names()),
+        suggestion: closest(name, names()).map(str::to_owned),
     })
 }
 
@@ -201,7 +262,12 @@ mod tests {
             let defaults: Vec<_> = info.parameters.iter().map(|p| format!("{}={}", p.name, p.default)).collect();
             make(&format!("{}:{}", info.name, defaults.join(",")), &rig.system).unwrap();
             assert!(!info.summary.contains('\n') && !info.summary.ends_with('.'), "{}", info.name);
-            assert!(["RTGen-style", "real-time", "multi-DNN", "runtime", "generative", "DAG", "XSched"].contains(&info.group), "{}", info.name);
+            assert!(
+                ["RTGen-style", "real-time", "multi-DNN", "onbeat", "onbeat", "runtime", "generative", "DAG", "XSched"]
+                    .contains(&info.group),
+                "{}",
+                info.name
+            );
             assert_eq!(find(info.name).unwrap().name, info.name);
         }
         names.sort_unstable();
@@ -243,10 +309,20 @@ mod tests {
             for info in all() {
                 let actions = rig.decide(info.name);
                 // Two policies have one place for a stage, and here it is the NPU.
-                let pinned = ["static", "p-edf"].contains(&info.name) && refused == 0b10;
+                let pinned = ["static", "p-edf", "exclusive-lru"].contains(&info.name) && refused == 0b10;
                 assert_eq!(actions, Vec::from_iter(allowed.filter(|_| !pinned)), "{} {refused:b}", info.name);
             }
         }
+    }
+
+    #[test]
+    fn groups_name_their_members() {
+        assert!(STANDARD.iter().all(|name| find(name).is_ok()));
+        assert_eq!(group("standard").unwrap(), STANDARD);
+        let rtgen = group("rtgen-style").unwrap();
+        assert_eq!(rtgen, ["static", "fcfs", "round-robin", "edf", "eft"]);
+        assert_eq!(group("onbeat"), None, "the policy, not its group");
+        assert_eq!(group("no-such-group"), None);
     }
 
     #[test]

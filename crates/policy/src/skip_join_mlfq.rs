@@ -1,7 +1,7 @@
 //! `skip-join-mlfq`: streams by deadline; below them, queues with growing quanta, in which a prompt starts where its prefill fits.
 
 use onbeat_core::id::{Id, ProcessorId, StageId};
-use onbeat_core::policy::{Actions, Policy, View};
+use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -56,7 +56,14 @@ fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, Pol
 impl Policy for SkipJoinMlfq {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         self.levels.settle(view);
+        let before = actions.as_slice().len();
         self.dispatch.run(view, actions, &mut self.levels);
+        for action in &actions.as_slice()[before..] {
+            // What starts now may have ended before the next decision.
+            if let Action::Start { stage, .. } = *action {
+                self.levels.known[stage.index()].running_since = Some(view.now());
+            }
+        }
         if let Some(change) = self.next_change(view) {
             self.alarm.set(view.now(), change, actions);
         }
@@ -68,7 +75,8 @@ impl SkipJoinMlfq {
     fn next_change(&self, view: &View<'_>) -> Option<Nanos> {
         let now = view.now();
         let waiting = self.dispatch.waiting().iter().filter(|&&(key, _)| key >= BACKGROUND);
-        let rise = waiting.map(|&(_, stage)| self.levels.of(stage).idle_since.saturating_add(self.levels.starve)).min()?;
+        let rise =
+            waiting.map(|&(_, stage)| self.levels.of(stage).idle_since.saturating_add(self.levels.starve)).min()?;
         let running = view.processors().filter(|&p| view.preemptible(p)).flat_map(|p| &view.occupancy(p).runs);
         let running = running.filter(|run| !run.ending).flat_map(Run::stages);
         let started = self.dispatch.started().iter().map(|&(_, stage, _)| stage);
@@ -103,7 +111,7 @@ struct Level {
     served: Nanos,
     /// Service with which it falls to the next queue.
     until: Nanos,
-    /// When it was last seen running, if it ran then.
+    /// Since when it runs, or when it was last seen running.
     running_since: Option<Nanos>,
     /// Since when it has had no service.
     idle_since: Nanos,
@@ -144,7 +152,10 @@ impl Levels {
             self.known[stage.index()] = Level { serial, number, until, idle_since: now, ..Level::default() };
         }
         let mut level = self.of(stage);
-        if let Some(since) = level.running_since.or(start) {
+        // A start that memory refused is no service.
+        if let Some(since) = level.running_since.or(start)
+            && (since < now || start.is_some())
+        {
             level.served = level.served.saturating_add(now.saturating_sub(since));
             level.idle_since = now;
         }
@@ -185,7 +196,6 @@ impl Order for Levels {
 mod tests {
     use onbeat_core::policy::Action;
     use onbeat_core::spec::Preemption;
-    use onbeat_core::units::Nanos;
 
     use super::Levels;
     use crate::test_rig::{Rig, ms, preempt, start};
@@ -223,6 +233,19 @@ mod tests {
     }
 
     #[test]
+    fn service_counts_even_if_nothing_else_happens_while_it_runs() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
+        let chat = rig.session("chat", &[4.0], 1);
+        let stage = rig.ready(chat, 0.0);
+        let mut policy = rig.make("skip-join-mlfq");
+        assert_eq!(rig.decide_with(&mut policy), [start(stage, 0)]);
+        // It has had 100 ms and is ready again: a new request goes before it.
+        rig.state.now = ms(100.0);
+        let new = rig.ready(chat, 100.0);
+        assert_eq!(rig.decide_with(&mut policy)[0], start(new, 0));
+    }
+
+    #[test]
     fn equal_queues_do_not_take_over_until_one_falls() {
         let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
         let task = rig.stream("task", None, &[Some(90.0)]);
@@ -242,15 +265,13 @@ mod tests {
         let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
         let big = rig.stream("big", None, &[Some(300.0)]);
         let task = rig.stream("task", None, &[Some(100.0)]);
-        let waiting = rig.ready(big, 0.0);
-        rig.running(task, 0, 0.0);
+        rig.ready(big, 0.0);
+        let running = rig.running(task, 0, 0.0);
         let mut policy = rig.make("skip-join-mlfq:starve_ms=50");
         assert_eq!(rig.decide_with(&mut policy), [Action::Wake { at: ms(50.0) }]);
         rig.state.now = ms(50.0);
         assert_eq!(rig.decide_with(&mut policy), [Action::Wake { at: ms(100.0) }], "the first queue, like `task`");
-        let mut rig_after = rig;
-        let (_, run) = (waiting, rig_after.state.processors[onbeat_core::id::ProcessorId(0)].runs[0].stage);
-        rig_after.state.now = Nanos(ms(100.0).0);
-        assert_eq!(rig_after.decide_with(&mut policy)[0], preempt(run), "`task` has fallen to the second queue");
+        rig.state.now = ms(100.0);
+        assert_eq!(rig.decide_with(&mut policy)[0], preempt(running), "`task` has fallen to the second queue");
     }
 }

@@ -2,13 +2,13 @@
 
 use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
+use onbeat_core::suggest::closest;
 use onbeat_core::system::{Node, System};
 
 use crate::dispatch::{Dispatch, Order};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
-use crate::suggest::closest;
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "static",
@@ -122,7 +122,7 @@ fn find_processor(policy: &'static str, system: &System, name: &str) -> Result<P
         kind: "processor",
         name: name.to_owned(),
         known: names().map(str::to_owned).collect(),
-        suggestion: closest(name, names()),
+        suggestion: closest(name, names()).map(str::to_owned),
     })
 }
 
@@ -131,7 +131,7 @@ fn no_such_stage(policy: &'static str, system: &System, name: &str) -> PolicyErr
         system.nodes.iter().flat_map(|node| [node.name.clone(), system.models[node.model].name.clone()]).collect();
     known.sort_unstable();
     known.dedup();
-    let suggestion = closest(name, known.iter().map(String::as_str));
+    let suggestion = closest(name, known.iter().map(String::as_str)).map(str::to_owned);
     PolicyError::UnknownName {
         policy,
         parameter: "map",

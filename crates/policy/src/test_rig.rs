@@ -283,6 +283,11 @@ impl Rig {
         stage
     }
 
+    /// Starts a stage that is no longer ready.
+    pub(crate) fn start_again(&mut self, stage: StageId, processor: u32, at: f64) {
+        self.run(stage, processor, at);
+    }
+
     fn run(&mut self, stage: StageId, processor: u32, at: f64) {
         let processor = ProcessorId(processor);
         let live = &mut self.state.stages[stage];

@@ -3,6 +3,7 @@
 //! Policies that compare times look at every ready stage in every decision, and for language models each look sums a table. As long as a
 //! stage waits, nothing of that changes.
 
+use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::View;
 use onbeat_core::state::Stage;
@@ -72,6 +73,22 @@ impl Times {
         }
         rest
     }
+}
+
+/// What has to be done of a stage by the time at which it is [due](View::due), on a processor: up to the first token where the TTFT goal
+/// decides, one step where the TPOT goal does, and otherwise all of it.
+pub(crate) fn until_due(view: &View<'_>, stage: StageId, rest: Rest) -> Nanos {
+    let job = view.job(stage);
+    let last = if job.deadline == Nanos::MAX { Nanos::MAX } else { job.deadline.saturating_sub(view.node(stage).tail) };
+    if view.due(stage) >= last {
+        return rest.stage;
+    }
+    let live = view.stage(stage);
+    if live.kind != Phase::Decode {
+        return rest.phase;
+    }
+    let left = (live.work.units(Phase::Decode) - live.position).max(1.0);
+    Nanos::from_ns_f64(rest.phase.as_f64() / left)
 }
 
 #[cfg(test)]

@@ -51,6 +51,10 @@ pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<(), Failure> {
     if let Some(folder) = &args.record {
         ui.note(&format!("Wrote {number} records to {}", folder.display()));
     }
+    let others = onbeat_policy::all().len() - onbeat_policy::STANDARD.len();
+    if args.policies == ["standard"] && others > 0 {
+        ui.note(&format!("{others} more policies: `--policy all`, or see `onbeat list policies`"));
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use super::document::Document;
 use super::error::SpecError;
 use super::field::Field;
 use super::limits::{Limit, NAME_MAX, POINTS_MAX};
-use super::suggest;
+use crate::suggest;
 
 /// Collects the mistakes of one file.
 #[derive(Debug)]

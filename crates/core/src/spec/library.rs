@@ -11,8 +11,8 @@ use super::error::{SpecError, SpecErrors};
 use super::files::{NoFiles, ReadFile, is_path};
 use super::overrides::Override;
 use super::resolve::{self, Options, Parts};
-use super::suggest;
 use super::{ModelSpec, PlatformSpec, ProfileSpec, ScenarioSpec};
+use crate::suggest;
 
 static PLATFORMS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../library/platforms");
 static PROFILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../library/profiles");
@@ -125,6 +125,14 @@ impl Library {
     /// If there is none, or it cannot be read.
     pub fn platform(&self, name: &str, files: &dyn ReadFile) -> Result<PlatformSpec, SpecErrors> {
         self.document(FileKind::Platform, name, files)?.read()
+    }
+
+    /// A profile by name or path.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn profile(&self, name: &str, files: &dyn ReadFile) -> Result<ProfileSpec, SpecErrors> {
+        self.document(FileKind::Profile, name, files)?.read()
     }
 
     /// A scenario by name or path.

@@ -1,6 +1,6 @@
 //! The reader's messages in the words of those who write files.
 
-use super::suggest;
+use crate::suggest;
 
 /// A mistake in names or types.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The files that users write – platforms, profiles, scenarios – and how they become a [`System`](crate::system::System).
 
+mod architecture;
 mod check;
 mod distribution;
 mod document;
@@ -16,7 +17,6 @@ mod provenance;
 mod resolve;
 mod scenario;
 mod schema;
-mod suggest;
 mod trace;
 
 pub use document::Document;
@@ -29,6 +29,7 @@ pub use resolve::Options;
 pub use schema::schema;
 pub use trace::{TraceWindow, read_trace};
 
+pub use architecture::{Mistake, NetworkSpec, TransformerSpec};
 pub use distribution::{DistributionKind, DistributionSpec};
 pub use platform::{LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind, ProcessorSpec};
 pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec};

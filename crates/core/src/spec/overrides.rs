@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::error::{SpecError, SpecErrors};
 use super::field::Field;
-use super::suggest;
+use crate::suggest;
 
 /// Array elements that an index may name.
 const INDEX_MAX: usize = 1_000_000;

@@ -79,6 +79,14 @@ pub struct ProcessorSpec {
     pub active_w: Option<f64>,
     /// The most memory bandwidth that it can draw alone [GB/s], > 0. Left out: all of the bus.
     pub bandwidth_gbps: Option<f64>,
+    /// Peak rate of dense 8-bit integer operations [10^12/s], > 0; a multiply-accumulate counts as two. For `onbeat estimate`.
+    pub peak_tops: Option<f64>,
+    /// Peak rate of dense 16-bit floating-point operations [10^12/s], > 0; a multiply-accumulate counts as two. For
+    /// `onbeat estimate`.
+    pub peak_tflops: Option<f64>,
+    /// Time that launching one kernel takes, during which nothing is computed [µs], ≥ 0. For `onbeat estimate`. Left out:
+    /// unknown, and counted as 0.
+    pub launch_us: Option<f64>,
     /// The speeds that it can run at; the first is the one that the profiles were taken at.
     #[serde(default)]
     pub operating_point: Vec<OperatingPointSpec>,

@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{NetworkSpec, TransformerSpec};
 use super::provenance::SourceSpec;
 
 /// Models and their costs on one platform.
@@ -55,6 +56,10 @@ pub struct ModelSpec {
     /// Other variants, by name (precision, size, early exit). The default variant has no name.
     #[serde(default)]
     pub variant: IndexMap<String, VariantSpec>,
+    /// `autoregressive`: architecture, for `onbeat estimate`.
+    pub transformer: Option<TransformerSpec>,
+    /// Other shapes: operations and activations of one inference (one step), for `onbeat estimate`.
+    pub network: Option<NetworkSpec>,
     /// Key of `[source]` for the figures above.
     pub source: Option<String>,
     /// Row, page or name within that source.

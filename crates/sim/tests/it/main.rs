@@ -7,6 +7,7 @@ mod chains;
 mod contention;
 mod determinism;
 mod generative;
+mod isolation;
 mod memory;
 mod oracles;
 mod preemption;

@@ -1,6 +1,7 @@
 //! How typed files become a [`System`](crate::system::System), by noun: first everything is checked, so that all mistakes are
 //! reported at once, then the stages are put onto the platform.
 
+mod architecture;
 mod bounds;
 mod chains;
 mod cost;

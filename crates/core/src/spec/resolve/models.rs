@@ -9,6 +9,7 @@ use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, limits};
 
+use super::architecture;
 use super::figures::{Sources, check_provenance};
 use super::platform::ResolvedPlatform;
 
@@ -215,6 +216,7 @@ impl<'a> Catalogue<'a> {
 
 fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec, sources: Sources<'_>) {
     check.name(at, name);
+    architecture::check(check, at, model, sources);
     check.optional(at, "weights_mb", model.weights_mb, &limits::SIZE_MB);
     check.optional(at, "kv_kb_per_token", model.kv_kb_per_token, &limits::KV_KB);
     check.optional(at, "steps", model.steps.map(f64::from), &limits::STEPS);

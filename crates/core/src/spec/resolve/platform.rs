@@ -66,7 +66,8 @@ pub(super) struct PlatformFile<'a> {
 }
 
 const MEMORY_FIGURES: [&str; 4] = ["capacity_gb", "bandwidth_gbps", "handover_us", "load_gbps"];
-const PROCESSOR_FIGURES: [&str; 5] = ["switch_us", "preempt_us", "idle_w", "active_w", "bandwidth_gbps"];
+const PROCESSOR_FIGURES: [&str; 8] =
+    ["switch_us", "preempt_us", "idle_w", "active_w", "bandwidth_gbps", "peak_tops", "peak_tflops", "launch_us"];
 
 /// The platform, unless it is wrong.
 pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Option<ResolvedPlatform> {
@@ -151,6 +152,9 @@ fn check_processor(
     check.number(at, "idle_w", spec.idle_w, &limits::POWER_W);
     check.optional(at, "active_w", spec.active_w, &limits::POWER_W);
     check.optional(at, "bandwidth_gbps", spec.bandwidth_gbps, &limits::BANDWIDTH_GBPS);
+    check.optional(at, "peak_tops", spec.peak_tops, &limits::PEAK_TOPS);
+    check.optional(at, "peak_tflops", spec.peak_tflops, &limits::PEAK_TOPS);
+    check.optional(at, "launch_us", spec.launch_us, &limits::OVERHEAD_US);
     check_provenance(check, at, &spec.provenance, &PROCESSOR_FIGURES, sources);
     let given = [
         ("switch_us", spec.switch_us != 0.0),
@@ -161,6 +165,13 @@ fn check_processor(
     ];
     let what = format!("{platform}: {}", spec.name);
     let figures = given_figures(check, at, &given, &spec.provenance, sources, &what);
+    // These must have sources as well, but no run depends on them: they are no figures of the system.
+    let estimates = [
+        ("peak_tops", spec.peak_tops.is_some()),
+        ("peak_tflops", spec.peak_tflops.is_some()),
+        ("launch_us", spec.launch_us.is_some()),
+    ];
+    given_figures(check, at, &estimates, &spec.provenance, sources, &what);
     let points = at.key("operating_point");
     for (i, point) in spec.operating_point.iter().enumerate() {
         let at = points.index(i);

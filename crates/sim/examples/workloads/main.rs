@@ -1,0 +1,58 @@
+//! The workloads of docs/performance.md, and a table of how fast they run.
+//!
+//! `cargo run --release -p onbeat-sim --example workloads` prints the table; with the name of a workload it runs only that one,
+//! once, for a profiler: `valgrind --tool=callgrind target/release/examples/workloads edf`.
+
+#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a program that times and prints")]
+
+mod scenarios;
+
+use std::time::Instant;
+
+use onbeat_core::event::NoSink;
+use onbeat_core::system::System;
+use onbeat_sim::{Outcome, simulate};
+
+use scenarios::{edf, requests, scaled};
+
+/// Simulates, and tells how long that took [s], without reading the scenario.
+fn run(toml: &str, policy: &str) -> (Outcome, f64) {
+    let system = System::from_toml(toml).unwrap_or_else(|errors| panic!("{errors}"));
+    let made = onbeat_policy::make(policy, &system).unwrap_or_else(|error| panic!("{error}"));
+    let start = Instant::now();
+    let (outcome, _) = simulate(&system, made, policy, 1, NoSink).unwrap_or_else(|error| panic!("{error}"));
+    (outcome, start.elapsed().as_secs_f64())
+}
+
+fn main() {
+    let only = std::env::args().nth(1);
+    let mut table: Vec<(String, String, &str)> = vec![
+        ("edf".to_owned(), edf(100.0), "edf"),
+        ("edf-long".to_owned(), edf(10_000.0), "edf"),
+        ("requests".to_owned(), requests(), "fcfs"),
+    ];
+    for n in [4, 40, 400] {
+        table.push((format!("streams-{n}"), scaled(n), "edf"));
+    }
+    if only.is_none() {
+        println!(
+            "{:<12} {:>10} {:>10} {:>10} {:>12} {:>10}",
+            "workload", "jobs", "decisions", "ms", "jobs/s", "ns/job"
+        );
+    }
+    for (name, toml, policy) in table {
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        let (outcome, s) = run(&toml, policy);
+        let jobs = outcome.jobs as f64;
+        println!(
+            "{name:<12} {:>10} {:>10} {:>10.2} {:>12.0} {:>10.0}",
+            outcome.jobs,
+            outcome.decisions,
+            s * 1e3,
+            jobs / s,
+            s / jobs * 1e9
+        );
+    }
+}
