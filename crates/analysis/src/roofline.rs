@@ -79,7 +79,7 @@ impl Rates {
                 return Err(NoEstimate::Value { key, problem });
             }
         }
-        Ok(Self { operations_per_s: peak * 1e12, bytes_per_s: bandwidth * 1e9, launch_s: launch_us * 1e-6 })
+        Ok(Self { operations_per_s: peak * 1e12, bytes_per_s: bandwidth * 1e9, launch_s: launch_us / 1e6 })
     }
 }
 

@@ -281,11 +281,14 @@ pub struct EstimateArgs {
     #[arg(long = "profile", value_name = "FILE")]
     pub profiles: Vec<PathBuf>,
     /// Print a profile file with the estimates, for `compare --profile`.
-    #[arg(long, conflicts_with = "validate")]
+    #[arg(long, conflicts_with_all = ["validate", "format"])]
     pub toml: bool,
     /// Compare estimates with every published latency of the shipped profiles instead.
     #[arg(long, conflicts_with = "model")]
     pub validate: bool,
+    /// Form of the results on stdout; with `--validate`, JSON holds every figure.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: PlainFormat,
 }
 
 /// Arguments of `list`.

@@ -91,7 +91,7 @@ impl Policy for BandLsf {
             let last = job.deadline.saturating_sub(view.node(stage).tail);
             let late = job.deadline != Nanos::MAX && view.now().saturating_add(best.latency) > last;
             // A job is given up only as a whole: not while another of its stages runs or was just started.
-            if self.drop && late && job.running == 0 && !self.started(view, actions, id) {
+            if self.drop && late && job.running == 0 && !Self::started(view, actions, id) {
                 self.gone.push(id);
                 actions.drop_job(id);
             } else if self.plan.is_free(best.processor) {
@@ -121,7 +121,7 @@ impl BandLsf {
     }
 
     /// Whether this decision starts a stage of the job.
-    fn started(&self, view: &View<'_>, actions: &Actions, job: JobId) -> bool {
+    fn started(view: &View<'_>, actions: &Actions, job: JobId) -> bool {
         actions.as_slice().iter().any(|action| match *action {
             onbeat_core::policy::Action::Start { stage, .. } => view.stage(stage).job == job,
             _ => false,

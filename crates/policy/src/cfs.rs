@@ -2,6 +2,7 @@
 
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
+use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
@@ -115,7 +116,7 @@ impl LeastServed {
     /// A source that has had no work for a while starts no further back than the one that has had the least.
     fn activate(&mut self, view: &View<'_>) {
         self.active.fill(false);
-        let running = view.processors().flat_map(|p| &view.occupancy(p).runs).flat_map(|run| run.stages());
+        let running = view.processors().flat_map(|p| &view.occupancy(p).runs).flat_map(Run::stages);
         for stage in view.ready().iter().copied().chain(running) {
             self.active[view.job(stage).source.index()] = true;
         }

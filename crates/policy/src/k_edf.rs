@@ -2,6 +2,7 @@
 
 use onbeat_core::id::StageId;
 use onbeat_core::policy::{Action, Actions, Policy, View};
+use onbeat_core::state::Run;
 use onbeat_core::system::System;
 
 use crate::dispatch::{Dispatch, Order};
@@ -73,7 +74,7 @@ impl Admitted {
     fn list(&mut self, view: &View<'_>) {
         self.rank.clear();
         let ready = view.ready().iter().copied().filter(|&stage| view.processors().any(|p| view.can_run(stage, p)));
-        let running = view.processors().flat_map(|p| &view.occupancy(p).runs).flat_map(|run| run.stages());
+        let running = view.processors().flat_map(|p| &view.occupancy(p).runs).flat_map(Run::stages);
         for stage in ready.chain(running) {
             self.rank.push((view.due(stage).0, view.stage(stage).serial, stage));
         }

@@ -109,7 +109,7 @@ fn bursts() -> System {
     put(format_args!("[model.llm]\nshape = \"autoregressive\"\n"));
     for (processor, factor) in [("gpu", 2), ("npu", 1)] {
         put(format_args!(
-            "[[cost]]\nmodel = \"llm\"\nprocessor = \"{processor}\"\nprefill_ms = [[64, {}]]\ndecode_ms = {factor}\n",
+            "[[cost]]\nmodel = \"llm\"\nprocessor = \"{processor}\"\nprefill_ms = [[64, {}]]\ndecode_ms = [[0, {factor}]]\n",
             4 * factor
         ));
     }

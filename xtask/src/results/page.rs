@@ -415,7 +415,7 @@ fn costs(page: &mut String, results: &Results) {
          `{MAIN_PLATFORM}`. *64 jobs*: decisions with 60 to 68 live jobs, of 128 released together once a second on three processors. *× `{YARDSTICK}`*: mean with 64 jobs, relative to `{YARDSTICK}` in the same run. *Allocations*: per decision \
          in the second half of the run with 64 jobs. Each decision is timed in five identical runs and the least time counts, so the figures leave out what else the machine did. \
          Goals: at most {OWN_GOAL_US} µs for `{OWN}` and {GOAL_US} µs for the others, 99th percentile with 64 jobs; **bold** where missed.\n\n\
-         | policy | conference: mean | p99 | 64 jobs: mean | p99 | × `{YARDSTICK}` | allocations |\n|---|---:|---:|---:|---:|---:|---:|"
+         | policy | conference: mean | p99 | 64 jobs: decisions | mean | p99 | × `{YARDSTICK}` | allocations |\n|---|---:|---:|---:|---:|---:|---:|---:|"
     );
     let yardstick = results.cost(YARDSTICK, CROWD).map(|cost| cost.mean_ns);
     let mut policies = results.policies();
@@ -427,12 +427,12 @@ fn costs(page: &mut String, results: &Results) {
             .cost(policy, CONFERENCE)
             .map_or_else(|| "– | –".to_owned(), |cost| format!("{:.0} ns | {:.0} ns", cost.mean_ns, cost.p99_ns));
         let crowd = results.cost(policy, CROWD).map_or_else(
-            || "– | – | – | –".to_owned(),
+            || "– | – | – | – | –".to_owned(),
             |cost| {
                 let p99 = format!("{:.0} ns", cost.p99_ns);
                 let p99 = if cost.p99_ns > goal_ns { format!("**{p99}**") } else { p99 };
                 let times = yardstick.map_or(0.0, |yardstick| cost.mean_ns / yardstick);
-                format!("{:.0} ns | {p99} | {times:.1} | {:.2}", cost.mean_ns, cost.allocations)
+                format!("{} | {:.0} ns | {p99} | {times:.1} | {:.2}", cost.decisions, cost.mean_ns, cost.allocations)
             },
         );
         put!(page, "| `{policy}` | {conference} | {crowd} |");

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use onbeat_analysis::roofline::{self, Comparison, Estimate, Group, NoEstimate, Rates, Subject};
-use onbeat_core::spec::{
-    FileKind, Library, ModelShape, ModelSpec, NoFiles, PlatformSpec, ProcessorSpec, ProfileSpec, is_path,
-};
+use onbeat_analysis::roofline::{self, Comparison, Estimate, Group, Measured, NoEstimate, Rates, Subject};
+use onbeat_core::spec::{FileKind, Library, ModelShape, ModelSpec, NoFiles, PlatformSpec, ProcessorSpec, ProfileSpec};
+use serde_json::{Value, json};
 
-use crate::args::EstimateArgs;
+use crate::args::{EstimateArgs, PlainFormat};
 use crate::disk::Disk;
 use crate::failure::{Failure, similar};
 use crate::present::title;
@@ -20,7 +19,7 @@ const LENGTHS: [u32; 9] = [1, 32, 128, 512, 1024, 2048, 4096, 8192, 16384];
 /// Prints estimates.
 pub(crate) fn run(args: &EstimateArgs, ui: Ui) -> Result<(), Failure> {
     if args.validate {
-        return validate(ui);
+        return validate(args.format, ui);
     }
     let disk = Disk::default();
     let library = Library::shipped();
@@ -41,14 +40,14 @@ pub(crate) fn run(args: &EstimateArgs, ui: Ui) -> Result<(), Failure> {
         let help = "peaks and bandwidths stand in the platform file: peak_tops, peak_tflops, bandwidth_gbps";
         return Err(Failure::usage(format!("`{}`: {why}", platform.name), help));
     }
+    if args.format == PlainFormat::Json {
+        return ui.print(&json(args, subject, &rated));
+    }
     if !args.toml {
         return ui.print(&tables(args, &model, &platform, subject, &rated, ui));
     }
     for why in rated.iter().filter_map(|(_, rates)| rates.as_ref().err()) {
         ui.note(&format!("left out: {why}"));
-    }
-    if is_path(&args.platform) {
-        ui.note("`check --profile` finds platforms by name only; `compare` takes the file.");
     }
     ui.print(&profile(args, &model, &platform, subject, &rated))
 }
@@ -84,15 +83,15 @@ impl<'a> Model<'a> {
         };
         let weights_mb = match variant {
             None => spec.weights_mb,
-            Some(wanted) => match spec.variant.get(wanted) {
-                Some(variant) => variant.weights_mb,
-                None => {
+            Some(wanted) => {
+                let Some(variant) = spec.variant.get(wanted) else {
                     let known: Vec<&str> = spec.variant.keys().map(String::as_str).collect();
                     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                     let help = format!("its variants: {known}");
                     return Err(Failure::usage(format!("`{base}` has no variant `{wanted}`"), help));
-                }
-            },
+                };
+                variant.weights_mb
+            }
         };
         let (base, variant) = (base.to_owned(), variant.map(str::to_owned));
         Ok(Self { name: name.to_owned(), base, variant, spec, weights_mb })
@@ -198,8 +197,35 @@ fn tables(
     if args.launch_us.is_none() && rated.iter().any(|(p, rates)| rates.is_ok() && p.launch_us.is_none()) {
         text += "No cost of launching a kernel is known, so none is counted; try --launch-us.\n";
     }
-    text += "Published latencies are longer: `onbeat estimate --validate` shows by how much.\n";
+    text += "Real latencies are longer: `onbeat estimate --validate` shows by how much.\n";
     text
+}
+
+fn json(args: &EstimateArgs, subject: Subject<'_>, rated: &[(&ProcessorSpec, Result<Rates, NoEstimate>)]) -> String {
+    let mut rows = Vec::new();
+    for (processor, rates) in rated {
+        let rates = match rates {
+            Ok(rates) => rates,
+            Err(why) => {
+                rows.push(json!({ "processor": processor.name, "no_estimate": why.to_string() }));
+                continue;
+            }
+        };
+        for (phase, estimate) in phases(args, subject, *rates, args.context.unwrap_or(args.prompt)) {
+            rows.push(json!({
+                "processor": processor.name,
+                "phase": phase,
+                "latency_ms": estimate.ms(),
+                "bound": estimate.bound().name(),
+                "compute_ms": estimate.compute_s * 1e3,
+                "memory_ms": estimate.memory_s * 1e3,
+                "launch_ms": estimate.launch_s * 1e3,
+                "operations": estimate.operations,
+                "bytes": estimate.bytes,
+            }));
+        }
+    }
+    pretty(&rows)
 }
 
 fn phases(
@@ -261,7 +287,7 @@ fn inputs(model: &Model<'_>, platform: &str, processor: &str, rates: Rates) -> S
         model.name,
         scientific(rates.operations_per_s),
         scientific(rates.bytes_per_s),
-        rates.launch_s * 1e6,
+        digits(rates.launch_s * 1e6),
     )
 }
 
@@ -330,7 +356,7 @@ fn scientific(value: f64) -> String {
 }
 
 /// Compares estimates with all shipped profiles.
-fn validate(ui: Ui) -> Result<(), Failure> {
+fn validate(format: PlainFormat, ui: Ui) -> Result<(), Failure> {
     let library = Library::shipped();
     let models: BTreeMap<&str, &ModelSpec> = library.models().into_iter().collect();
     let mut compared: Vec<Comparison> = Vec::new();
@@ -340,7 +366,36 @@ fn validate(ui: Ui) -> Result<(), Failure> {
         let platform = library.platform(platform, &NoFiles).map_err(Failure::Spec)?;
         compared.extend(roofline::compare(&profile, &platform, |name| models.get(name).copied()));
     }
-    ui.print(&accuracy(&compared, ui))
+    match format {
+        PlainFormat::Table => ui.print(&accuracy(&compared, ui)),
+        PlainFormat::Json => ui.print(&pretty(&compared.iter().map(figure).collect())),
+    }
+}
+
+/// A figure and its estimate, or why there is none.
+fn figure(comparison: &Comparison) -> Value {
+    let Measured { platform, processor, model, phase, tokens, ms } = &comparison.measured;
+    let mut object = json!({
+        "platform": platform,
+        "processor": processor,
+        "model": model,
+        "phase": phase,
+        "tokens": tokens,
+        "published_ms": ms,
+    });
+    match &comparison.estimate {
+        Ok(estimate) => {
+            object["estimated_ms"] = json!(estimate.ms());
+            object["ratio"] = json!(comparison.ratio());
+            object["bound"] = json!(estimate.bound().name());
+        }
+        Err(why) => object["no_estimate"] = json!(why.to_string()),
+    }
+    object
+}
+
+fn pretty(rows: &Vec<Value>) -> String {
+    serde_json::to_string_pretty(rows).expect("texts and numbers are JSON")
 }
 
 fn accuracy(compared: &[Comparison], ui: Ui) -> String {

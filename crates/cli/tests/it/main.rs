@@ -3,6 +3,7 @@
 mod basics;
 mod comparing;
 mod errors;
+mod estimating;
 mod recording;
 mod scenarios;
 mod support;
