@@ -1,6 +1,6 @@
 //! Latencies that nobody measured, from the shape of a model and the peaks of a processor.
 //!
-//! A network is a sequence of operator groups ([`operators`]). A group cannot be faster than its operations at the processor's peak
+//! A network is a sequence of operator groups ([`Operator`]). A group cannot be faster than its operations at the processor's peak
 //! rate, nor than its bytes at the processor's bandwidth, and each of its kernels must be launched:
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //!
 //! That is the roofline model (Williams, Waterman and Patterson 2009) per operator, as GenZ (Bambhaniya et al., arXiv 2406.01698) applies
 //! it to language models, with a launch cost. The efficiency is 1: the result is a *lower bound* on the latency, as far as its inputs are
-//! right. [`accuracy`](compare) says by how much reality exceeds it.
+//! right. [`compare`] says by how much reality exceeds it.
 
 mod accuracy;
 mod operators;
@@ -20,8 +20,8 @@ use thiserror::Error;
 pub use accuracy::{Comparison, Group, Measured, compare, groups, published};
 pub use operators::{Operator, Pass, network, parameters, transformer};
 
-/// Bytes per MB, as files count them.
-const MB: f64 = 1e6;
+/// Bytes of a megabyte, as files count them.
+const BYTES_PER_MB: f64 = 1e6;
 
 /// Why there is no estimate.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -187,7 +187,7 @@ impl<'a> Subject<'a> {
             let problem = format!("{weights_mb} is out of range");
             return Err(NoEstimate::Value { key: "weights_mb".to_owned(), problem });
         }
-        Ok(Self { spec, weight_bytes: weights_mb * MB })
+        Ok(Self { spec, weight_bytes: weights_mb * BYTES_PER_MB })
     }
 
     /// Bits of the numbers that are multiplied.
@@ -230,6 +230,7 @@ impl<'a> Subject<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn model(text: &str) -> ModelSpec {
         toml::from_str(text).expect("the test's text is a model")
@@ -266,6 +267,43 @@ mod tests {
         assert_eq!(Subject::new(&spec, Some(0.0)).unwrap().inference(rates).unwrap().bound(), Bound::Compute);
         let slow = Rates { launch_s: 1e-3, ..rates };
         assert_eq!(Subject::new(&spec, Some(0.0)).unwrap().inference(slow).unwrap().bound(), Bound::Launch);
+    }
+
+    proptest! {
+        /// A longer prompt, more requests, smaller pieces and slower parts never make an estimate smaller; parts add up.
+        #[test]
+        fn estimates_are_monotonic(
+            prompt in 1u32..3000, more in 1u32..500, batch in 1u32..16, chunk in 1u32..700,
+            operations_per_s in 1e9f64..1e13, bytes_per_s in 1e8f64..1e12, launch_s in 0.0f64..1e-3, slower in 0.1f64..1.0,
+        ) {
+            let spec = model(
+                "shape = 'autoregressive'\n\
+                 transformer = { layers = 3, hidden = 64, ffn = 128, heads = 4, kv_heads = 2, vocab = 500 }",
+            );
+            let subject = Subject::new(&spec, Some(1.0)).expect("the model is complete");
+            let rates = Rates { operations_per_s, bytes_per_s, launch_s };
+            let prefill = |rates, prompt, chunk, batch| subject.prefill(rates, prompt, chunk, batch).expect("a prompt").ms();
+            let decode = |rates, context, batch| subject.decode(rates, context, batch).expect("a step").ms();
+            let (ttft, tpot) = (prefill(rates, prompt, None, batch), decode(rates, prompt, batch));
+            let rounding = 1.0 - 1e-9;
+            prop_assert!(ttft > 0.0 && tpot > 0.0);
+            prop_assert!(prefill(rates, prompt + more, None, batch) >= ttft * rounding);
+            prop_assert!(prefill(rates, prompt, None, batch + 1) >= ttft * rounding);
+            prop_assert!(prefill(rates, prompt, Some(chunk), batch) >= ttft * rounding);
+            prop_assert!(decode(rates, prompt + more, batch) >= tpot * rounding);
+            prop_assert!(decode(rates, prompt, batch + 1) >= tpot * rounding);
+            for worse in [
+                Rates { operations_per_s: operations_per_s * slower, ..rates },
+                Rates { bytes_per_s: bytes_per_s * slower, ..rates },
+                Rates { launch_s: launch_s + 1e-6, ..rates },
+            ] {
+                prop_assert!(prefill(worse, prompt, None, batch) >= ttft * rounding);
+                prop_assert!(decode(worse, prompt, batch) >= tpot * rounding);
+            }
+            // No faster than either roof alone.
+            let step = subject.decode(rates, prompt, batch).expect("a step");
+            prop_assert!(step.ms() >= 1e3 * (step.operations / operations_per_s).max(step.bytes / bytes_per_s) * rounding);
+        }
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct Engine<'a, S> {
     pub(crate) last_bus: (f64, f64),
     actions: Actions,
     pub(crate) room: Actions,
+    /// Jobs whose drop rules are applied when the actions of the current decision are done.
+    pub(crate) to_judge: Vec<(JobId, u64)>,
+    /// Whether the actions of a decision are being done.
+    pub(crate) acting: bool,
     /// Scratch of the bus.
     pub(crate) shares: Vec<f64>,
     pub(crate) order: Vec<usize>,
@@ -123,6 +127,8 @@ impl<'a, S: Sink> Engine<'a, S> {
             last_bus: (0.0, 1.0),
             actions: Actions::default(),
             room: Actions::default(),
+            to_judge: Vec::new(),
+            acting: false,
             shares: Vec::new(),
             order: Vec::new(),
             finished: false,
@@ -218,6 +224,7 @@ impl<'a, S: Sink> Engine<'a, S> {
             decisions += 1;
             actions.clear();
             self.policy.decide(&View { system: self.system, state: &self.state }, &mut actions);
+            self.acting = true;
             for &action in actions.as_slice() {
                 self.act(action).map_err(|reason| SimError::IllegalAction {
                     policy: self.policy_name.clone(),
@@ -225,6 +232,10 @@ impl<'a, S: Sink> Engine<'a, S> {
                     action,
                     reason,
                 })?;
+            }
+            self.acting = false;
+            while let Some((job, serial)) = self.to_judge.pop() {
+                self.judge_after_stop(job, serial);
             }
         }
         self.outcome.decisions += u64::from(decisions);

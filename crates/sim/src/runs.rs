@@ -545,7 +545,12 @@ impl<S: Sink> Engine<'_, S> {
             self.regroup(p, &run, going_on, joiners);
         }
         for (job, serial) in first_job.into_iter().chain(other_jobs) {
-            self.judge_after_stop(job, serial);
+            if self.acting {
+                // A policy that preempts a late job cannot know that its other stages go with it before the decision is through.
+                self.to_judge.push((job, serial));
+            } else {
+                self.judge_after_stop(job, serial);
+            }
         }
     }
 

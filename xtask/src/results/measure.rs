@@ -108,7 +108,7 @@ pub(super) fn matrix(programs: &Programs, seeds: u32) -> Result<Vec<Cell>, Strin
         let platforms: Vec<Option<&str>> =
             if own { vec![None] } else { spec.runs_on.iter().map(|name| Some(name.as_str())).collect() };
         for platform in platforms {
-            let comparison = compare(programs, scenario, platform, seeds, &[])?;
+            let comparison = compare(programs, scenario, platform, seeds, "all", &[])?;
             let group = match platform {
                 None => Group::Textbook,
                 Some(name) if name.starts_with("xrbench-") => Group::XrBench,
@@ -127,11 +127,13 @@ fn compare(
     scenario: &str,
     platform: Option<&str>,
     seeds: u32,
+    policies: &str,
     more: &[&str],
 ) -> Result<Comparison, String> {
     let program = programs.onbeat.to_string_lossy();
     let seeds = seeds.to_string();
-    let mut arguments = vec!["compare", scenario, "--format", "json", "--quiet", "--seeds", &seeds];
+    let mut arguments =
+        vec!["compare", scenario, "--format", "json", "--quiet", "--seeds", &seeds, "--policy", policies];
     if let Some(platform) = platform {
         arguments.extend(["--platform", platform]);
     }
@@ -190,8 +192,7 @@ pub(super) fn losses(programs: &Programs, cells: &[Cell], seeds: u32) -> Result<
         }
         let best = cell.best();
         let both = format!("{},{OWN}", best.policy);
-        let more = ["--no-contention", "--policy", &both];
-        let comparison = compare(programs, &cell.scenario, Some(&cell.platform), seeds, &more)?;
+        let comparison = compare(programs, &cell.scenario, Some(&cell.platform), seeds, &both, &["--no-contention"])?;
         let mean = |policy: &str| {
             let output = comparison.policies.iter().find(|output| output.policy == policy);
             output.and_then(|output| output.run.get(METRIC)).map_or(0.0, |statistic| statistic.mean)

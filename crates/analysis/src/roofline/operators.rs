@@ -1,11 +1,11 @@
 //! Operations and bytes of networks, counted from their architecture.
 //!
-//! Counted are the matrix multiplications and attention. Norms, activations functions, softmax, rotary embeddings and the bytes of
+//! Counted are the matrix multiplications and attention. Norms, activation functions, softmax, rotary embeddings and the bytes of
 //! activations are not: a runtime can fuse them into what is counted, so leaving them out keeps the count a lower bound.
 
 use onbeat_core::spec::{NetworkSpec, TransformerSpec};
 
-use super::MB;
+use super::BYTES_PER_MB;
 
 /// A group of operators that runs as one kernel per layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,7 +147,7 @@ pub fn network(spec: &NetworkSpec, weight_bytes: f64) -> Operator {
     Operator {
         name: "network",
         operations: 2e9 * spec.gmacs,
-        bytes: weight_bytes + spec.activation_mb * MB,
+        bytes: weight_bytes + spec.activation_mb * BYTES_PER_MB,
         kernels: f64::from(spec.kernels),
     }
 }

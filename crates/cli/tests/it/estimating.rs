@@ -104,9 +104,9 @@ fn the_printed_profile_works_with_compare() {
     );
     // Pasted into one file, without the second line that names the platform, it means the same.
     let costs = |model: &str| folder.read(&format!("{model}.toml"));
-    let pasted: String =
-        costs("lm").lines().filter(|line| !line.starts_with("platform")).map(|l| format!("{l}\n")).collect();
-    folder.write("all.toml", &format!("{}{pasted}", costs("net")));
+    let lm = costs("lm");
+    let pasted: Vec<&str> = lm.lines().filter(|line| !line.starts_with("platform")).collect();
+    folder.write("all.toml", &format!("{}{}", costs("net"), pasted.join("\n")));
     let again = folder.onbeat(
         &[compare.as_slice(), &["--format", "json", "--profile", "models.toml", "--profile", "all.toml"]].concat(),
     );

@@ -258,3 +258,46 @@ fn phases_of_use_bound_a_stream() {
     let releases: Vec<f64> = jobs_of(&system, &events, "s").into_iter().map(|job| job.0).collect();
     assert_eq!(releases, [20.0, 30.0, 40.0]);
 }
+
+#[test]
+fn a_late_job_that_is_preempted_goes_after_the_decision_with_all_its_stages() {
+    // Two branches; the one that runs is preempted after the deadline, while the policy starts the other one in the same decision.
+    let toml = format!(
+        "{}
+        [[stream]]
+        name = \"s\"
+        chain = \"fork\"
+        period_ms = 1000
+        deadline_ms = 2
+        drop = \"late\"
+        [[stream]]
+        name = \"wake\"
+        model = \"two\"
+        period_ms = 1000
+        phase_ms = 4
+        [[chain.fork.stage]]
+        name = \"left\"
+        model = \"five\"
+        [[chain.fork.stage]]
+        name = \"right\"
+        model = \"five\"
+        ",
+        BASE.replace("kind = \"npu\"", "kind = \"npu\"\n    preemption = \"anytime\"")
+    );
+    let (system, events) = run_script(&toml, |view, actions| {
+        let npu = view.system.processor("npu").unwrap();
+        let branch = view.ready().iter().copied().find(|&stage| view.source(stage).name == "s");
+        match view.occupancy(npu).runs.first() {
+            None => branch.into_iter().for_each(|stage| actions.start(stage, npu)),
+            Some(run) if view.now().as_ms() == 4.0 && run.start < view.now() => {
+                actions.preempt(run.stage);
+                branch.into_iter().for_each(|stage| actions.start(stage, npu));
+            }
+            Some(_) => {}
+        }
+    });
+    // The job runs on in its other branch, and is dropped when that stops: it is late and nothing of it runs.
+    assert_eq!(jobs_of(&system, &events, "s"), [(0.0, None)]);
+    let dropped = times(&events, |what| matches!(what, What::Drop { cause: DropCause::Late, .. }));
+    assert_eq!(dropped.iter().map(|t| t.as_ms()).collect::<Vec<_>>(), [9.0]);
+}

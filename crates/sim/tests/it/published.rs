@@ -98,6 +98,26 @@ fn no_policy_beats_the_lower_bound() {
     assert!(compared > 30, "{compared}");
 }
 
+/// Every policy gets through every shipped scenario, with all invariants.
+#[test]
+fn every_policy_runs_every_shipped_scenario() {
+    for scenario in Library::shipped().names(FileKind::Scenario) {
+        let spec = Library::shipped().scenario(scenario, &NoFiles).unwrap_or_else(|errors| panic!("{errors}"));
+        let length = onbeat_core::units::Nanos::from_secs((spec.warm_up_s + 3.0).min(spec.duration_s));
+        let options = Options { duration: Some(length), ..Options::default() };
+        let platforms = spec.runs_on.iter().map(|name| Some(name.as_str())).chain(spec.runs_on.is_empty().then_some(None));
+        for platform in platforms {
+            let system =
+                Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
+            for policy in onbeat_policy::all() {
+                // `summary` checks the invariants.
+                let run = summary(&system, policy.name, 7);
+                assert!(run.run[&Metric::Jobs] > 0.0, "{scenario}: {}", policy.name);
+            }
+        }
+    }
+}
+
 /// The simulated maximum stays below the response-time bound, and comes close to it where the critical instant occurs.
 #[test]
 fn simulated_response_times_stay_below_their_bounds() {
