@@ -21,10 +21,10 @@ const TABLE: &str = "docs/results.csv";
 pub(crate) fn run(seeds: u32) -> Result<(), String> {
     let programs = measure::build()?;
     let start = Instant::now();
-    let cells = measure::matrix(&programs, seeds)?;
+    let (cells, left_out) = measure::matrix(&programs, seeds)?;
     let losses = measure::losses(&programs, &cells, seeds)?;
     let costs = measure::decision_costs(&programs)?;
-    let results = Results { cells, losses, costs, seeds, seconds: start.elapsed().as_secs_f64() };
+    let results = Results { cells, losses, costs, left_out, seeds, seconds: start.elapsed().as_secs_f64() };
     for (path, text) in [(PAGE, page::render(&results)), (TABLE, page::csv(&results))] {
         std::fs::write(path, text).map_err(|problem| format!("cannot write {path}: {problem}"))?;
         println!("wrote {path}");

@@ -88,6 +88,8 @@ pub(super) struct Results {
     pub(super) cells: Vec<Cell>,
     pub(super) losses: Vec<Loss>,
     pub(super) costs: Vec<Cost>,
+    /// Policies that stopped a run with an error, and where.
+    pub(super) left_out: Vec<String>,
     pub(super) seeds: u32,
     /// How long all runs took.
     pub(super) seconds: f64,
@@ -121,9 +123,10 @@ impl Results {
         self.cells.iter().filter(|cell| cell.group != Group::Textbook)
     }
 
-    /// Names of all policies, in the order of the registry.
+    /// Names of all policies that got through, in the order of the registry.
     pub(super) fn policies(&self) -> Vec<&'static str> {
-        onbeat_policy::all().iter().map(|info| info.name).collect()
+        let there = |name: &&str| self.cells.iter().all(|cell| cell.entries.iter().any(|entry| entry.policy == *name));
+        onbeat_policy::all().iter().map(|info| info.name).filter(there).collect()
     }
 
     /// A policy's cost in a workload; `None` if none of its states came up.

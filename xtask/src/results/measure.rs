@@ -98,28 +98,57 @@ struct Summary {
     _processors: IgnoredAny,
 }
 
-/// Every shipped scenario on each platform that it says it runs on, under all policies.
-pub(super) fn matrix(programs: &Programs, seeds: u32) -> Result<Vec<Cell>, String> {
-    let library = Library::shipped();
-    let mut cells = Vec::new();
-    for scenario in library.names(FileKind::Scenario) {
-        let spec = library.scenario(scenario, &NoFiles).map_err(|errors| errors.to_string())?;
-        let own = spec.platform.is_some();
-        let platforms: Vec<Option<&str>> =
-            if own { vec![None] } else { spec.runs_on.iter().map(|name| Some(name.as_str())).collect() };
-        for platform in platforms {
-            let comparison = compare(programs, scenario, platform, seeds, "all", &[])?;
-            let group = match platform {
-                None => Group::Textbook,
-                Some(name) if name.starts_with("xrbench-") => Group::XrBench,
-                Some(_) => Group::Chips,
+/// Every shipped scenario on each platform that it says it runs on, under all policies that get through. A policy that stops a run
+/// with an error is left out everywhere, and the error returned: cells must be comparable.
+pub(super) fn matrix(programs: &Programs, seeds: u32) -> Result<(Vec<Cell>, Vec<String>), String> {
+    let mut policies: Vec<&str> = onbeat_policy::all().iter().map(|info| info.name).collect();
+    let mut errors = Vec::new();
+    'again: loop {
+        let mut cells = Vec::new();
+        for (scenario, platform, group) in pairs()? {
+            let Ok(comparison) = compare(programs, scenario, platform, seeds, &policies.join(","), &[]) else {
+                let before = policies.len();
+                policies.retain(|policy| match compare(programs, scenario, platform, seeds, policy, &[]) {
+                    Ok(_) => true,
+                    Err(problem) => {
+                        println!("{problem}");
+                        let place = platform.map_or_else(String::new, |platform| format!(" on {platform}"));
+                        errors.push(format!("`{policy}`, on {scenario}{place}"));
+                        false
+                    }
+                });
+                if policies.len() == before {
+                    return Err(format!("{scenario}: fails with all policies together, but with none alone"));
+                }
+                continue 'again;
             };
             let cell = cell(scenario, group, comparison)?;
             println!("{}: best {}, {:.1}%", cell.name(), cell.best().policy, cell.best().mean * 100.0);
             cells.push(cell);
         }
+        return Ok((cells, errors));
     }
-    Ok(cells)
+}
+
+/// All scenarios with their platforms; none for the scenario's own.
+fn pairs() -> Result<Vec<(&'static str, Option<&'static str>, Group)>, String> {
+    let library = Library::shipped();
+    let mut pairs = Vec::new();
+    for scenario in library.names(FileKind::Scenario) {
+        let spec = library.scenario(scenario, &NoFiles).map_err(|errors| errors.to_string())?;
+        if spec.platform.is_some() {
+            pairs.push((scenario, None, Group::Textbook));
+            continue;
+        }
+        // The library's own name of the platform, which lives as long as the program.
+        for platform in library.names(FileKind::Platform) {
+            if spec.runs_on.iter().any(|name| name == platform) {
+                let group = if platform.starts_with("xrbench-") { Group::XrBench } else { Group::Chips };
+                pairs.push((scenario, Some(platform), group));
+            }
+        }
+    }
+    Ok(pairs)
 }
 
 fn compare(

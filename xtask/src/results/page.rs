@@ -175,6 +175,13 @@ fn found(page: &mut String, results: &Results) {
             format!("the goal of {GOAL_US} µs is missed by {}", listed(&slow))
         },
     );
+    if !results.left_out.is_empty() {
+        put!(
+            page,
+            "\nLeft out, because they stop a run with an error (a fault of theirs or of the simulator's): {}.",
+            listed(&results.left_out)
+        );
+    }
 }
 
 /// The most dangerous rival, in half a sentence.

@@ -291,7 +291,9 @@ fn a_late_job_that_is_preempted_goes_after_the_decision_with_all_its_stages() {
             None => branch.into_iter().for_each(|stage| actions.start(stage, npu)),
             Some(run) if view.now().as_ms() == 4.0 && run.start < view.now() => {
                 actions.preempt(run.stage);
-                branch.into_iter().for_each(|stage| actions.start(stage, npu));
+                if let Some(stage) = branch {
+                    actions.start(stage, npu);
+                }
             }
             Some(_) => {}
         }

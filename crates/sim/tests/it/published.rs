@@ -105,7 +105,8 @@ fn every_policy_runs_every_shipped_scenario() {
         let spec = Library::shipped().scenario(scenario, &NoFiles).unwrap_or_else(|errors| panic!("{errors}"));
         let length = onbeat_core::units::Nanos::from_secs((spec.warm_up_s + 3.0).min(spec.duration_s));
         let options = Options { duration: Some(length), ..Options::default() };
-        let platforms = spec.runs_on.iter().map(|name| Some(name.as_str())).chain(spec.runs_on.is_empty().then_some(None));
+        let platforms =
+            spec.runs_on.iter().map(|name| Some(name.as_str())).chain(spec.runs_on.is_empty().then_some(None));
         for platform in platforms {
             let system =
                 Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
