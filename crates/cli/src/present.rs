@@ -85,7 +85,8 @@ fn run_tables(comparison: &Comparison, ui: Ui) -> String {
 
 /// The report as an HTML page.
 pub(crate) fn html(report: &Report) -> Result<String, Failure> {
-    onbeat_report::html::render(report, HtmlOptions::default()).map_err(|error| Failure::Internal(error.to_string()))
+    onbeat_report::html::render(report, HtmlOptions::for_comparisons(report.comparisons.len()))
+        .map_err(|error| Failure::Internal(error.to_string()))
 }
 
 /// The name for people, or the name if there is none.

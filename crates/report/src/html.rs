@@ -20,11 +20,20 @@ pub struct HtmlOptions {
     pub slices_max: usize,
     /// The most points of one line in a chart.
     pub points_max: usize,
+    /// The most policies per comparison that the report looks into, best first; a note says so if there are more.
+    pub policies_max: usize,
+}
+
+impl HtmlOptions {
+    /// For a report of so many comparisons: a matrix shows less of each, so that the page stays one that browsers open.
+    pub fn for_comparisons(count: usize) -> Self {
+        if count > 1 { Self { slices_max: 2000, points_max: 60, policies_max: 3 } } else { Self::default() }
+    }
 }
 
 impl Default for HtmlOptions {
     fn default() -> Self {
-        Self { slices_max: 4000, points_max: 160 }
+        Self { slices_max: 4000, points_max: 160, policies_max: 50 }
     }
 }
 

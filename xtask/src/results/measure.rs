@@ -130,8 +130,11 @@ pub(super) fn matrix(programs: &Programs, seeds: u32) -> Result<(Vec<Cell>, Vec<
     }
 }
 
+/// A scenario, its platform (none: its own), and the group that it is shown in.
+type Pair = (&'static str, Option<&'static str>, Group);
+
 /// All scenarios with their platforms; none for the scenario's own.
-fn pairs() -> Result<Vec<(&'static str, Option<&'static str>, Group)>, String> {
+fn pairs() -> Result<Vec<Pair>, String> {
     let library = Library::shipped();
     let mut pairs = Vec::new();
     for scenario in library.names(FileKind::Scenario) {

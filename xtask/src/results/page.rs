@@ -103,7 +103,7 @@ fn found(page: &mut String, results: &Results) {
     let most = policies.iter().map(|policy| unbeaten(policy)).max().unwrap_or(0);
     let leaders: Vec<String> =
         policies.iter().filter(|policy| unbeaten(policy) == most).map(|policy| code(policy)).collect();
-    let everywhere = if most == cells { "on every one of them" } else { "and on no more" };
+    let everywhere = if most == cells { "on every one of them" } else { "not on all" };
     put!(
         page,
         "1. Of {} policies on {cells} cells (a cell is a scenario on a platform: {} app scenarios on chips, {} of XRBench on its accelerators), \

@@ -69,6 +69,8 @@ struct ComparisonView {
     ecdfs: Vec<Chart>,
     tokens: Vec<Chart>,
     inside: Vec<Inside>,
+    /// Policies that are not looked into.
+    left_out: usize,
     timeline: Option<TimelineView>,
     provenance: Vec<Share>,
     provenance_label: String,
@@ -212,7 +214,8 @@ fn comparison_view(comparison: &Comparison, number: usize, numbers: &Numbers, op
         legend: figures::legend(comparison, numbers),
         ecdfs: figures::ecdfs(comparison, numbers, options),
         tokens: figures::tokens(comparison, numbers, options),
-        inside: comparison.rows.iter().map(|row| inside::inside(comparison, row)).collect(),
+        inside: comparison.rows.iter().take(options.policies_max).map(|row| inside::inside(comparison, row)).collect(),
+        left_out: comparison.rows.len().saturating_sub(options.policies_max),
         timeline: inside::timeline(comparison, options),
         provenance_label: label.join(", "),
         provenance,
