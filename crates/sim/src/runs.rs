@@ -6,7 +6,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::View;
 use onbeat_core::spec::Preemption;
 use onbeat_core::state::Run;
@@ -45,8 +45,8 @@ pub(crate) struct LiveRun {
     factor: f64,
     started: Nanos,
     why: StopReason,
-    /// What a start costs before progress; part of the setup that is not lost if it is interrupted is none.
-    setup_loads: bool,
+    /// Data that loading weights moves over the bus while the setup lasts [bytes/ns]; 0 if nothing is loaded.
+    setup_traffic: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,15 @@ enum Doing {
 }
 
 impl LiveRun {
+    /// What it asks of the bus now, if it takes part [bytes/ns].
+    fn asks(&self) -> Option<f64> {
+        match self.doing {
+            Doing::Work => Some(self.demand.peak_if_any()),
+            Doing::Setup if self.setup_traffic > 0.0 => Some(self.setup_traffic),
+            Doing::Setup | Doing::Saving => None,
+        }
+    }
+
     /// Where member number `k` stood at the start [units].
     fn start_of(&self, k: usize) -> f64 {
         if k == 0 { self.from } else { self.others_from[k - 1] }
@@ -217,7 +226,7 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             started: now,
             why,
-            setup_loads: loads,
+            setup_traffic: if loads { self.load_traffic(live.model, setup) } else { 0.0 },
         };
         run.target = self.next_mark(stages, 0.0, length);
         run.target_ns = self.time_to(p, stages, &run, run.target);
@@ -284,6 +293,11 @@ impl<S: Sink> Engine<'_, S> {
         other.processor = Some(p);
         let stage = other.serial;
         self.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
+    }
+
+    /// What loading a model's weights within a setup moves over the bus [bytes/ns].
+    fn load_traffic(&self, model: ModelId, setup: Nanos) -> f64 {
+        self.system.models[model].weights.as_f64() / setup.as_f64().max(1.0)
     }
 
     /// Nominal time that a policy may expect a run to take: by expected lengths.
@@ -437,7 +451,7 @@ impl<S: Sink> Engine<'_, S> {
                 run.target = 0.0;
                 run.target_ns = 0.0;
                 run.why = why;
-                if !run.setup_loads {
+                if run.setup_traffic == 0.0 {
                     run.next_at = now;
                     self.leave_now(p, i);
                 }
@@ -748,7 +762,7 @@ impl<S: Sink> Engine<'_, S> {
         shares.clear();
         for (p, runs) in self.runs.enumerate() {
             let first = shares.len();
-            shares.extend(runs.iter().filter(|run| run.doing == Doing::Work).map(|run| run.demand.peak_if_any()));
+            shares.extend(runs.iter().filter_map(LiveRun::asks));
             let limit = self.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
             if shares.len() > first + 1 {
                 share_max_min(limit, &mut shares[first..], &mut order);
@@ -758,9 +772,15 @@ impl<S: Sink> Engine<'_, S> {
 
         let now = self.state.now;
         let mut share = shares.iter();
-        let (mut traffic, mut speed) = (0.0, 0.0);
-        for run in self.runs.iter_mut().flatten().filter(|run| run.doing == Doing::Work) {
-            let rate = run.demand.rate(*share.next().expect("one share per run that makes progress"));
+        let (mut traffic, mut speed, mut working) = (0.0, 0.0, 0_u32);
+        for run in self.runs.iter_mut().flatten().filter(|run| run.asks().is_some()) {
+            let share = *share.next().expect("one share per run that takes part");
+            if run.doing == Doing::Setup {
+                traffic += share;
+                continue;
+            }
+            working += 1;
+            let rate = run.demand.rate(share);
             traffic += run.demand.traffic(rate);
             speed += rate;
             if rate != run.rate {
@@ -770,7 +790,7 @@ impl<S: Sink> Engine<'_, S> {
                 run.next_at = now + at_rate(run.target_ns - run.done_ns, rate);
             }
         }
-        let speed = if shares.is_empty() { 1.0 } else { speed / shares.len() as f64 };
+        let speed = if working == 0 { 1.0 } else { speed / f64::from(working) };
         self.shares = shares;
         self.order = order;
         if (traffic, speed) != self.last_bus {

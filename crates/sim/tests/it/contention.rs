@@ -97,3 +97,16 @@ fn traffic_is_reported_and_contention_can_be_switched_off() {
     let events = crate::support::run(&off, Box::new(crate::support::Script(first_come)), 1);
     assert_eq!(done_at(&off, &events, "a"), [10.0]);
 }
+
+#[test]
+fn loading_weights_slows_others_on_the_bus() {
+    // `b` loads 1000 MB at 100 GB/s from 0 to 10 ms, as much as the bus can move; `a`, always memory-bound, gets half of it in that time: 5 ms
+    // of its 10 are done at 10 ms, the rest at 15 ms. `b` itself is compute-bound.
+    let toml = scenario([1000.0, 0.0], "")
+        .replace("duration_s = 0.1", "duration_s = 0.1\npreloaded = false")
+        .replace("bandwidth_gbps = 100\n", "bandwidth_gbps = 100\nload_gbps = 100\n")
+        .replace("[model.b]", "[model.b]\nweights_mb = 1000");
+    let (system, events) = run_script(&toml, first_come);
+    assert_eq!(done_at(&system, &events, "a"), [15.0]);
+    assert_eq!(done_at(&system, &events, "b"), [20.0]);
+}
