@@ -20,6 +20,8 @@ mod error;
 mod jobs;
 mod random;
 mod runs;
+mod sharing;
+mod stops;
 
 pub use check::{Checker, Violation};
 pub use engine::{Engine, Outcome, simulate};

@@ -4,53 +4,52 @@
 //! memory bus is shared (see [`crate::bus`]). Its length comes from the profile in closed form, so that a thousand decode steps are
 //! one run as long as nothing interferes; where it is inside is computed when somebody asks.
 
-use onbeat_core::cost::{Phase, PhaseCost, Work};
+use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
+use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::View;
-use onbeat_core::spec::Preemption;
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
-use onbeat_core::units::{Bytes, Millijoules, Nanos};
+use onbeat_core::units::Nanos;
 
-use crate::bus::{Demand, share_max_min};
+use crate::bus::Demand;
 use crate::engine::Engine;
 
 /// What policies do not see of a run. The stages are in [`Run::stage`] and [`Run::others`].
 #[derive(Clone, Debug)]
 pub(crate) struct LiveRun {
-    doing: Doing,
+    pub(crate) doing: Doing,
     /// When something happens next by itself: end of setup, mark, end of the run, end of saving.
-    next_at: Nanos,
+    pub(crate) next_at: Nanos,
     /// Stages that make progress; those after them in the state's run join at the next boundary.
-    members: usize,
+    pub(crate) members: usize,
     /// Where the first member stood at the start [units].
-    from: f64,
+    pub(crate) from: f64,
     /// Where the other members stood at the start [units].
-    others_from: Vec<f64>,
+    pub(crate) others_from: Vec<f64>,
     /// How far the run goes [units].
-    length: f64,
+    pub(crate) length: f64,
     /// The next point at which something is to be done, at most `length` [units].
-    target: f64,
+    pub(crate) target: f64,
     /// Time alone up to the target, without the part that was done before the run [ns].
-    target_ns: f64,
+    pub(crate) target_ns: f64,
     /// Part of the first segment that was done before the run [ns].
-    partial_ns: f64,
+    pub(crate) partial_ns: f64,
     /// Progress so far, at `updated` [ns].
-    done_ns: f64,
-    updated: Nanos,
-    rate: f64,
-    demand: Demand,
+    pub(crate) done_ns: f64,
+    pub(crate) updated: Nanos,
+    pub(crate) rate: f64,
+    pub(crate) demand: Demand,
     /// Ratio of real to nominal latency.
-    factor: f64,
-    started: Nanos,
-    why: StopReason,
+    pub(crate) factor: f64,
+    pub(crate) started: Nanos,
+    pub(crate) why: StopReason,
     /// Data that loading weights moves over the bus while the setup lasts [bytes/ns]; 0 if nothing is loaded.
-    setup_traffic: f64,
+    pub(crate) setup_traffic: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
+pub(crate) enum Doing {
     /// Context switch, loading, hand-over.
     Setup,
     /// Progress.
@@ -61,7 +60,7 @@ enum Doing {
 
 impl LiveRun {
     /// What it asks of the bus now, if it takes part [bytes/ns].
-    fn asks(&self) -> Option<f64> {
+    pub(crate) fn asks(&self) -> Option<f64> {
         match self.doing {
             Doing::Work => Some(self.demand.peak_if_any()),
             Doing::Setup if self.setup_traffic > 0.0 => Some(self.setup_traffic),
@@ -70,16 +69,20 @@ impl LiveRun {
     }
 
     /// Where member number `k` stood at the start [units].
-    fn start_of(&self, k: usize) -> f64 {
+    pub(crate) fn start_of(&self, k: usize) -> f64 {
         if k == 0 { self.from } else { self.others_from[k - 1] }
     }
 }
 
 /// A boundary is hit if the progress is within this of it [ns]: half a nanosecond of rounding.
-const SAME_TIME_NS: f64 = 0.5;
+pub(crate) const SAME_TIME_NS: f64 = 0.5;
 
 /// The profile entry that a stage runs by, on a processor in its current phase.
-fn cost_of<'s>(system: &'s System, stage: &onbeat_core::state::Stage, processor: ProcessorId) -> &'s PhaseCost {
+pub(crate) fn cost_of<'s>(
+    system: &'s System,
+    stage: &onbeat_core::state::Stage,
+    processor: ProcessorId,
+) -> &'s PhaseCost {
     let cost = system.nodes[stage.node].costs[processor].as_ref().expect("a stage starts only where it can run");
     &cost.phases[usize::from(stage.phase)].1
 }
@@ -138,7 +141,7 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// A run has done what it should: takes it off the processor, at once or after saving. Whether it left its place.
-    fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
+    pub(crate) fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
         let cost = self.system.platform.processors[p].preempt_cost;
         let run = &mut self.runs[p][i];
         if run.why == StopReason::Preempted && cost > Nanos::ZERO {
@@ -295,11 +298,6 @@ impl<S: Sink> Engine<'_, S> {
         self.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
     }
 
-    /// What loading a model's weights within a setup moves over the bus [bytes/ns].
-    fn load_traffic(&self, model: ModelId, setup: Nanos) -> f64 {
-        self.system.models[model].weights.as_f64() / setup.as_f64().max(1.0)
-    }
-
     /// Nominal time that a policy may expect a run to take: by expected lengths.
     fn expected_rest(&self, p: ProcessorId, stages: &[StageId], segments: Option<u32>, length: f64) -> Nanos {
         let live = &self.state.stages[stages[0]];
@@ -315,13 +313,13 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Time alone that a run takes from its start to `x` units, less what was done before [ns].
-    fn time_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+    pub(crate) fn time_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
         let nominal = self.nominal_to(p, stages, run, x);
         ((nominal * run.factor).round_ties_even() - run.partial_ns).max(1.0)
     }
 
     /// Nominal time alone that a run takes from its start to `x` units [ns].
-    fn nominal_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+    pub(crate) fn nominal_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
         let one = |stage: StageId, from: f64| {
             let live = &self.state.stages[stage];
             cost_of(self.system, live, p).latency_ns(self.hidden[stage.index()].work, from, from + x)
@@ -369,7 +367,7 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// An autoregressive stage in decode stands at `position`: counts its tokens and hands them on.
-    fn count_tokens(&mut self, stage: StageId, position: f64) {
+    pub(crate) fn count_tokens(&mut self, stage: StageId, position: f64) {
         let live = &mut self.state.stages[stage];
         let now = position as u32 + 1;
         live.tokens = live.tokens.max(now);
@@ -400,7 +398,7 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Progress of a run up to now [ns alone].
-    fn done_now(&self, run: &LiveRun) -> f64 {
+    pub(crate) fn done_now(&self, run: &LiveRun) -> f64 {
         if run.doing == Doing::Work {
             (run.done_ns + (self.state.now - run.updated).as_f64() * run.rate).min(run.target_ns)
         } else {
@@ -409,7 +407,7 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Units that a run has done, whole ones for phases that have them.
-    fn whole_units_done(&self, p: ProcessorId, i: usize) -> f64 {
+    pub(crate) fn whole_units_done(&self, p: ProcessorId, i: usize) -> f64 {
         let run = &self.runs[p][i];
         let nominal = (self.done_now(run) + run.partial_ns) / run.factor;
         if run.members == 1 {
@@ -432,387 +430,14 @@ impl<S: Sink> Engine<'_, S> {
         }
         low
     }
-
-    /// Ends a run as soon as the processor can: at once, or at the next boundary.
-    pub(crate) fn cut(&mut self, p: ProcessorId, i: usize, why: StopReason) {
-        let unit = &self.system.platform.processors[p];
-        let visible = &mut self.state.processors[p].runs[i];
-        visible.ending |= why == StopReason::Preempted;
-        let (stage, kind) = (visible.stage, visible.kind);
-        let now = self.state.now;
-        let anytime =
-            unit.preemption == Preemption::Anytime && self.runs[p][i].members == 1 && why == StopReason::Preempted;
-
-        if self.runs[p][i].doing == Doing::Setup {
-            let run = &mut self.runs[p][i];
-            if anytime {
-                // Loading is not undone half way: the run ends when it is through.
-                run.length = 0.0;
-                run.target = 0.0;
-                run.target_ns = 0.0;
-                run.why = why;
-                if run.setup_traffic == 0.0 {
-                    run.next_at = now;
-                    self.leave_now(p, i);
-                }
-                return;
-            }
-            // The first segment is still run.
-        }
-        let done = self.done_now(&self.runs[p][i]);
-        if anytime {
-            let run = &mut self.runs[p][i];
-            run.done_ns = done;
-            run.updated = now;
-            run.why = why;
-            self.leave_now(p, i);
-            return;
-        }
-
-        let x = self.whole_units_done(p, i);
-        let live = self.state.stages[stage];
-        let work = self.hidden[stage.index()].work;
-        let cost = cost_of(self.system, &live, p);
-        let run = &self.runs[p][i];
-        let position = run.from + x;
-        let boundary = cost.boundary_at_or_before(position);
-        let stages: Vec<StageId> = self.state.processors[p].runs[i].stages().take(run.members).collect();
-        let reached = boundary - run.from;
-        let at_boundary = reached > 0.0
-            && run.doing == Doing::Work
-            && (self.time_to(p, &stages, run, reached) - done).abs() <= SAME_TIME_NS;
-        let length = if at_boundary { reached } else { cost.next_boundary(work, kind, position) - run.from };
-        if length > run.length || (length == run.length && run.why != StopReason::Finished) {
-            return;
-        }
-        let finishes = length == run.length;
-        let target = run.target.min(length);
-        let target_ns = self.time_to(p, &stages, run, target);
-        let run = &mut self.runs[p][i];
-        run.length = length;
-        run.target = target;
-        run.target_ns = target_ns;
-        if !finishes {
-            run.why = why;
-        }
-        if at_boundary {
-            run.done_ns = target_ns;
-            run.updated = now;
-            self.leave_now(p, i);
-        } else if run.doing == Doing::Work {
-            run.done_ns = done;
-            run.updated = now;
-            run.next_at = now + at_rate(run.target_ns - done, run.rate);
-        }
-    }
-
-    /// Takes a run off the processor now, or starts saving it.
-    fn leave_now(&mut self, p: ProcessorId, i: usize) {
-        self.runs[p][i].next_at = self.state.now;
-        self.leave(p, i);
-    }
-
-    /// Ends all runs at the end of the simulated time.
-    pub(crate) fn stop_all_at_horizon(&mut self) {
-        for p in self.system.platform.processors.ids() {
-            while let Some(run) = self.runs[p].first() {
-                let done = self.done_now(run);
-                let now = self.state.now;
-                let run = &mut self.runs[p][0];
-                run.done_ns = done;
-                run.updated = now;
-                run.why = StopReason::Horizon;
-                self.stop(p, 0);
-            }
-        }
-    }
-
-    /// Takes a run off its slot: accounts for what was done, and says what becomes of its stages.
-    fn stop(&mut self, p: ProcessorId, i: usize) {
-        let now = self.state.now;
-        let run = self.runs[p].remove(i);
-        let mut visible = self.state.processors[p].runs.remove(i);
-        self.state.processors[p].idle_since = now;
-        self.bus_dirty = true;
-        self.changed = true;
-        let joiners =
-            if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
-
-        let mut going_on = Vec::new();
-        // The first apart, so that runs without a batch allocate nothing.
-        let mut first_job = None;
-        let mut other_jobs = Vec::new();
-        for k in 0..run.members {
-            let stage = nth_stage(&visible, k);
-            let job = self.state.stages[stage].job;
-            let job = (job, self.state.jobs[job].serial);
-            if k == 0 {
-                first_job = Some(job);
-            } else {
-                other_jobs.push(job);
-            }
-            if self.stop_member(p, &run, &visible, stage, k) {
-                going_on.push(stage);
-            }
-        }
-        if !going_on.is_empty() || !joiners.is_empty() {
-            self.regroup(p, &run, going_on, joiners);
-        }
-        for (job, serial) in first_job.into_iter().chain(other_jobs) {
-            if self.acting {
-                // A policy that preempts a late job cannot know that its other stages go with it before the decision is through.
-                self.to_judge.push((job, serial));
-            } else {
-                self.judge_after_stop(job, serial);
-            }
-        }
-    }
-
-    /// A run has stopped: accounts for one of its stages. Whether the stage should go on in the next batch.
-    fn stop_member(&mut self, p: ProcessorId, run: &LiveRun, visible: &Run, stage: StageId, k: usize) -> bool {
-        let (system, now) = (self.system, self.state.now);
-        let live = self.state.stages[stage];
-        let work = self.hidden[stage.index()].work;
-        let cost = cost_of(system, &live, p);
-        let from = run.start_of(k);
-        let share = 1.0 / run.members as f64;
-        let end = work.units(live.kind);
-
-        // Where it stands: at the target, or, if it was stopped in the middle, at a boundary plus some time.
-        let complete = run.done_ns >= run.target_ns && run.length > 0.0;
-        let (mut position, mut partial_ns, mut exact) = (from, 0.0, from);
-        if run.members == 1 {
-            let began = cost.position_after(work, from, end, run.partial_ns / run.factor);
-            if complete {
-                position = from + run.target;
-                exact = position;
-            } else {
-                let nominal = (run.done_ns + run.partial_ns) / run.factor;
-                exact = cost.position_after(work, from, from + run.length, nominal);
-                position = cost.boundary_at_or_before(exact).max(from);
-                partial_ns = (nominal - cost.latency_ns(work, from, position)).max(0.0);
-            }
-            self.account(p, run, visible, stage, cost, work, (began, exact), share, end);
-        } else {
-            if complete {
-                position = from + run.target;
-                exact = position;
-            }
-            self.account(p, run, visible, stage, cost, work, (from, exact), share, end);
-        }
-
-        let other = &mut self.state.stages[stage];
-        other.position = position;
-        other.partial_ns = partial_ns;
-        other.running = false;
-        let job = other.job;
-        self.state.jobs[job].running -= 1;
-        if live.kind == Phase::Decode {
-            self.count_tokens(stage, position);
-        }
-        let finished = complete && position >= end;
-        let goes_on = !finished && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
-        if !goes_on {
-            self.free_activation(stage);
-        }
-        if finished {
-            self.finish_phase(stage, now);
-        } else if !goes_on {
-            self.state.ready.push(stage);
-        }
-        goes_on
-    }
-
-    /// Writes down what a stage's run did.
-    #[expect(clippy::too_many_arguments, reason = "one caller; a struct would only rename them")]
-    fn account(
-        &mut self,
-        p: ProcessorId,
-        run: &LiveRun,
-        visible: &Run,
-        stage: StageId,
-        cost: &PhaseCost,
-        work: Work,
-        (from, to): (f64, f64),
-        share: f64,
-        end: f64,
-    ) {
-        if !self.sink_active {
-            return;
-        }
-        let live = &self.state.stages[stage];
-        let kind = live.kind;
-        let busy = self.state.now - run.started;
-        let weights_shared = match cost {
-            PhaseCost::Decode { bytes_per_step, .. } => bytes_per_step * (to - from) * (1.0 - share),
-            _ => 0.0,
-        };
-        let energy_mj = match cost.energy_mj(from, to) {
-            Some(energy) => Some(energy * share),
-            None => self.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share),
-        };
-        let tokens = match kind {
-            Phase::Decode => (to.floor() - from.floor()) as u32,
-            Phase::Prefill => u32::from(to >= end && from < end),
-            _ => 0,
-        };
-        let why = if to >= end {
-            StopReason::Finished
-        } else if run.why == StopReason::Finished {
-            StopReason::Rebatched
-        } else {
-            run.why
-        };
-        let serial = live.serial;
-        self.emit(What::Stop {
-            run: visible.serial,
-            stage: serial,
-            processor: p,
-            why,
-            alone: Nanos::from_ns_f64(run.done_ns * share),
-            bytes: Bytes((cost.bytes(work, from, to) - weights_shared).round_ties_even() as u64),
-            energy_mj,
-            tokens,
-        });
-    }
-
-    /// A stage has finished its current phase.
-    fn finish_phase(&mut self, stage: StageId, now: Nanos) {
-        let live = self.state.stages[stage];
-        if live.kind == Phase::Prefill {
-            let other = &mut self.state.stages[stage];
-            other.tokens = 1;
-            other.first_token = Some(now);
-            let job = self.state.jobs[live.job].serial;
-            self.emit(What::FirstToken { stage: live.serial, job });
-            if self.nodes[live.node].per_tokens {
-                self.follow_tokens(stage, 1);
-            }
-        }
-        let cost = self.system.nodes[live.node].costs[self.system.nodes[live.node].fastest].as_ref();
-        let phases = &cost.expect("a node can run on its fastest processor").phases;
-        let work = self.hidden[stage.index()].work;
-        let next = (usize::from(live.phase) + 1..phases.len()).find(|&next| work.units(phases[next].0) > 0.0);
-        match next {
-            Some(next) => {
-                let other = &mut self.state.stages[stage];
-                other.phase = next as u8;
-                other.kind = phases[next].0;
-                other.position = 0.0;
-                other.partial_ns = 0.0;
-                self.state.ready.push(stage);
-            }
-            None => self.finish_stage(stage),
-        }
-    }
-
-    /// A batch has changed: what remains of it goes on at once with those that joined.
-    fn regroup(&mut self, p: ProcessorId, run: &LiveRun, mut stages: Vec<StageId>, joiners: Vec<StageId>) {
-        if matches!(run.why, StopReason::Horizon | StopReason::Preempted | StopReason::Quantum) {
-            // They had not started: they are ready again.
-            for stage in joiners {
-                self.leave_batch(stage);
-                self.free_activation(stage);
-                self.state.ready.push(stage);
-            }
-            return;
-        }
-        let view = View { system: self.system, state: &self.state };
-        let setup = joiners.iter().map(|&stage| view.setup(stage, p)).max().unwrap_or(Nanos::ZERO);
-        for &stage in &joiners {
-            self.leave_batch(stage);
-        }
-        stages.extend(joiners);
-        self.launch(p, &stages, setup, false, None);
-    }
-
-    /// A stage does not wait to join a batch any more.
-    fn leave_batch(&mut self, stage: StageId) {
-        let live = &mut self.state.stages[stage];
-        live.running = false;
-        let job = live.job;
-        self.state.jobs[job].running -= 1;
-    }
-
-    /// What a run asks of the memory bus.
-    fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
-        let platform = &self.system.platform;
-        let Some(bus) = platform.bandwidth.filter(|_| self.system.contention) else { return Demand::NONE };
-        let limit = platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
-        let mut bytes = 0.0;
-        for (k, &stage) in stages[..run.members].iter().enumerate() {
-            let from = run.start_of(k);
-            let cost = cost_of(self.system, &self.state.stages[stage], p);
-            bytes += cost.bytes(self.hidden[stage.index()].work, from, from + run.length);
-            if let PhaseCost::Decode { bytes_per_step, .. } = cost {
-                // The weights are read once for the whole batch.
-                bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.members as f64);
-            }
-        }
-        let alone = self.nominal_to(p, stages, run, run.length) * run.factor;
-        Demand::new(bytes, alone, limit)
-    }
-
-    /// Shares the memory bus among the runs that make progress, and moves their ends.
-    pub(crate) fn share_bus(&mut self) {
-        self.bus_dirty = false;
-        let Some(bus) = self.system.platform.bandwidth.filter(|_| self.system.contention) else { return };
-        let mut shares = std::mem::take(&mut self.shares);
-        let mut order = std::mem::take(&mut self.order);
-        shares.clear();
-        for (p, runs) in self.runs.enumerate() {
-            let first = shares.len();
-            shares.extend(runs.iter().filter_map(LiveRun::asks));
-            let limit = self.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
-            if shares.len() > first + 1 {
-                share_max_min(limit, &mut shares[first..], &mut order);
-            }
-        }
-        share_max_min(bus, &mut shares, &mut order);
-
-        let now = self.state.now;
-        let mut share = shares.iter();
-        let (mut traffic, mut speed, mut working) = (0.0, 0.0, 0_u32);
-        for run in self.runs.iter_mut().flatten().filter(|run| run.asks().is_some()) {
-            let share = *share.next().expect("one share per run that takes part");
-            if run.doing == Doing::Setup {
-                traffic += share;
-                continue;
-            }
-            working += 1;
-            let rate = run.demand.rate(share);
-            traffic += run.demand.traffic(rate);
-            speed += rate;
-            if rate != run.rate {
-                run.done_ns = (run.done_ns + (now - run.updated).as_f64() * run.rate).min(run.target_ns);
-                run.updated = now;
-                run.rate = rate;
-                run.next_at = now + at_rate(run.target_ns - run.done_ns, rate);
-            }
-        }
-        let speed = if working == 0 { 1.0 } else { speed / f64::from(working) };
-        self.shares = shares;
-        self.order = order;
-        if (traffic, speed) != self.last_bus {
-            self.last_bus = (traffic, speed);
-            self.emit(What::Bus { traffic, speed });
-        }
-    }
-}
-
-impl Demand {
-    /// What it draws when bound by memory; nothing if it never is.
-    fn peak_if_any(self) -> f64 {
-        if self.memory_bound > 0.0 { self.peak } else { 0.0 }
-    }
 }
 
 /// The k-th stage of a run.
-fn nth_stage(run: &Run, k: usize) -> StageId {
+pub(crate) fn nth_stage(run: &Run, k: usize) -> StageId {
     if k == 0 { run.stage } else { run.others[k - 1] }
 }
 
 /// Time in which `ns` of progress are made at a rate, rounded up: progress is never ahead of time.
-fn at_rate(ns: f64, rate: f64) -> Nanos {
+pub(crate) fn at_rate(ns: f64, rate: f64) -> Nanos {
     Nanos((ns.max(0.0) / rate - 1e-6).ceil().max(0.0) as u64)
 }

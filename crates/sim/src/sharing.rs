@@ -1,0 +1,89 @@
+//! The memory bus among the runs of the moment; the rules are in [`crate::bus`].
+
+use onbeat_core::cost::PhaseCost;
+use onbeat_core::event::{Sink, What};
+use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
+use onbeat_core::units::Nanos;
+
+use crate::bus::{Demand, share_max_min};
+use crate::engine::Engine;
+use crate::runs::{Doing, LiveRun, at_rate, cost_of};
+
+impl<S: Sink> Engine<'_, S> {
+    /// What loading a model's weights within a setup moves over the bus [bytes/ns].
+    pub(crate) fn load_traffic(&self, model: ModelId, setup: Nanos) -> f64 {
+        self.system.models[model].weights.as_f64() / setup.as_f64().max(1.0)
+    }
+
+    /// What a run asks of the memory bus.
+    pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
+        let platform = &self.system.platform;
+        let Some(bus) = platform.bandwidth.filter(|_| self.system.contention) else { return Demand::NONE };
+        let limit = platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
+        let mut bytes = 0.0;
+        for (k, &stage) in stages[..run.members].iter().enumerate() {
+            let from = run.start_of(k);
+            let cost = cost_of(self.system, &self.state.stages[stage], p);
+            bytes += cost.bytes(self.hidden[stage.index()].work, from, from + run.length);
+            if let PhaseCost::Decode { bytes_per_step, .. } = cost {
+                // The weights are read once for the whole batch.
+                bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.members as f64);
+            }
+        }
+        let alone = self.nominal_to(p, stages, run, run.length) * run.factor;
+        Demand::new(bytes, alone, limit)
+    }
+
+    /// Shares the memory bus among the runs that make progress, and moves their ends.
+    pub(crate) fn share_bus(&mut self) {
+        self.bus_dirty = false;
+        let Some(bus) = self.system.platform.bandwidth.filter(|_| self.system.contention) else { return };
+        let mut shares = std::mem::take(&mut self.shares);
+        let mut order = std::mem::take(&mut self.order);
+        shares.clear();
+        for (p, runs) in self.runs.enumerate() {
+            let first = shares.len();
+            shares.extend(runs.iter().filter_map(LiveRun::asks));
+            let limit = self.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
+            if shares.len() > first + 1 {
+                share_max_min(limit, &mut shares[first..], &mut order);
+            }
+        }
+        share_max_min(bus, &mut shares, &mut order);
+
+        let now = self.state.now;
+        let mut share = shares.iter();
+        let (mut traffic, mut speed, mut working) = (0.0, 0.0, 0_u32);
+        for run in self.runs.iter_mut().flatten().filter(|run| run.asks().is_some()) {
+            let share = *share.next().expect("one share per run that takes part");
+            if run.doing == Doing::Setup {
+                traffic += share;
+                continue;
+            }
+            working += 1;
+            let rate = run.demand.rate(share);
+            traffic += run.demand.traffic(rate);
+            speed += rate;
+            if rate != run.rate {
+                run.done_ns = (run.done_ns + (now - run.updated).as_f64() * run.rate).min(run.target_ns);
+                run.updated = now;
+                run.rate = rate;
+                run.next_at = now + at_rate(run.target_ns - run.done_ns, rate);
+            }
+        }
+        let speed = if working == 0 { 1.0 } else { speed / f64::from(working) };
+        self.shares = shares;
+        self.order = order;
+        if (traffic, speed) != self.last_bus {
+            self.last_bus = (traffic, speed);
+            self.emit(What::Bus { traffic, speed });
+        }
+    }
+}
+
+impl Demand {
+    /// What it draws when bound by memory; nothing if it never is.
+    pub(crate) fn peak_if_any(self) -> f64 {
+        if self.memory_bound > 0.0 { self.peak } else { 0.0 }
+    }
+}
