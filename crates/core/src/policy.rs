@@ -216,6 +216,9 @@ pub enum ActionError {
     /// `Evict`: a stage that has started uses the weights or their caches.
     #[error("the model is in use")]
     InUse,
+    /// Anything but `Evict` in answer to [`Policy::out_of_memory`].
+    #[error("only evictions are possible when a start is short of memory")]
+    OnlyEvictions,
     /// `Wake`: not in the future.
     #[error("a wake-up lies in the future")]
     NotInFuture,

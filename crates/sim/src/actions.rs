@@ -50,7 +50,7 @@ impl<S: Sink> Engine<'_, S> {
             let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
             let i = i.expect("the batch was just found");
             let setup = view.setup(stage, p);
-            if self.make_room(stage, p) {
+            if self.make_room(stage, p)? {
                 self.state.ready.remove(place);
                 self.join(stage, p, i, setup);
             }
@@ -58,7 +58,7 @@ impl<S: Sink> Engine<'_, S> {
         }
         let setup = view.setup(stage, p);
         let loads = !self.state.memory.is_resident(live.model, p);
-        if self.make_room(stage, p) {
+        if self.make_room(stage, p)? {
             let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
             self.state.ready.remove(place);
             if !self.keeps_partial(live.processor, p) {
@@ -141,11 +141,11 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
-    fn make_room(&mut self, stage: StageId, p: ProcessorId) -> bool {
+    fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
         if live.refused & refusal_bit(p) != 0 {
             // Nothing was freed since.
-            return false;
+            return Ok(false);
         }
         let model = &self.system.models[live.model];
         let resident = self.state.memory.is_resident(live.model, p);
@@ -166,10 +166,8 @@ impl<S: Sink> Engine<'_, S> {
             room.clear();
             self.policy.out_of_memory(&View { system: self.system, state: &self.state }, &shortage, &mut room);
             for &action in room.as_slice() {
-                if let Action::Evict { model, processor } = action {
-                    // A refused eviction leaves the shortage as it is, and the start is refused below.
-                    let _refused = self.evict(model, processor);
-                }
+                let Action::Evict { model, processor } = action else { return Err(ActionError::OnlyEvictions) };
+                self.evict(model, processor)?;
             }
             self.room = room;
             if let Some(missing) = self.missing(need) {
@@ -177,7 +175,7 @@ impl<S: Sink> Engine<'_, S> {
                 self.emit(What::OutOfMemory { stage: serial, processor: p, missing });
                 self.state.stages[stage].refused |= refusal_bit(p);
                 self.changed = true;
-                return false;
+                return Ok(false);
             }
         }
         if resident {
@@ -193,7 +191,7 @@ impl<S: Sink> Engine<'_, S> {
             let used = self.state.memory.used;
             self.emit(What::Memory { used });
         }
-        true
+        Ok(true)
     }
 
     /// How much memory is missing for `need`; `None` if it fits.

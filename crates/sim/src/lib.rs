@@ -3,7 +3,8 @@
 //! # Ordering and determinism guarantees
 //! * Time is integer nanoseconds. At one instant, ends of runs come first (by processor, then by start), then drop rules, then arrivals
 //!   and releases (in the order of the scenario's sources), then the policy's wake-ups. After all of them the policy is asked, once, and
-//!   again at the same instant only if what it did changed something by itself (a preemption that took effect at once, a drop).
+//!   again at the same instant only if what it did changed something by itself (a preemption that took effect at once, a drop, a start
+//!   that memory refused).
 //! * Random numbers depend on the seed, the source's name, and the job's number within the source. They do not depend on the policy, on
 //!   other sources, or on the machine.
 //! * The same system, policy and seed give the same events, byte for byte, on any machine and in any number of threads.

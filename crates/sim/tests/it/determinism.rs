@@ -41,6 +41,23 @@ fn another_policy_changes_no_arrival_and_no_length() {
     let arrivals = |policy: &str| {
         let made = onbeat_policy::make(policy, &system).unwrap();
         let events = crate::support::run(&system, made, 5);
+        // Lengths of the requests: a language model that starts a chain is ready when its job is released.
+        let chat = system.sources.enumerate().find(|(_, source)| source.name == "chat").unwrap().0;
+        let mut requests = std::collections::BTreeMap::new();
+        for event in &events {
+            match event.what {
+                What::Release { job, source, nominal, .. } if source == chat => {
+                    requests.insert(job, (nominal, 0, 0));
+                }
+                What::Ready { job, prompt, output, .. } if prompt > 0 => {
+                    let entry = requests.get_mut(&job).unwrap();
+                    (entry.1, entry.2) = (prompt, output);
+                }
+                _ => {}
+            }
+        }
+        let mut requests: Vec<_> = requests.into_values().collect();
+        requests.sort_unstable();
         let mut releases: Vec<_> = events
             .iter()
             .filter_map(|e| match e.what {
@@ -49,10 +66,10 @@ fn another_policy_changes_no_arrival_and_no_length() {
             })
             .collect();
         releases.sort_unstable();
-        releases
+        (releases, requests)
     };
     let edf = arrivals("edf");
-    assert!(edf.len() > 100);
+    assert!(edf.0.len() > 100 && edf.1.iter().any(|&(_, prompt, output)| prompt > 0 && output > 1));
     for policy in onbeat_policy::all() {
         assert_eq!(arrivals(policy.name), edf, "{}", policy.name);
     }

@@ -66,6 +66,29 @@ fn models_that_do_not_fit_together_take_turns_at_the_cost_of_loading() {
 }
 
 #[test]
+fn a_policy_that_answers_a_shortage_with_the_impossible_is_stopped() {
+    use onbeat_core::policy::{Actions, Policy, Shortage, View};
+
+    /// Evicts the very model that it wants to load.
+    #[derive(Clone, Debug)]
+    struct Confused;
+
+    impl Policy for Confused {
+        fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+            first_come(view, actions);
+        }
+        fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+            actions.evict(view.stage(shortage.stage).model, shortage.processor);
+        }
+    }
+
+    let system = crate::support::system(&scenario(""));
+    let sink = onbeat_core::event::NoSink;
+    let error = onbeat_sim::simulate(&system, Box::new(Confused), "confused", 1, sink).unwrap_err().to_string();
+    assert!(error.contains("`confused`") && error.contains("not in memory"), "{error}");
+}
+
+#[test]
 fn without_preloading_the_first_use_loads() {
     let (system, events) = run_script(&scenario("preloaded = false"), first_come);
     assert_eq!(done_at(&system, &events, "a")[0], 310.0);
