@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{call, fuzz, generate, layers, tree};
+use crate::{call, fuzz, generate, layers, real, tree};
 
 struct Step {
     name: &'static str,
@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", what: "documentation builds, warnings are errors", run: doc },
     Step { name: "test", what: "all tests", run: test },
     Step { name: "smoke", what: "the main job, once, optimised", run: smoke },
+    Step { name: "real", what: "real models: fetched, tried, run and replayed", run: real::run },
     Step { name: "fuzz", what: "readers of files, for a bounded time", run: || fuzz::run(fuzz::DEFAULT_SECONDS) },
 ];
 

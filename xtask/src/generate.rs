@@ -8,7 +8,12 @@ use onbeat_core::spec::{FileKind, Library, ModelShape, NoFiles};
 
 /// The clippy.toml whose capability bans hold in all pure crates, and its copies: clippy merges nothing, each crate needs its own.
 const BANS: &str = "crates/core/clippy.toml";
-const BANS_COPIES: &[&str] = &["crates/policy/clippy.toml", "crates/sim/clippy.toml", "crates/analysis/clippy.toml"];
+const BANS_COPIES: &[&str] = &[
+    "crates/policy/clippy.toml",
+    "crates/driver/clippy.toml",
+    "crates/sim/clippy.toml",
+    "crates/analysis/clippy.toml",
+];
 
 /// A generated file: where it lies and what it holds.
 struct Generated {

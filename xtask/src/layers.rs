@@ -12,19 +12,53 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("onbeat-policy", &["onbeat-core"]),
     ("onbeat-analysis", &["onbeat-core"]),
     ("onbeat-report", &["onbeat-core"]),
-    ("onbeat-sim", &["onbeat-core", "onbeat-policy"]),
-    ("onbeat", &["onbeat-core", "onbeat-policy", "onbeat-analysis", "onbeat-report", "onbeat-sim"]),
+    ("onbeat-driver", &["onbeat-core"]),
+    ("onbeat-sim", &["onbeat-core", "onbeat-driver"]),
+    ("onbeat-backend", &[]),
+    ("onbeat-onnx", &[]),
+    ("onbeat-backend-rten", &["onbeat-backend", "onbeat-onnx"]),
+    ("onbeat-backend-ort", &["onbeat-backend", "onbeat-onnx"]),
+    ("onbeat-backend-remote", &["onbeat-backend"]),
+    ("onbeat-backend-llama", &["onbeat-backend"]),
+    ("onbeat-language", &["onbeat-backend", "onbeat-onnx"]),
+    ("onbeat-speech", &["onbeat-backend", "onbeat-onnx"]),
+    ("onbeat-voice", &["onbeat-backend", "onbeat-onnx"]),
+    ("onbeat-vision", &["onbeat-backend", "onbeat-onnx"]),
+    ("onbeat-models", &["onbeat-backend", "onbeat-language", "onbeat-speech", "onbeat-voice", "onbeat-vision"]),
+    ("onbeat-runtime", &["onbeat-core", "onbeat-driver", "onbeat-backend"]),
+    (
+        "onbeat",
+        &[
+            "onbeat-core",
+            "onbeat-policy",
+            "onbeat-driver",
+            "onbeat-analysis",
+            "onbeat-report",
+            "onbeat-sim",
+            "onbeat-backend",
+            "onbeat-backend-rten",
+            "onbeat-backend-ort",
+            "onbeat-backend-remote",
+            "onbeat-backend-llama",
+            "onbeat-models",
+            "onbeat-speech",
+            "onbeat-vision",
+            "onbeat-runtime",
+        ],
+    ),
     ("xtask", &["onbeat-core", "onbeat-policy", "onbeat-analysis", "onbeat"]),
 ];
 
 /// Dependencies that bring a capability, and the only crates of ours that may use them directly.
 const CAPABILITIES: &[(&str, &[&str])] = &[
-    ("rayon", &["onbeat"]),     // Threads.
-    ("indicatif", &["onbeat"]), // The terminal.
-    ("clap", &["onbeat"]),      // The command line.
-    ("miette", &["onbeat"]),    // Errors as people see them.
-    ("tokio", &["onbeat"]),     // Async.
-    ("axum", &["onbeat"]),      // HTTP.
+    ("rayon", &["onbeat", "onbeat-backend-rten"]), // Threads for simulations side by side, and for networks.
+    ("crossbeam-channel", &["onbeat", "onbeat-runtime"]), // Threads that talk.
+    ("indicatif", &["onbeat"]),                    // The terminal.
+    ("clap", &["onbeat"]),                         // The command line.
+    ("miette", &["onbeat"]),                       // Errors as people see them.
+    ("ureq", &["onbeat-backend-remote"]),          // HTTP.
+    ("tokio", &["onbeat"]),                        // Async.
+    ("axum", &["onbeat"]),                         // HTTP.
 ];
 
 /// The one source of dependencies, as `Cargo.lock` names it.

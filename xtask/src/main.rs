@@ -4,6 +4,7 @@ mod check;
 mod fuzz;
 mod generate;
 mod layers;
+mod real;
 mod results;
 mod tree;
 

@@ -164,7 +164,19 @@ impl Sink for Statistics<'_> {
                 self.lanes.memory(used);
             }
             What::Bus { traffic, .. } => self.lanes.bus(at, traffic),
-            What::OutOfMemory { .. } => {}
+            What::Length { stage, output } => {
+                if let Some(live) = self.stages.get_mut(stage) {
+                    live.output = output;
+                }
+            }
+            What::OutOfMemory { .. }
+            | What::Asked { .. }
+            | What::Progress { .. }
+            | What::Ran { .. }
+            | What::Part { .. }
+            | What::Follow { .. }
+            | What::Failed { .. }
+            | What::Lost { .. } => {}
             What::End => self.ended = true,
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Everything here is what the user typed: names are not looked up and files are not opened.
 
+mod real;
+
 use std::path::PathBuf;
 
 use clap::builder::{StyledStr, Styles};
@@ -9,6 +11,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use onbeat_core::units::Nanos;
 
 use crate::exit::Exit;
+
+pub use real::{
+    DeviceArgs, FetchArgs, ListModelsArgs, ModelSet, ModelsArgs, ModelsCommand, ProfileArgs, ReplayArgs, RunArgs,
+};
 
 /// The scenario that `compare` runs without arguments.
 pub const DEFAULT_SCENARIO: &str = "video-conference";
@@ -73,6 +79,19 @@ pub enum Command {
     /// Run one scenario under one policy and show what happened.
     #[command(after_long_help = SIMULATE_HELP)]
     Simulate(SimulateArgs),
+    /// Run one scenario for real: real time, real models, real devices – or virtual ones.
+    #[command(after_long_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Replay a real run: are the decisions the same, and how good was the prediction?
+    #[command(after_long_help = REPLAY_HELP)]
+    Replay(ReplayArgs),
+    /// Measure the models on this machine's devices, and write platform and profile files.
+    #[command(after_long_help = PROFILE_HELP)]
+    Profile(ProfileArgs),
+    /// Get open models for real runs, and list them.
+    Models(ModelsArgs),
+    /// Show devices, backends and models, what is missing, and the command that adds it.
+    Doctor,
     /// Check that scenarios fit their platforms, and what no policy could do.
     #[command(after_long_help = CHECK_HELP)]
     Check(CheckArgs),
@@ -111,6 +130,31 @@ Examples:
   onbeat compare my-app.toml --platform my-chip.toml --profile my-costs.toml --seeds 50
   onbeat compare --set stream.camera.fps=60 --set duration_s=60
   onbeat compare --format json --quiet > result.json";
+
+const RUN_HELP: &str = "\
+Releases frames, sound and requests on time, executes each model where and when the policy says, and accounts for every deadline. \
+Writes FOLDER/record.jsonl, FOLDER/report.html and, below FOLDER/outputs, what the models produced.
+
+Examples:
+  onbeat run assistant --policy onbeat
+  onbeat run assistant --compare edf,llf,onbeat
+  onbeat run video-conference --virtual --duration 10s
+  onbeat run assistant --input question=question.wav --input camera=me.png";
+
+const PROFILE_HELP: &str = "\
+Every model is measured alone on one processor, then every pair side by side on two. Close everything else that computes.
+
+Examples:
+  onbeat profile
+  onbeat profile --device cpu=ort --device npu=ort:OpenVINOExecutionProvider:NPU
+  onbeat profile silero-vad dtln --runs 200 --segment-ms-max 5";
+
+const REPLAY_HELP: &str = "\
+(a) Drives the record's policy through the recorded events again and verifies that every decision is identical. (b) Simulates the same \
+arrivals from the profile alone, and prints prediction against reality, with the error of each figure.
+
+Examples:
+  onbeat replay onbeat-run/record.jsonl";
 
 const SIMULATE_HELP: &str = "\
 Examples:

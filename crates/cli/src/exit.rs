@@ -22,12 +22,25 @@ pub enum Exit {
     Io = 5,
     /// A policy asked for something impossible, or does not accept its parameters.
     Policy = 6,
+    /// A model or a device is not there, or does not work.
+    Device = 7,
+    /// A replay decided differently from its record.
+    Differs = 8,
 }
 
 impl Exit {
     /// All codes in order.
-    pub const ALL: &[Self] =
-        &[Self::Success, Self::Internal, Self::Usage, Self::Spec, Self::Problems, Self::Io, Self::Policy];
+    pub const ALL: &[Self] = &[
+        Self::Success,
+        Self::Internal,
+        Self::Usage,
+        Self::Spec,
+        Self::Problems,
+        Self::Io,
+        Self::Policy,
+        Self::Device,
+        Self::Differs,
+    ];
 
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
@@ -44,6 +57,8 @@ impl Exit {
             Self::Problems => "check found problems: impossible deadlines, or stages without a profile",
             Self::Io => "a file could not be read or written",
             Self::Policy => "a policy asked for something impossible, or does not accept its parameters",
+            Self::Device => "a model or a device is not there, or does not work",
+            Self::Differs => "a replay decided differently from its record",
         }
     }
 
@@ -71,6 +86,6 @@ mod tests {
     #[test]
     fn codes_are_stable() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

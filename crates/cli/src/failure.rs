@@ -65,6 +65,17 @@ pub enum Failure {
         /// What would be right.
         help: Option<String>,
     },
+    /// A model or a device is not there, or does not work.
+    #[error("{message}")]
+    Device {
+        /// What is wrong.
+        message: String,
+        /// What would be right.
+        help: Option<String>,
+    },
+    /// A replay decided differently from its record.
+    #[error("{0}")]
+    Differs(String),
     /// A defect of onbeat.
     #[error("{0}")]
     Internal(String),
@@ -93,6 +104,8 @@ impl Failure {
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
             Self::Stdout(_) => Exit::Io,
             Self::Policy { .. } => Exit::Policy,
+            Self::Device { .. } => Exit::Device,
+            Self::Differs(_) => Exit::Differs,
             Self::Internal(_) => Exit::Internal,
         }
     }
@@ -178,7 +191,9 @@ impl std::error::Error for Plain<'_> {}
 impl Diagnostic for Plain<'_> {
     fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
         let text: &str = match self.0 {
-            Failure::Usage { help, .. } | Failure::Policy { help, .. } => help.as_deref()?,
+            Failure::Usage { help, .. } | Failure::Policy { help, .. } | Failure::Device { help, .. } => {
+                help.as_deref()?
+            }
             Failure::Internal(_) => "This is a defect of onbeat. Please report it with the command line and the files.",
             _ => return None,
         };

@@ -11,9 +11,11 @@ mod catalogue;
 mod commands;
 mod disk;
 mod failure;
+mod live;
 mod plan;
 mod policies;
 mod present;
+mod profile;
 mod run;
 mod tables;
 mod ui;
@@ -62,6 +64,11 @@ fn run(cli: Cli, ui: Ui) -> Result<(), Failure> {
     pool.install(|| match cli.command {
         Command::Compare(args) => commands::compare::run(&args, ui),
         Command::Simulate(args) => commands::simulate::run(&args, ui),
+        Command::Run(args) => commands::run::run(&args, ui),
+        Command::Replay(args) => commands::replay::run(&args, ui),
+        Command::Profile(args) => commands::profile::run(&args, ui),
+        Command::Models(args) => commands::models::run(&args, ui),
+        Command::Doctor => commands::doctor::run(ui),
         Command::Check(args) => commands::check::run(&args, ui),
         Command::Estimate(args) => commands::estimate::run(&args, ui),
         Command::List(args) => commands::list::run(&args, ui),

@@ -53,21 +53,21 @@ pub(crate) fn compared(report: &Report, format: Format, ui: Ui) -> String {
     }
 }
 
-/// A report of a single run in the form that was asked for.
-pub(crate) fn ran(report: &Report, format: Format, ui: Ui) -> String {
+/// A report of a single run in the form that was asked for. `how` the time passed: simulated, or real.
+pub(crate) fn ran(report: &Report, how: &str, format: Format, ui: Ui) -> String {
     match format {
-        Format::Table => report.comparisons.iter().map(|comparison| run_tables(comparison, ui)).collect(),
+        Format::Table => report.comparisons.iter().map(|comparison| run_tables(comparison, how, ui)).collect(),
         Format::Json => onbeat_report::json::render(report),
         Format::Csv => onbeat_report::csv::render(report),
     }
 }
 
-fn run_tables(comparison: &Comparison, ui: Ui) -> String {
+fn run_tables(comparison: &Comparison, how: &str, ui: Ui) -> String {
     let Some(row) = comparison.rows.first() else { return String::new() };
     let system = &comparison.system;
     let seed = row.runs.first().map_or(0, |run| run.seed);
     let mut text = format!(
-        "{} under {}, {} simulated, seed {seed}\n\n",
+        "{} under {}, {} {how}, seed {seed}\n\n",
         ui.bold(&format!("{} on {}", system.scenario, title(&system.platform.title, &system.platform.name))),
         ui.bold(&row.policy),
         system.duration,

@@ -81,6 +81,18 @@ impl Ui {
         bar
     }
 
+    /// A progress bar over a run's seconds on stderr; nothing unless stderr is a terminal.
+    pub(crate) fn progress_over(self, seconds: u64) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::with_draw_target(Some(seconds), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{pos:>4} s of {len} s {bar:20}  {wide_msg}");
+        bar.set_style(style.expect("the template is a constant").progress_chars("━╸─"));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        bar
+    }
+
     /// Text in bold, if stdout takes it.
     pub(crate) fn bold(self, text: &str) -> String {
         self.styled("1", text)

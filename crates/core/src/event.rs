@@ -147,6 +147,68 @@ pub enum What {
         /// Processors' mean speed relative to running alone, over those that are making progress.
         speed: f64,
     },
+    /// The policy was asked, in real time; what it decided follows.
+    Asked {
+        /// Number of the decision, from 0.
+        decision: u64,
+        /// Number of actions.
+        actions: u32,
+        /// Hash of the actions, so that a replay can tell whether they are the same.
+        digest: u64,
+    },
+    /// In real time: a run is under way.
+    Progress {
+        /// The run.
+        run: u64,
+        /// Steps done since its start: segments, steps, prompt tokens or output tokens.
+        steps: u32,
+    },
+    /// In real time: a device has ended a run.
+    Ran {
+        /// The run.
+        run: u64,
+        /// Steps done since its start: segments, steps, prompt tokens or output tokens.
+        steps: u32,
+        /// Whether the inference is complete.
+        finished: bool,
+    },
+    /// In real time: a part of a stage's output is complete and goes to the stages that follow.
+    Part {
+        /// The stage.
+        stage: u64,
+        /// Output tokens so far.
+        tokens: u32,
+    },
+    /// In real time: how long the output of an autoregressive stage turned out to be.
+    Length {
+        /// The stage.
+        stage: u64,
+        /// Output length [tokens].
+        output: u32,
+    },
+    /// In real time: what a stage found decides how many instances of the next one follow.
+    Follow {
+        /// The job.
+        job: u64,
+        /// The stage that goes before.
+        node: NodeId,
+        /// Number of its edge.
+        edge: u32,
+        /// How many follow.
+        count: u32,
+    },
+    /// A device has failed a run. The jobs of its stages are dropped.
+    Failed {
+        /// The run.
+        run: u64,
+        /// Where.
+        processor: ProcessorId,
+    },
+    /// A processor does not answer or is gone: nothing runs on it any more.
+    Lost {
+        /// Which.
+        processor: ProcessorId,
+    },
     /// The run is over.
     End,
 }
@@ -179,6 +241,8 @@ pub enum DropCause {
     QueueFull,
     /// By the policy.
     Policy,
+    /// A device failed, or none is left that could run it.
+    Failed,
 }
 
 /// Takes the events of a run as they happen. Statistics, recorders and checkers are sinks.

@@ -192,6 +192,9 @@ pub enum ActionError {
     /// `Start`: no profile for this model on this processor, or the scenario forbids it.
     #[error("the stage cannot run on this processor")]
     CannotRunHere,
+    /// `Start`: the processor has failed.
+    #[error("the processor has failed")]
+    ProcessorFailed,
     /// `Start`: every slot is taken, and there is no batch to join.
     #[error("the processor has no free slot and no batch to join")]
     Busy,
@@ -284,9 +287,11 @@ impl<'a> View<'a> {
         self.node(stage).costs[processor].as_ref()
     }
 
-    /// Whether the stage can run on a processor at all: it has a profile there, and was not just refused for lack of memory.
+    /// Whether the stage can run on a processor at all: it has a profile there, was not just refused for lack of memory, and the
+    /// processor has not failed.
     pub fn can_run(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.cost(stage, processor).is_some() && self.stage(stage).refused & refusal_bit(processor) == 0
+        let refused = self.stage(stage).refused | self.state.failed;
+        self.cost(stage, processor).is_some() && refused & refusal_bit(processor) == 0
     }
 
     /// Free slots of a processor.

@@ -194,6 +194,13 @@ impl<W: Write> Recorder<W> {
         Ok(Self { writer, failure: None })
     }
 
+    /// Hands what was written so far to the writer's destination, so that a crash leaves it readable.
+    pub fn flush(&mut self) {
+        if self.failure.is_none() {
+            self.failure = self.writer.flush().err();
+        }
+    }
+
     /// Flushes and returns the writer.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub struct State {
     pub processors: IdVec<ProcessorId, Occupancy>,
     /// What is in memory.
     pub memory: Memory,
+    /// Processors, as bits by id, that have failed: nothing can run there any more.
+    pub failed: u64,
 }
 
 impl State {
@@ -42,6 +44,7 @@ impl State {
                     .map(|_| system.platform.processors.iter().map(|_| None).collect())
                     .collect(),
             },
+            failed: 0,
         }
     }
 }

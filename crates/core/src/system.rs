@@ -114,6 +114,27 @@ pub struct Processor {
     pub active_w: Option<f64>,
     /// The most memory bandwidth that it draws alone [bytes/ns], where limited.
     pub bandwidth: Option<f64>,
+    /// What executes on it in a real run; `None`: it is rehearsed, by a device that takes as long as the profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+}
+
+impl Processor {
+    /// Whether real models run on it in a real run; otherwise it is rehearsed by a virtual device.
+    pub fn runs_models(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| device.name != "virtual")
+    }
+}
+
+/// What executes on a processor in a real run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Backend, and after a colon one of its devices: `rten`, `ort:OpenVINOExecutionProvider:NPU`.
+    pub name: String,
+    /// Cores that its threads are pinned to; empty: not pinned.
+    pub cores: Vec<u32>,
+    /// Options for the backend: key and value.
+    pub options: Vec<(String, String)>,
 }
 
 /// Cost of handing data from one processor to another.
@@ -152,6 +173,9 @@ pub struct Model {
     pub state: Bytes,
     /// Quality score of the variant: name of the score and value.
     pub quality: Option<(String, f64)>,
+    /// Network file for real runs; `None`: the catalogue's model of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// A stage of a source's chain.

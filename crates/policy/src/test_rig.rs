@@ -57,6 +57,7 @@ impl Rig {
                 idle_w: 0.0,
                 active_w: None,
                 bandwidth: None,
+                device: None,
             })
             .collect();
         let links = processors.iter().map(|_| processors.iter().map(|_| Link::default()).collect()).collect();
@@ -163,6 +164,7 @@ impl Rig {
             kv_per_token: Bytes::ZERO,
             state: Bytes::ZERO,
             quality: None,
+            path: None,
         });
         self.state.memory.resident.push(costs.iter().map(|_| Some(Nanos::ZERO)).collect());
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p));

@@ -221,9 +221,11 @@ impl Case<'_> {
         }
         if let Some(next) = with(Verdict::Unknown).next() {
             parts.push(format!(
-                "Next is `{}`, which {}; with one seed, noise cannot be told from a difference (`--seeds 10`).",
+                "Next is `{}`, which {}; with one {}, noise cannot be told from a difference{}.",
                 next.policy,
-                self.does(next)
+                self.does(next),
+                if self.comparison.real { "run" } else { "seed" },
+                if self.comparison.real { "" } else { " (`--seeds 10`)" },
             ));
         }
         parts.extend(self.tail());

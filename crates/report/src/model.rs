@@ -40,6 +40,8 @@ pub struct Comparison {
     pub metric: Option<Metric>,
     /// What no policy can beat.
     pub bound: Bound,
+    /// Whether the runs took place in real time; otherwise they were simulated.
+    pub real: bool,
 }
 
 /// One policy's results.
@@ -230,7 +232,7 @@ impl PolicyRow {
 impl Comparison {
     /// A comparison of policies on `system`, not judged yet.
     pub fn new(system: System, rows: Vec<PolicyRow>) -> Self {
-        Self { system, rows, metric: None, bound: Bound::default() }
+        Self { system, rows, metric: None, bound: Bound::default(), real: false }
     }
 
     /// Ranks the policies, best first, and says how each stands against the best.

@@ -55,7 +55,8 @@ fn title(comparison: &Comparison) -> String {
     let system = &comparison.system;
     let seeds = comparison.seeds();
     let seeds = if seeds == 1 { "1 seed".to_owned() } else { format!("{seeds} seeds") };
-    format!("{} on {}: {} simulated, {seeds}", system.scenario, comparison.platform_title(), system.duration)
+    let how = if comparison.real { "of real time" } else { "simulated" };
+    format!("{} on {}: {} {how}, {seeds}", system.scenario, comparison.platform_title(), system.duration)
 }
 
 /// Policies × the metrics that matter, best first, with a last row for the lower bound.

@@ -136,6 +136,7 @@ impl MarkKind {
             Self::Dropped(DropCause::Hopeless) => "dropped: hopeless",
             Self::Dropped(DropCause::QueueFull) => "dropped: queue full",
             Self::Dropped(DropCause::Policy) => "dropped by the policy",
+            Self::Dropped(DropCause::Failed) => "dropped: a device failed",
         }
     }
 
@@ -246,6 +247,14 @@ impl<'a> Builder<'a> {
                 let outcome = Outcome::Open;
                 self.jobs.insert(job, Job { job, source, release: nominal, deadline, end: at, outcome });
             }
+            What::Length { stage, output } => {
+                if let Some((_, _, expected)) = self.stages.get_mut(&stage) {
+                    *expected = output;
+                }
+                if let Some(talking) = self.talking.get_mut(&stage) {
+                    talking.output = output;
+                }
+            }
             What::Ready { stage, job, node, output, .. } => {
                 self.stages.insert(stage, (job, node, output));
             }
@@ -265,7 +274,15 @@ impl<'a> Builder<'a> {
                 self.memory.push((at, used.0));
             }
             What::Bus { traffic, .. } => self.bus.push((at, traffic)),
-            What::OutOfMemory { .. } | What::End => {}
+            What::OutOfMemory { .. }
+            | What::Asked { .. }
+            | What::Progress { .. }
+            | What::Ran { .. }
+            | What::Part { .. }
+            | What::Follow { .. }
+            | What::Failed { .. }
+            | What::Lost { .. }
+            | What::End => {}
         }
     }
 
@@ -314,6 +331,8 @@ impl<'a> Builder<'a> {
     fn close(&mut self, run: u64, at: Nanos) {
         let Some((mut slice, _)) = self.open.remove(&run) else { return };
         slice.end = at;
+        // In a real run the setup that the policy counted with may not have been over.
+        slice.ready = slice.ready.min(at);
         slice.ready = slice.ready.min(at);
         if self.occupied[slice.lane] == Some(run) {
             self.occupied[slice.lane] = None;

@@ -12,18 +12,11 @@
 //! # Example
 //! See [`simulate`].
 
-mod actions;
-mod arrivals;
 mod bus;
-mod check;
 mod engine;
-mod error;
-mod jobs;
-mod random;
 mod runs;
 mod sharing;
 mod stops;
 
-pub use check::{Checker, Violation};
-pub use engine::{Engine, Outcome, simulate};
-pub use error::SimError;
+pub use engine::{Engine, simulate};
+pub use onbeat_driver::{Checker, DriveError as SimError, Facts, Outcome, Violation};

@@ -7,7 +7,6 @@
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ProcessorId, StageId};
-use onbeat_core::policy::View;
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -95,8 +94,8 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Does what runs have to do now, in order of processor and start.
     pub(crate) fn pass_boundaries(&mut self) {
-        let now = self.state.now;
-        for p in self.system.platform.processors.ids() {
+        let now = self.course.state.now;
+        for p in self.course.system.platform.processors.ids() {
             let mut i = 0;
             while i < self.runs[p].len() {
                 if self.runs[p][i].next_at == now && self.pass_boundary(p, i) {
@@ -109,7 +108,7 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Does what run number `i` of a processor has to do now. Whether it left its place.
     fn pass_boundary(&mut self, p: ProcessorId, i: usize) -> bool {
-        let now = self.state.now;
+        let now = self.course.state.now;
         let run = &mut self.runs[p][i];
         match run.doing {
             Doing::Setup => {
@@ -142,11 +141,11 @@ impl<S: Sink> Engine<'_, S> {
 
     /// A run has done what it should: takes it off the processor, at once or after saving. Whether it left its place.
     pub(crate) fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
-        let cost = self.system.platform.processors[p].preempt_cost;
+        let cost = self.course.system.platform.processors[p].preempt_cost;
         let run = &mut self.runs[p][i];
         if run.why == StopReason::Preempted && cost > Nanos::ZERO {
             run.doing = Doing::Saving;
-            run.next_at = self.state.now + cost;
+            run.next_at = self.course.state.now + cost;
             self.bus_dirty = true;
             return false;
         }
@@ -163,10 +162,10 @@ impl<S: Sink> Engine<'_, S> {
         loads: bool,
         segments: Option<u32>,
     ) {
-        let (system, now) = (self.system, self.state.now);
+        let (system, now) = (self.course.system, self.course.state.now);
         let first = stages[0];
-        let live = self.state.stages[first];
-        let work = self.hidden[first.index()].work;
+        let live = self.course.state.stages[first];
+        let work = self.course.hidden[first.index()].work;
         let cost = cost_of(system, &live, p);
         let end = work.units(live.kind);
 
@@ -174,8 +173,8 @@ impl<S: Sink> Engine<'_, S> {
         let mut length = end - live.position;
         let mut factor = 0.0;
         for &stage in stages {
-            let other = &self.state.stages[stage];
-            let hidden = &self.hidden[stage.index()];
+            let other = &self.course.state.stages[stage];
+            let hidden = &self.course.hidden[stage.index()];
             factor += cost_of(system, other, p).latency_factor(hidden.u, hidden.variation);
             length = length.min(hidden.work.units(other.kind) - other.position);
             if stage != first {
@@ -198,20 +197,20 @@ impl<S: Sink> Engine<'_, S> {
             }
         }
 
-        let serial = self.outcome.runs;
-        self.outcome.runs += 1;
+        let serial = self.course.outcome.runs;
+        self.course.outcome.runs += 1;
         for &stage in stages {
-            let other = &mut self.state.stages[stage];
+            let other = &mut self.course.state.stages[stage];
             other.running = true;
             other.processor = Some(p);
             let (job, stage_serial) = (other.job, other.serial);
-            let job = &mut self.state.jobs[job];
+            let job = &mut self.course.state.jobs[job];
             job.running += 1;
             job.started = true;
-            self.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase: live.kind, setup });
+            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase: live.kind, setup });
         }
 
-        let partial_ns = self.state.stages[first].partial_ns * factor;
+        let partial_ns = self.course.state.stages[first].partial_ns * factor;
         let mut run = LiveRun {
             doing: if setup > Nanos::ZERO { Doing::Setup } else { Doing::Work },
             next_at: Nanos::MAX,
@@ -239,7 +238,7 @@ impl<S: Sink> Engine<'_, S> {
         self.bus_dirty = true;
 
         let expected = self.expected_rest(p, stages, segments, length);
-        let occupancy = &mut self.state.processors[p];
+        let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.model);
         occupancy.runs.push(Run {
             serial,
@@ -255,13 +254,13 @@ impl<S: Sink> Engine<'_, S> {
 
     /// A stage joins a batch: at once if the batch has only just been formed, else at its next boundary.
     pub(crate) fn join(&mut self, stage: StageId, p: ProcessorId, i: usize, setup: Nanos) {
-        let now = self.state.now;
-        let job = self.state.stages[stage].job;
-        self.state.stages[stage].running = true;
-        let job = &mut self.state.jobs[job];
+        let now = self.course.state.now;
+        let job = self.course.state.stages[stage].job;
+        self.course.state.stages[stage].running = true;
+        let job = &mut self.course.state.jobs[job];
         job.running += 1;
         job.started = true;
-        let visible = &mut self.state.processors[p].runs[i];
+        let visible = &mut self.course.state.processors[p].runs[i];
         visible.others.push(stage);
         let stages: Vec<StageId> = visible.stages().collect();
         let run = &self.runs[p][i];
@@ -271,10 +270,10 @@ impl<S: Sink> Engine<'_, S> {
         }
         // Formed at this very instant: the batch starts with one more.
         let mut run = run.clone();
-        let live = self.state.stages[stage];
-        let hidden = self.hidden[stage.index()];
+        let live = self.course.state.stages[stage];
+        let hidden = self.course.hidden[stage.index()];
         let others = run.members as f64;
-        let factor = cost_of(self.system, &live, p).latency_factor(hidden.u, hidden.variation);
+        let factor = cost_of(self.course.system, &live, p).latency_factor(hidden.u, hidden.variation);
         run.factor = (run.factor * others + factor) / (others + 1.0);
         run.members += 1;
         run.others_from.push(live.position);
@@ -289,25 +288,25 @@ impl<S: Sink> Engine<'_, S> {
         self.runs[p][i] = run;
         self.bus_dirty = true;
         let expected = self.expected_rest(p, &stages, None, 0.0);
-        let visible = &mut self.state.processors[p].runs[i];
+        let visible = &mut self.course.state.processors[p].runs[i];
         visible.expected_end = ready_at + expected;
         let (serial, kind) = (visible.serial, visible.kind);
-        let other = &mut self.state.stages[stage];
+        let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);
         let stage = other.serial;
-        self.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
+        self.course.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
     }
 
     /// Nominal time that a policy may expect a run to take: by expected lengths.
     fn expected_rest(&self, p: ProcessorId, stages: &[StageId], segments: Option<u32>, length: f64) -> Nanos {
-        let live = &self.state.stages[stages[0]];
-        let cost = cost_of(self.system, live, p);
+        let live = &self.course.state.stages[stages[0]];
+        let cost = cost_of(self.course.system, live, p);
         let batch = stages.len() as u32;
         if segments.is_some() {
             let nominal = cost.latency_ns(live.work, live.position, live.position + length);
             return Nanos::from_ns_f64(nominal - live.partial_ns);
         }
-        let view = View { system: self.system, state: &self.state };
+        let view = self.course.view();
         let rest = stages.iter().filter_map(|&stage| view.remaining_in_phase(stage, p)).max().unwrap_or(Nanos::ZERO);
         Nanos::from_ns_f64(rest.as_f64() * cost.batch_factor(batch))
     }
@@ -321,15 +320,15 @@ impl<S: Sink> Engine<'_, S> {
     /// Nominal time alone that a run takes from its start to `x` units [ns].
     pub(crate) fn nominal_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
         let one = |stage: StageId, from: f64| {
-            let live = &self.state.stages[stage];
-            cost_of(self.system, live, p).latency_ns(self.hidden[stage.index()].work, from, from + x)
+            let live = &self.course.state.stages[stage];
+            cost_of(self.course.system, live, p).latency_ns(self.course.hidden[stage.index()].work, from, from + x)
         };
         if run.members == 1 {
             return one(stages[0], run.from);
         }
         // A batched step takes the mean of its members' steps times the factor for the batch.
         let sum: f64 = (0..run.members).map(|k| one(stages[k], run.start_of(k))).sum();
-        let cost = cost_of(self.system, &self.state.stages[stages[0]], p);
+        let cost = cost_of(self.course.system, &self.course.state.stages[stages[0]], p);
         sum / run.members as f64 * cost.batch_factor(run.members as u32)
     }
 
@@ -337,13 +336,11 @@ impl<S: Sink> Engine<'_, S> {
     fn next_mark(&self, stages: &[StageId], x: f64, length: f64) -> f64 {
         let mut mark = length;
         for &stage in stages {
-            let live = &self.state.stages[stage];
-            if live.kind != Phase::Decode || !self.nodes[live.node].per_tokens {
-                continue;
-            }
-            for every in self.system.nodes[live.node].after.iter().filter_map(|edge| edge.per_tokens) {
+            let live = &self.course.state.stages[stage];
+            if live.kind == Phase::Decode
+                && let Some(next) = self.course.next_part(stage)
+            {
                 // `live.tokens` is up to date at `x`.
-                let next = (live.tokens / every + 1) * every;
                 mark = mark.min(x + f64::from(next - live.tokens));
             }
         }
@@ -352,42 +349,32 @@ impl<S: Sink> Engine<'_, S> {
 
     /// A run has reached a point at which tokens are to be handed on, and goes on.
     fn pass_mark(&mut self, p: ProcessorId, i: usize) {
-        let stages: Vec<StageId> = self.state.processors[p].runs[i].stages().take(self.runs[p][i].members).collect();
+        let stages: Vec<StageId> =
+            self.course.state.processors[p].runs[i].stages().take(self.runs[p][i].members).collect();
         let x = self.runs[p][i].target;
         for (k, &stage) in stages.iter().enumerate() {
-            self.count_tokens(stage, self.runs[p][i].start_of(k) + x);
+            self.course.count_tokens(stage, self.runs[p][i].start_of(k) + x);
         }
         let length = self.runs[p][i].length;
         let target = self.next_mark(&stages, x, length);
         let target_ns = self.time_to(p, &stages, &self.runs[p][i], target);
-        let (now, run) = (self.state.now, &mut self.runs[p][i]);
+        let (now, run) = (self.course.state.now, &mut self.runs[p][i]);
         run.target = target;
         run.target_ns = target_ns;
         run.next_at = now + at_rate(run.target_ns - run.done_ns, run.rate);
     }
 
-    /// An autoregressive stage in decode stands at `position`: counts its tokens and hands them on.
-    pub(crate) fn count_tokens(&mut self, stage: StageId, position: f64) {
-        let live = &mut self.state.stages[stage];
-        let now = position as u32 + 1;
-        live.tokens = live.tokens.max(now);
-        live.work.output = live.work.output.max(now + 1);
-        if self.nodes[live.node].per_tokens && now > self.hidden[stage.index()].handed {
-            self.follow_tokens(stage, now);
-        }
-    }
-
     /// Brings the tokens that policies see of running decode phases up to date.
     pub(crate) fn sync_progress(&mut self) {
-        for p in self.system.platform.processors.ids() {
+        for p in self.course.system.platform.processors.ids() {
             for i in 0..self.runs[p].len() {
-                let kind = self.state.processors[p].runs[i].kind;
+                let kind = self.course.state.processors[p].runs[i].kind;
                 if kind == Phase::Decode && self.runs[p][i].doing == Doing::Work {
                     let x = self.whole_units_done(p, i);
                     for k in 0..self.runs[p][i].members {
-                        let stage = nth_stage(&self.state.processors[p].runs[i], k);
+                        let stage = nth_stage(&self.course.state.processors[p].runs[i], k);
                         let position = self.runs[p][i].start_of(k) + x;
-                        let live = &mut self.state.stages[stage];
+                        let live = &mut self.course.state.stages[stage];
                         live.position = position;
                         live.tokens = live.tokens.max(position as u32 + 1);
                         live.work.output = live.work.output.max(live.tokens + 1);
@@ -400,7 +387,7 @@ impl<S: Sink> Engine<'_, S> {
     /// Progress of a run up to now [ns alone].
     pub(crate) fn done_now(&self, run: &LiveRun) -> f64 {
         if run.doing == Doing::Work {
-            (run.done_ns + (self.state.now - run.updated).as_f64() * run.rate).min(run.target_ns)
+            (run.done_ns + (self.course.state.now - run.updated).as_f64() * run.rate).min(run.target_ns)
         } else {
             run.done_ns
         }
@@ -411,13 +398,13 @@ impl<S: Sink> Engine<'_, S> {
         let run = &self.runs[p][i];
         let nominal = (self.done_now(run) + run.partial_ns) / run.factor;
         if run.members == 1 {
-            let stage = self.state.processors[p].runs[i].stage;
-            let live = &self.state.stages[stage];
-            let work = self.hidden[stage.index()].work;
-            let cost = cost_of(self.system, live, p);
+            let stage = self.course.state.processors[p].runs[i].stage;
+            let live = &self.course.state.stages[stage];
+            let work = self.course.hidden[stage.index()].work;
+            let cost = cost_of(self.course.system, live, p);
             return cost.position_after(work, run.from, run.from + run.length, nominal) - run.from;
         }
-        let stages: Vec<StageId> = self.state.processors[p].runs[i].stages().take(run.members).collect();
+        let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(run.members).collect();
         // Bisection over whole steps, as in `PhaseCost::position_after`.
         let (mut low, mut high) = (0.0, run.length + 1.0);
         while high - low > 1.0 {

@@ -12,19 +12,19 @@ use crate::runs::{Doing, LiveRun, at_rate, cost_of};
 impl<S: Sink> Engine<'_, S> {
     /// What loading a model's weights within a setup moves over the bus [bytes/ns].
     pub(crate) fn load_traffic(&self, model: ModelId, setup: Nanos) -> f64 {
-        self.system.models[model].weights.as_f64() / setup.as_f64().max(1.0)
+        self.course.system.models[model].weights.as_f64() / setup.as_f64().max(1.0)
     }
 
     /// What a run asks of the memory bus.
     pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
-        let platform = &self.system.platform;
-        let Some(bus) = platform.bandwidth.filter(|_| self.system.contention) else { return Demand::NONE };
+        let platform = &self.course.system.platform;
+        let Some(bus) = platform.bandwidth.filter(|_| self.course.system.contention) else { return Demand::NONE };
         let limit = platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
         let mut bytes = 0.0;
         for (k, &stage) in stages[..run.members].iter().enumerate() {
             let from = run.start_of(k);
-            let cost = cost_of(self.system, &self.state.stages[stage], p);
-            bytes += cost.bytes(self.hidden[stage.index()].work, from, from + run.length);
+            let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
+            bytes += cost.bytes(self.course.hidden[stage.index()].work, from, from + run.length);
             if let PhaseCost::Decode { bytes_per_step, .. } = cost {
                 // The weights are read once for the whole batch.
                 bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.members as f64);
@@ -37,21 +37,21 @@ impl<S: Sink> Engine<'_, S> {
     /// Shares the memory bus among the runs that make progress, and moves their ends.
     pub(crate) fn share_bus(&mut self) {
         self.bus_dirty = false;
-        let Some(bus) = self.system.platform.bandwidth.filter(|_| self.system.contention) else { return };
+        let Some(bus) = self.course.system.platform.bandwidth.filter(|_| self.course.system.contention) else { return };
         let mut shares = std::mem::take(&mut self.shares);
         let mut order = std::mem::take(&mut self.order);
         shares.clear();
         for (p, runs) in self.runs.enumerate() {
             let first = shares.len();
             shares.extend(runs.iter().filter_map(LiveRun::asks));
-            let limit = self.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
+            let limit = self.course.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
             if shares.len() > first + 1 {
                 share_max_min(limit, &mut shares[first..], &mut order);
             }
         }
         share_max_min(bus, &mut shares, &mut order);
 
-        let now = self.state.now;
+        let now = self.course.state.now;
         let mut share = shares.iter();
         let (mut traffic, mut speed, mut working) = (0.0, 0.0, 0_u32);
         for run in self.runs.iter_mut().flatten().filter(|run| run.asks().is_some()) {
@@ -76,7 +76,7 @@ impl<S: Sink> Engine<'_, S> {
         self.order = order;
         if (traffic, speed) != self.last_bus {
             self.last_bus = (traffic, speed);
-            self.emit(What::Bus { traffic, speed });
+            self.course.emit(What::Bus { traffic, speed });
         }
     }
 }

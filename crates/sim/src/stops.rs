@@ -14,11 +14,11 @@ use crate::runs::{Doing, LiveRun, SAME_TIME_NS, at_rate, cost_of, nth_stage};
 impl<S: Sink> Engine<'_, S> {
     /// Ends a run as soon as the processor can: at once, or at the next boundary.
     pub(crate) fn cut(&mut self, p: ProcessorId, i: usize, why: StopReason) {
-        let unit = &self.system.platform.processors[p];
-        let visible = &mut self.state.processors[p].runs[i];
+        let unit = &self.course.system.platform.processors[p];
+        let visible = &mut self.course.state.processors[p].runs[i];
         visible.ending |= why == StopReason::Preempted;
         let (stage, kind) = (visible.stage, visible.kind);
-        let now = self.state.now;
+        let now = self.course.state.now;
         let anytime =
             unit.preemption == Preemption::Anytime && self.runs[p][i].members == 1 && why == StopReason::Preempted;
 
@@ -49,13 +49,13 @@ impl<S: Sink> Engine<'_, S> {
         }
 
         let x = self.whole_units_done(p, i);
-        let live = self.state.stages[stage];
-        let work = self.hidden[stage.index()].work;
-        let cost = cost_of(self.system, &live, p);
+        let live = self.course.state.stages[stage];
+        let work = self.course.hidden[stage.index()].work;
+        let cost = cost_of(self.course.system, &live, p);
         let run = &self.runs[p][i];
         let position = run.from + x;
         let boundary = cost.boundary_at_or_before(position);
-        let stages: Vec<StageId> = self.state.processors[p].runs[i].stages().take(run.members).collect();
+        let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(run.members).collect();
         let reached = boundary - run.from;
         let at_boundary = reached > 0.0
             && run.doing == Doing::Work
@@ -87,16 +87,16 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Takes a run off the processor now, or starts saving it.
     fn leave_now(&mut self, p: ProcessorId, i: usize) {
-        self.runs[p][i].next_at = self.state.now;
+        self.runs[p][i].next_at = self.course.state.now;
         self.leave(p, i);
     }
 
     /// Ends all runs at the end of the simulated time.
     pub(crate) fn stop_all_at_horizon(&mut self) {
-        for p in self.system.platform.processors.ids() {
+        for p in self.course.system.platform.processors.ids() {
             while let Some(run) = self.runs[p].first() {
                 let done = self.done_now(run);
-                let now = self.state.now;
+                let now = self.course.state.now;
                 let run = &mut self.runs[p][0];
                 run.done_ns = done;
                 run.updated = now;
@@ -108,12 +108,12 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Takes a run off its slot: accounts for what was done, and says what becomes of its stages.
     pub(crate) fn stop(&mut self, p: ProcessorId, i: usize) {
-        let now = self.state.now;
+        let now = self.course.state.now;
         let run = self.runs[p].remove(i);
-        let mut visible = self.state.processors[p].runs.remove(i);
-        self.state.processors[p].idle_since = now;
+        let mut visible = self.course.state.processors[p].runs.remove(i);
+        self.course.state.processors[p].idle_since = now;
         self.bus_dirty = true;
-        self.changed = true;
+        self.course.changed = true;
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
 
@@ -123,8 +123,8 @@ impl<S: Sink> Engine<'_, S> {
         let mut other_jobs = Vec::new();
         for k in 0..run.members {
             let stage = nth_stage(&visible, k);
-            let job = self.state.stages[stage].job;
-            let job = (job, self.state.jobs[job].serial);
+            let job = self.course.state.stages[stage].job;
+            let job = (job, self.course.state.jobs[job].serial);
             if k == 0 {
                 first_job = Some(job);
             } else {
@@ -138,20 +138,15 @@ impl<S: Sink> Engine<'_, S> {
             self.regroup(p, &run, going_on, joiners);
         }
         for (job, serial) in first_job.into_iter().chain(other_jobs) {
-            if self.acting {
-                // A policy that preempts a late job cannot know that its other stages go with it before the decision is through.
-                self.to_judge.push((job, serial));
-            } else {
-                self.judge_after_stop(job, serial);
-            }
+            self.course.judge(job, serial);
         }
     }
 
     /// A run has stopped: accounts for one of its stages. Whether the stage should go on in the next batch.
     fn stop_member(&mut self, p: ProcessorId, run: &LiveRun, visible: &Run, stage: StageId, k: usize) -> bool {
-        let (system, now) = (self.system, self.state.now);
-        let live = self.state.stages[stage];
-        let work = self.hidden[stage.index()].work;
+        let system = self.course.system;
+        let live = self.course.state.stages[stage];
+        let work = self.course.hidden[stage.index()].work;
         let cost = cost_of(system, &live, p);
         let from = run.start_of(k);
         let share = 1.0 / run.members as f64;
@@ -180,24 +175,24 @@ impl<S: Sink> Engine<'_, S> {
             self.account(p, run, visible, stage, cost, work, (from, exact), share, end);
         }
 
-        let other = &mut self.state.stages[stage];
+        let other = &mut self.course.state.stages[stage];
         other.position = position;
         other.partial_ns = partial_ns;
         other.running = false;
         let job = other.job;
-        self.state.jobs[job].running -= 1;
+        self.course.state.jobs[job].running -= 1;
         if live.kind == Phase::Decode {
-            self.count_tokens(stage, position);
+            self.course.count_tokens(stage, position);
         }
         let finished = complete && position >= end;
         let goes_on = !finished && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
         if !goes_on {
-            self.free_activation(stage);
+            self.course.free_activation(stage);
         }
         if finished {
-            self.finish_phase(stage, now);
+            self.course.finish_phase(stage);
         } else if !goes_on {
-            self.state.ready.push(stage);
+            self.course.state.ready.push(stage);
         }
         goes_on
     }
@@ -216,19 +211,21 @@ impl<S: Sink> Engine<'_, S> {
         share: f64,
         end: f64,
     ) {
-        if !self.sink_active {
+        if !self.course.sink_active {
             return;
         }
-        let live = &self.state.stages[stage];
+        let live = &self.course.state.stages[stage];
         let kind = live.kind;
-        let busy = self.state.now - run.started;
+        let busy = self.course.state.now - run.started;
         let weights_shared = match cost {
             PhaseCost::Decode { bytes_per_step, .. } => bytes_per_step * (to - from) * (1.0 - share),
             _ => 0.0,
         };
         let energy_mj = match cost.energy_mj(from, to) {
             Some(energy) => Some(energy * share),
-            None => self.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share),
+            None => {
+                self.course.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share)
+            }
         };
         let tokens = match kind {
             Phase::Decode => (to.floor() - from.floor()) as u32,
@@ -243,7 +240,7 @@ impl<S: Sink> Engine<'_, S> {
             run.why
         };
         let serial = live.serial;
-        self.emit(What::Stop {
+        self.course.emit(What::Stop {
             run: visible.serial,
             stage: serial,
             processor: p,
@@ -255,61 +252,23 @@ impl<S: Sink> Engine<'_, S> {
         });
     }
 
-    /// A stage has finished its current phase.
-    fn finish_phase(&mut self, stage: StageId, now: Nanos) {
-        let live = self.state.stages[stage];
-        if live.kind == Phase::Prefill {
-            let other = &mut self.state.stages[stage];
-            other.tokens = 1;
-            other.first_token = Some(now);
-            let job = self.state.jobs[live.job].serial;
-            self.emit(What::FirstToken { stage: live.serial, job });
-            if self.nodes[live.node].per_tokens {
-                self.follow_tokens(stage, 1);
-            }
-        }
-        let cost = self.system.nodes[live.node].costs[self.system.nodes[live.node].fastest].as_ref();
-        let phases = &cost.expect("a node can run on its fastest processor").phases;
-        let work = self.hidden[stage.index()].work;
-        let next = (usize::from(live.phase) + 1..phases.len()).find(|&next| work.units(phases[next].0) > 0.0);
-        match next {
-            Some(next) => {
-                let other = &mut self.state.stages[stage];
-                other.phase = next as u8;
-                other.kind = phases[next].0;
-                other.position = 0.0;
-                other.partial_ns = 0.0;
-                self.state.ready.push(stage);
-            }
-            None => self.finish_stage(stage),
-        }
-    }
-
     /// A batch has changed: what remains of it goes on at once with those that joined.
     fn regroup(&mut self, p: ProcessorId, run: &LiveRun, mut stages: Vec<StageId>, joiners: Vec<StageId>) {
         if matches!(run.why, StopReason::Horizon | StopReason::Preempted | StopReason::Quantum) {
             // They had not started: they are ready again.
             for stage in joiners {
-                self.leave_batch(stage);
-                self.free_activation(stage);
-                self.state.ready.push(stage);
+                self.course.leave_batch(stage);
+                self.course.free_activation(stage);
+                self.course.state.ready.push(stage);
             }
             return;
         }
-        let view = View { system: self.system, state: &self.state };
+        let view = View { system: self.course.system, state: &self.course.state };
         let setup = joiners.iter().map(|&stage| view.setup(stage, p)).max().unwrap_or(Nanos::ZERO);
         for &stage in &joiners {
-            self.leave_batch(stage);
+            self.course.leave_batch(stage);
         }
         stages.extend(joiners);
         self.launch(p, &stages, setup, false, None);
-    }
-
-    /// A stage does not wait to join a batch any more.
-    fn leave_batch(&mut self, stage: StageId) {
-        let live = &mut self.state.stages[stage];
-        live.running = false;
-        let job = live.job;
-        self.state.jobs[job].running -= 1;
     }
 }

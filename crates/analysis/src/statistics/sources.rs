@@ -47,7 +47,7 @@ pub(super) struct LiveStage {
     /// The job's stage before this one in its list.
     pub(super) previous: u64,
     prompt: u32,
-    output: u32,
+    pub(super) output: u32,
     first_token: Option<Nanos>,
     energy: Option<f64>,
 }

@@ -31,6 +31,7 @@ impl Builder {
             idle_w: 0.0,
             active_w: None,
             bandwidth: None,
+            device: None,
         };
         let figure = |kind| Figure { what: "test".to_owned(), kind, source: "test".to_owned() };
         let row = || (0..processors).map(|_| Link::default()).collect();
@@ -173,6 +174,7 @@ impl Builder {
             kv_per_token: Bytes::ZERO,
             state: Bytes::ZERO,
             quality: None,
+            path: None,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()

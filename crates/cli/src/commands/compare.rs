@@ -147,7 +147,7 @@ fn policy_row(policy: &str, mut runs: Vec<Done>, from: Nanos, to: Nanos) -> Poli
 }
 
 /// The beginning of a run, with the window to show of it. A run with more events than are kept ends the window early.
-fn excerpt(seed: u64, events: Vec<Event>, from: Nanos, to: Nanos) -> Option<Excerpt> {
+pub(crate) fn excerpt(seed: u64, events: Vec<Event>, from: Nanos, to: Nanos) -> Option<Excerpt> {
     let last = events.last()?.at;
     let (from, to) = if last < from { (last.saturating_sub(Nanos(to.0 - from.0)), last) } else { (from, to) };
     Some(Excerpt { seed, events, from, to })

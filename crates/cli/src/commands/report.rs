@@ -33,7 +33,12 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
         statistics.event(event);
     }
     let mut report = present::single(system.clone(), &header.policy, statistics.finish());
-    ui.print(&present::ran(&report, args.format, ui))?;
+    ui.print(&present::ran(
+        &report,
+        if header.driver == "runtime" { "of real time" } else { "simulated" },
+        args.format,
+        ui,
+    ))?;
 
     let title =
         format!("{} on {} under {}, seed {}", system.scenario, system.platform.name, header.policy, header.seed);
@@ -69,7 +74,8 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Record, Failure> {
+/// Reads a record.
+pub(crate) fn read(path: &Path) -> Result<Record, Failure> {
     let file = File::open(path).map_err(Failure::io("read", path))?;
     Record::read(BufReader::new(file)).map_err(|problem| match problem {
         RecordError::Io(error) => Failure::io("read", path)(error),

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &SimulateArgs, ui: Ui) -> Result<(), Failure> {
     let Outcome { jobs, decisions, .. } = done.outcome;
     ui.note(&format!("{jobs} jobs with {decisions} decisions simulated in {:.2} s", start.elapsed().as_secs_f64()));
     let report: Report = present::single(system.clone(), &args.policy, done.summary);
-    ui.print(&present::ran(&report, args.format, ui))?;
+    ui.print(&present::ran(&report, "simulated", args.format, ui))?;
     if let Some(path) = &args.record {
         ui.note(&format!("Record: {} (render it with `onbeat report {0}`)", path.display()));
     }

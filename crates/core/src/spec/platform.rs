@@ -87,6 +87,16 @@ pub struct ProcessorSpec {
     /// Time that launching one kernel takes, during which nothing is computed [µs], ≥ 0. For `onbeat estimate`. Left out:
     /// unknown, and counted as 0.
     pub launch_us: Option<f64>,
+    /// What executes on it in a real run (`onbeat run`): a backend and, after a colon, one of its devices, as `onbeat doctor` lists
+    /// them: `rten`, `ort:OpenVINOExecutionProvider:NPU`. Left out: the processor is rehearsed, by a virtual device that takes as long
+    /// as the profile says.
+    pub device: Option<String>,
+    /// Cores that the device's threads are pinned to, one of them for each unit with `count` > 1. Empty: not pinned.
+    #[serde(default)]
+    pub cores: Vec<u32>,
+    /// Options for the device's backend.
+    #[serde(default)]
+    pub options: IndexMap<String, String>,
     /// The speeds that it can run at; the first is the one that the profiles were taken at.
     #[serde(default)]
     pub operating_point: Vec<OperatingPointSpec>,

@@ -40,6 +40,9 @@ pub struct ModelSpec {
     /// What it is for, such as `segmentation` or `speech recognition`.
     #[serde(default)]
     pub task: String,
+    /// Network file for real runs (`onbeat run`), ONNX or GGUF, relative to this file. Left out: the model of this name in onbeat's
+    /// catalogue.
+    pub path: Option<String>,
     /// How it runs.
     #[serde(default)]
     pub shape: ModelShape,

@@ -207,7 +207,7 @@ const WHYS: [Option<StopReason>; 6] = [
     Some(StopReason::Horizon),
 ];
 /// Kinds of marks by number in the data; those from 3 on are drops, which the script relies on.
-const MARKS: [MarkKind; 7] = [
+const MARKS: [MarkKind; 8] = [
     MarkKind::Deadline,
     MarkKind::Ttft,
     MarkKind::Tpot,
@@ -215,6 +215,7 @@ const MARKS: [MarkKind; 7] = [
     MarkKind::Dropped(DropCause::Hopeless),
     MarkKind::Dropped(DropCause::QueueFull),
     MarkKind::Dropped(DropCause::Policy),
+    MarkKind::Dropped(DropCause::Failed),
 ];
 
 /// A policy's timeline as the script reads it. Times are in nanoseconds.

@@ -238,7 +238,10 @@ fn facts(comparison: &Comparison) -> Vec<Fact> {
     let mut facts = vec![
         Fact { name: "scenario", value: system.scenario.clone() },
         Fact { name: "platform", value: format!("{}: {}", system.platform.name, processors.join(", ")) },
-        Fact { name: "simulated", value: format!("{}{warm_up}", system.duration) },
+        Fact {
+            name: if comparison.real { "real time" } else { "simulated" },
+            value: format!("{}{warm_up}", system.duration),
+        },
         Fact { name: "policies × seeds", value: format!("{} × {}", comparison.rows.len(), comparison.seeds()) },
     ];
     let bandwidth = system.platform.bandwidth.map(|bandwidth| format!("{bandwidth} GB/s"));

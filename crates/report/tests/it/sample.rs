@@ -37,6 +37,7 @@ fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
         idle_w: 0.1,
         active_w: Some(2.0),
         bandwidth: None,
+        device: None,
     }
 }
 
@@ -197,6 +198,7 @@ fn model(name: &str, talks: bool) -> Model {
         kv_per_token: Bytes::ZERO,
         state: Bytes::ZERO,
         quality: None,
+        path: None,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::field::Field;
+use crate::spec::files::beside;
 use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, limits};
 
 use super::architecture;
@@ -34,6 +35,11 @@ impl<'a> Layer<'a> {
     /// The file's sources.
     pub(super) fn sources(&self) -> Sources<'a> {
         Sources { table: &self.spec.source, inline: self.inline }
+    }
+
+    /// A path that the file gives, relative to where the file is.
+    pub(super) fn place_of(&self, path: &str) -> String {
+        beside(self.document.file(), path)
     }
 }
 

@@ -300,6 +300,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             kv_per_token: Bytes::from_mb(spec.kv_kb_per_token.unwrap_or(0.0) / 1e3),
             state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
             quality: quality.map(|quality| (quality.metric.clone(), quality.value)),
+            path: spec.path.as_ref().map(|path| self.catalogue.layers[variant.layer].place_of(path)),
         })
     }
 

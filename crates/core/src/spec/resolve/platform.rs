@@ -6,7 +6,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::{LinkSpec, PlatformSpec, ProcessorSpec, limits};
-use crate::system::{Figure, Link, Platform, Processor};
+use crate::system::{Device, Figure, Link, Platform, Processor};
 use crate::units::{Bytes, Nanos};
 
 use super::figures::{Sources, check_provenance};
@@ -234,6 +234,7 @@ fn number_units(
                 idle_w: spec.idle_w,
                 active_w: spec.active_w.or(first_point),
                 bandwidth: spec.bandwidth_gbps,
+                device: device_of(spec, unit),
             });
             common.push(spec.name.clone());
             fields.push(field.index(i).key("name"));
@@ -254,6 +255,16 @@ fn number_units(
         );
     }
     (units, common)
+}
+
+/// What executes on unit number `unit` of a group in a real run.
+fn device_of(spec: &ProcessorSpec, unit: u32) -> Option<Device> {
+    let name = spec.device.clone()?;
+    let cores = match spec.cores.get(unit as usize) {
+        Some(&core) if spec.count > 1 => vec![core],
+        _ => spec.cores.clone(),
+    };
+    Some(Device { name, cores, options: spec.options.iter().map(|(k, v)| (k.clone(), v.clone())).collect() })
 }
 
 fn default_links(platform: &Platform, handover: Nanos) -> IdVec<ProcessorId, IdVec<ProcessorId, Link>> {

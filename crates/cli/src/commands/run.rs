@@ -1,0 +1,156 @@
+//! `onbeat run`: one scenario for real, under one policy or several.
+
+use std::sync::Arc;
+
+use onbeat_core::cost::PhaseCost;
+use onbeat_core::system::System;
+use onbeat_core::units::Nanos;
+use onbeat_report::{Comparison, Report};
+
+use crate::analyse;
+use crate::args::{Format, RunArgs};
+use crate::commands::compare::excerpt;
+use crate::commands::report::write;
+use crate::failure::Failure;
+use crate::live::{self, Devices, Inputs, RealDone, RealRun};
+use crate::plan;
+use crate::policies;
+use crate::present;
+use crate::ui::Ui;
+
+/// Name of the record within the folder.
+const RECORD: &str = "record.jsonl";
+
+/// Runs for real, prints, and writes record, report and outputs.
+pub(crate) fn run(args: &RunArgs, ui: Ui) -> Result<(), Failure> {
+    let mut system = plan::one_system(&args.scenario, args.platform.as_deref(), &args.system)?;
+    if args.all_virtual {
+        for unit in &mut system.platform.processors {
+            unit.device = None;
+        }
+    }
+    let names = if args.compare.is_empty() { vec![args.policy.clone()] } else { policies::select(&args.compare)? };
+    for name in &names {
+        policies::make(name, &system)?;
+    }
+    tell_devices(&system, ui);
+    unbatch(&mut system, ui);
+    let system = Arc::new(system);
+    let devices = Arc::new(Devices::prepare(&system)?);
+    let inputs = Arc::new(Inputs::prepare(&system, &devices, &args.inputs)?);
+    let mut rows = Vec::new();
+    let mut failed = None;
+    for name in &names {
+        let folder =
+            if names.len() == 1 { args.out.clone() } else { args.out.join(name.replace([':', ',', '/'], "_")) };
+        let record = folder.join(RECORD);
+        let outputs = folder.join("outputs");
+        ui.note(&format!(
+            "{} on {} under {name}, {} of real time",
+            system.scenario, system.platform.name, system.duration
+        ));
+        let run = RealRun {
+            system: &system,
+            policy: name,
+            seed: args.seed,
+            devices: &devices,
+            inputs: &inputs,
+            urgent: args.urgent,
+            record: &record,
+            outputs: (!args.no_outputs).then_some(outputs.as_path()),
+        };
+        let done = live::one(&run, ui)?;
+        tell(&done, &system, ui);
+        ui.note(&format!("Record: {} (`onbeat replay {0}` checks it)", record.display()));
+        let RealDone { summary, events, record_failure, .. } = done;
+        if let Some(error) = record_failure {
+            failed.get_or_insert(Failure::io("write", &record)(error));
+        }
+        let mut row = present::row(name, vec![summary]);
+        let (from, to) = present::window(&system);
+        row.excerpt = excerpt(args.seed, events, from, to);
+        rows.push(row);
+        if live::interrupted() {
+            ui.warn("interrupted: the run ended early, in order; its record is valid");
+            break;
+        }
+    }
+    let mut comparison = Comparison::new((*system).clone(), rows);
+    comparison.real = true;
+    analyse::complete(&mut comparison);
+    let report = Report { onbeat: env!("CARGO_PKG_VERSION").to_owned(), command: None, comparisons: vec![comparison] };
+    if names.len() == 1 {
+        ui.print(&present::ran(&report, "of real time", args.format, ui))?;
+    } else {
+        ui.print(&present::compared(&report, args.format, ui))?;
+    }
+    if args.format == Format::Table {
+        write(&args.out.join("report.html"), present::html(&report)?.as_bytes(), ui)?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Takes batching out of the profile of processors that run real models: their backends serve one request at a time.
+fn unbatch(system: &mut System, ui: Ui) {
+    let real: Vec<bool> = system.platform.processors.iter().map(onbeat_core::system::Processor::runs_models).collect();
+    let mut batched = false;
+    for node in &mut system.nodes {
+        for (cost, _) in node.costs.iter_mut().zip(&real).filter(|(_, real)| **real) {
+            for (_, phase) in cost.iter_mut().flat_map(|cost| &mut cost.phases) {
+                if let PhaseCost::Decode { batch, .. } = phase {
+                    batched |= batch.take().is_some();
+                }
+            }
+        }
+    }
+    if batched {
+        ui.note("  without batches: the backends here serve one request at a time");
+    }
+}
+
+/// Says what executes where: nobody should take a rehearsal for a measurement.
+fn tell_devices(system: &System, ui: Ui) {
+    for unit in &system.platform.processors {
+        match &unit.device {
+            Some(device) if unit.runs_models() => {
+                let cores: Vec<String> = device.cores.iter().map(u32::to_string).collect();
+                let cores = if cores.is_empty() { String::new() } else { format!(", on core {}", cores.join("+")) };
+                ui.note(&format!("  {}: {}{cores}", unit.name, device.name));
+            }
+            _ => ui.note(&format!("  {}: virtual, takes as long as the profile says and computes nothing", unit.name)),
+        }
+    }
+}
+
+fn tell(done: &RealDone, system: &System, ui: Ui) {
+    for note in &done.finished.notes {
+        ui.note(&format!("Note: {note}"));
+    }
+    let mut lateness = done.finished.lateness_ns.clone();
+    lateness.sort_unstable();
+    let mut instants = done.finished.instant_ns.clone();
+    instants.sort_unstable();
+    let at = |sorted: &[u64], share: f64| {
+        let i = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+        Nanos(sorted.get(i).copied().unwrap_or(0))
+    };
+    let onbeat_driver::Outcome { jobs, decisions, .. } = done.finished.outcome;
+    ui.note(&format!(
+        "{jobs} jobs with {decisions} decisions in {} of real time; timers late by {} (p50), {} (p99); dispatcher busy {} (p50), {} (p99) per instant",
+        done.finished.ended,
+        at(&lateness, 0.5),
+        at(&lateness, 0.99),
+        at(&instants, 0.5),
+        at(&instants, 0.99),
+    ));
+    for trouble in done.troubles.iter().take(10) {
+        let unit = &system.platform.processors[trouble.processor].name;
+        ui.warn(&format!("at {} on {unit}: {}", trouble.at, trouble.what));
+    }
+    if done.troubles.len() > 10 {
+        ui.warn(&format!("and {} more", done.troubles.len() - 10));
+    }
+    for line in &done.products {
+        ui.note(line);
+    }
+}

@@ -1,0 +1,338 @@
+//! One model on one processor, alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use onbeat_backend::{Audio, Control, Data, Error, Model, Session};
+use onbeat_models::{Cache, RunsAs};
+use onbeat_runtime::{energy_uj, resident_bytes};
+
+use super::quantile;
+use crate::live::{Unit, samples};
+
+/// Prompt lengths that a language model is measured at [tokens].
+const PROMPTS: [u32; 5] = [16, 64, 128, 256, 512];
+
+/// Tokens per piece when a prompt is measured in pieces.
+pub(crate) const CHUNK: u32 = 64;
+
+/// Output tokens that a decode step is measured over, at each length of the prompt.
+const DECODE_STEPS: u32 = 12;
+
+/// Pause before each inference.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(3);
+
+/// Memory that is touched between two inferences: more than a core's own caches hold.
+const OTHER_MEMORY: usize = 4 << 20;
+
+/// Length of speech that a recogniser is measured at [s].
+const SPEECH_S: [u32; 3] = [4, 12, 20];
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// Name of the model.
+    pub(crate) name: String,
+    /// What it does.
+    pub(crate) kind: RunsAs,
+    /// Its file; `None`: it is in the catalogue.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// What one model costs on one processor.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    /// Its file; `None`: it is in the catalogue.
+    pub(crate) path: Option<PathBuf>,
+    /// Time to load it, weights in the file cache or not as they were [ms].
+    pub(crate) load_ms: f64,
+    /// Weights, by the model itself [bytes].
+    pub(crate) weights: u64,
+    /// Growth of the process while it was loaded and used, besides the weights [bytes].
+    pub(crate) memory: u64,
+    /// Runs measured.
+    pub(crate) runs: u32,
+    /// Energy of one inference, one step, by the package's counter less nothing [mJ]; `None` without a counter.
+    pub(crate) energy_mj: Option<f64>,
+    pub(crate) shape: Shape,
+}
+
+/// What was measured, by how the model runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Shape {
+    /// Whole inferences.
+    Whole {
+        /// Latency of each run [ms].
+        latencies_ms: Vec<f64>,
+        /// Mean latency of each segment [ms].
+        segments_ms: Vec<f64>,
+        /// Whether a state goes from one inference to the next.
+        streaming: bool,
+    },
+    /// A prompt, then tokens.
+    Tokens {
+        /// Prompt length [tokens] and latency [ms].
+        prefill_ms: Vec<(f64, f64)>,
+        /// Extra latency of a piece of the prompt after the first [ms]; `None` if prompts are not cut.
+        chunk_overhead_ms: Option<f64>,
+        /// Context length [tokens] and latency of a step [ms].
+        decode_ms: Vec<(f64, f64)>,
+        /// Key-value cache per token [bytes].
+        kv_bytes_per_token: f64,
+    },
+}
+
+impl Shape {
+    /// Whether it is cut off by tokens.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Whole { streaming: false, .. } => "one_shot",
+            Self::Whole { streaming: true, .. } => "streaming",
+            Self::Tokens { .. } => "autoregressive",
+        }
+    }
+}
+
+/// Measures a model on a processor: on the calling thread, which the caller has pinned.
+pub(crate) fn measure(
+    subject: &Subject,
+    unit: &Unit,
+    segments: usize,
+    runs: u32,
+    cache: &Cache,
+) -> Result<(Measured, Arc<dyn Model>), Error> {
+    let control = Control::new();
+    let before = resident_bytes();
+    let start = Instant::now();
+    let model = unit.load(&subject.name, subject.kind, subject.path.as_deref(), segments, cache, &control)?;
+    let load_ms = ms_since(start);
+    let energy_before = energy_uj();
+    let (shape, inferences) = match subject.kind {
+        RunsAs::Language | RunsAs::Whisper => tokens(&*model, subject.kind, runs, &control)?,
+        _ => whole(&*model, subject.kind, runs, cache, &control)?,
+    };
+    let energy_mj = match (energy_before, energy_uj()) {
+        (Some(before), Some(after)) if after >= before => {
+            Some((after - before) as f64 / 1e3 / f64::from(inferences.max(1)))
+        }
+        _ => None,
+    };
+    let weights = model.footprint().weights;
+    let memory = resident_bytes().saturating_sub(before).saturating_sub(weights);
+    let measured = Measured {
+        name: subject.name.clone(),
+        path: subject.path.clone(),
+        load_ms,
+        weights,
+        memory,
+        runs,
+        energy_mj,
+        shape,
+    };
+    Ok((measured, model))
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Whole inferences on a model's sample; the first few do not count.
+///
+/// Each is asked for by another thread after a pause, with other memory touched in between, and timed from there: as in a run, where the
+/// dispatcher wakes a processor's thread, and other models have used its caches meanwhile. In a loop a small model would look several
+/// times faster than it is among others.
+fn whole(model: &dyn Model, kind: RunsAs, runs: u32, cache: &Cache, control: &Control) -> Result<(Shape, u32), Error> {
+    let inputs = inputs(kind, cache);
+    let warm_up = (runs / 10).clamp(2, 20);
+    let (asks, asked) = crossbeam_channel::bounded::<Instant>(1);
+    let (done, dones) = crossbeam_channel::bounded::<()>(1);
+    let timed = std::thread::scope(|scope| {
+        let asker = scope.spawn(move || {
+            let mut latencies = Vec::new();
+            for _ in 0..runs + warm_up {
+                std::thread::sleep(PAUSE);
+                let start = Instant::now();
+                if asks.send(start).is_err() || dones.recv().is_err() {
+                    break;
+                }
+                latencies.push(ms_since(start));
+            }
+            latencies
+        });
+        let mut segments: Vec<Vec<f64>> = Vec::new();
+        let mut served = 0;
+        let mut other = vec![0_u8; OTHER_MEMORY];
+        let mut serve = || -> Result<(), Error> {
+            let mut session = model.open()?;
+            while asked.recv().is_ok() {
+                session.begin(&inputs[served % inputs.len()])?;
+                let mut parts = Vec::new();
+                loop {
+                    let part = Instant::now();
+                    let done = session.step(u32::MAX, control)?.done;
+                    parts.push(ms_since(part));
+                    if done {
+                        break;
+                    }
+                }
+                session.finish()?;
+                served += 1;
+                segments.resize(parts.len().max(segments.len()), Vec::new());
+                for (all, part) in segments.iter_mut().zip(parts) {
+                    all.push(part);
+                }
+                if done.send(()).is_err() {
+                    break;
+                }
+                // Within the pause, so that it counts for nothing but what is in the caches afterwards.
+                other.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
+            }
+            Ok(())
+        };
+        let result = serve();
+        // The asker ends with the channels, whatever happened.
+        drop((asked, done));
+        let latencies = asker.join().unwrap_or_default();
+        result.map(|()| (latencies, segments))
+    });
+    let (latencies, segments) = timed?;
+    let latencies_ms = latencies.get(warm_up as usize..).unwrap_or_default().to_vec();
+    if latencies_ms.is_empty() {
+        return Err(Error::device("nothing was measured"));
+    }
+    let segments_ms = segments.iter().map(|all| quantile(all, 0.5)).collect();
+    let streaming = matches!(kind, RunsAs::Vad | RunsAs::Denoiser);
+    Ok((Shape::Whole { latencies_ms, segments_ms, streaming }, runs + warm_up))
+}
+
+/// What inferences are measured on: for a voice, sentences of several lengths.
+fn inputs(kind: RunsAs, cache: &Cache) -> Vec<Vec<Data>> {
+    const SENTENCES: [&str; 4] = [
+        "Paris is the capital of France.",
+        "The sky is blue because air scatters blue light more than red light.",
+        "Once upon a time there was a small dog who lived by the sea.",
+        "It is a beautiful city, and millions of people visit it every year.",
+    ];
+    match kind {
+        RunsAs::Voice => SENTENCES.iter().map(|&text| vec![Data::Text(text.into())]).collect(),
+        _ => vec![samples::sample(kind, cache)],
+    }
+}
+
+/// Prompts of several lengths, and tokens after them.
+fn tokens(model: &dyn Model, kind: RunsAs, runs: u32, control: &Control) -> Result<(Shape, u32), Error> {
+    let repeats = (runs / 10).clamp(3, 20);
+    let mut prefill: Vec<(f64, f64)> = Vec::new();
+    let mut decode: Vec<(f64, f64)> = Vec::new();
+    let mut kv_bytes_per_token = 0.0;
+    let mut inferences = 0;
+    let inputs: Vec<Vec<Data>> = match kind {
+        RunsAs::Whisper => SPEECH_S.iter().map(|&seconds| vec![Data::Audio(murmur(seconds))]).collect(),
+        _ => PROMPTS.iter().map(|&tokens| prompt_of(model, tokens)).collect::<Result<_, _>>()?,
+    };
+    for input in &inputs {
+        let size = f64::from(model.size(input)?.prompt);
+        let mut session = model.open()?;
+        let (mut firsts, mut steps) = (Vec::new(), Vec::new());
+        for _ in 0..repeats {
+            session.begin(input)?;
+            let start = Instant::now();
+            let mut done = read_prompt(session.as_mut(), size as u32, u32::MAX, control)?;
+            firsts.push(ms_since(start));
+            kv_bytes_per_token = session.memory() as f64 / size.max(1.0);
+            for _ in 0..DECODE_STEPS {
+                if done {
+                    break;
+                }
+                let start = Instant::now();
+                done = session.step(1, control)?.done;
+                steps.push(ms_since(start));
+            }
+            inferences += 1;
+            session = model.open()?;
+        }
+        if prefill.last().is_none_or(|&(last, _)| size > last) {
+            prefill.push((size, quantile(&firsts, 0.5)));
+            if !steps.is_empty() {
+                let context = if kind == RunsAs::Whisper { size } else { size + f64::from(DECODE_STEPS) / 2.0 };
+                decode.push((context, quantile(&steps, 0.5)));
+            }
+        }
+    }
+    if decode.is_empty() {
+        return Err(Error::unsupported("the model ended its output at once, at every length: nothing to measure"));
+    }
+    let chunk_overhead_ms = if kind == RunsAs::Language { chunk_overhead(model, repeats, control)? } else { None };
+    increasing(&mut prefill);
+    Ok((Shape::Tokens { prefill_ms: prefill, chunk_overhead_ms, decode_ms: decode, kv_bytes_per_token }, inferences))
+}
+
+/// Reads the prompt in pieces of `chunk`; whether that was the whole inference.
+fn read_prompt(session: &mut dyn Session, size: u32, chunk: u32, control: &Control) -> Result<bool, Error> {
+    let mut read = 0;
+    while read < size.max(1) {
+        let step = session.step(chunk, control)?;
+        read += step.units.max(1);
+        if step.done {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Extra latency per piece when a prompt is read in pieces [ms].
+fn chunk_overhead(model: &dyn Model, repeats: u32, control: &Control) -> Result<Option<f64>, Error> {
+    let input = prompt_of(model, PROMPTS[3])?;
+    let size = model.size(&input)?.prompt;
+    let pieces = size.div_ceil(CHUNK);
+    let time = |chunk: u32| -> Result<f64, Error> {
+        let mut all = Vec::new();
+        for _ in 0..repeats {
+            let mut session = model.open()?;
+            session.begin(&input)?;
+            let start = Instant::now();
+            read_prompt(session.as_mut(), size, chunk, control)?;
+            all.push(ms_since(start));
+        }
+        Ok(quantile(&all, 0.5))
+    };
+    let (whole, cut) = (time(u32::MAX)?, time(CHUNK)?);
+    Ok((pieces > 1).then(|| ((cut - whole) / f64::from(pieces - 1)).max(0.0)))
+}
+
+/// Tables of prefill must increase; noise can make a longer prompt look faster.
+fn increasing(points: &mut [(f64, f64)]) {
+    for i in 1..points.len() {
+        points[i].1 = points[i].1.max(points[i - 1].1 * 1.001);
+    }
+}
+
+/// A prompt of about so many tokens.
+fn prompt_of(model: &dyn Model, tokens: u32) -> Result<Vec<Data>, Error> {
+    const WORDS: [&str; 12] =
+        ["please", "tell", "me", "about", "the", "river", "and", "the", "old", "town", "by", "it"];
+    let text = |words: usize| -> Vec<Data> {
+        let words: Vec<&str> = (0..words).map(|i| WORDS[i % WORDS.len()]).collect();
+        vec![Data::Text(words.join(" ").into())]
+    };
+    // The chat template comes on top of the words, so the number of words is found, not computed.
+    let (mut low, mut high) = (1, tokens as usize + 1);
+    while low + 1 < high {
+        let middle = usize::midpoint(low, high);
+        if model.size(&text(middle))?.prompt <= tokens { low = middle } else { high = middle }
+    }
+    Ok(text(low))
+}
+
+/// Sound that keeps a recogniser busy: a tone whose pitch and loudness change as in speech.
+fn murmur(seconds: u32) -> Audio {
+    let wave = |i: u32| {
+        let t = f64::from(i) / 16_000.0;
+        let pitch = 140.0 + 40.0 * (t * 2.1).sin();
+        let loudness = 0.1 * (1.0 + (t * 9.0).sin()) * 0.5;
+        ((t * pitch * std::f64::consts::TAU).sin() * loudness) as f32
+    };
+    Audio { rate_hz: 16_000, samples: (0..seconds * 16_000).map(wave).collect() }
+}

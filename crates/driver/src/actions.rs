@@ -1,0 +1,277 @@
+//! What policies can do, done.
+
+use onbeat_core::event::{DropCause, Sink, What};
+use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
+use onbeat_core::policy::{Action, ActionError, Shortage, View, refusal_bit};
+use onbeat_core::units::{Bytes, Nanos};
+
+use crate::course::{Course, TimerKind};
+
+/// What a driver has to do for an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Done,
+    /// A stage, for which there is memory, starts on a free slot.
+    Launch {
+        /// The stage, not in the ready list any more.
+        stage: StageId,
+        /// Where.
+        processor: ProcessorId,
+        /// Context switch, loading and hand-over before progress begins, nominally.
+        setup: Nanos,
+        /// Whether the weights are loaded first.
+        loads: bool,
+        /// The most segments to run; `None`: to the end of the phase.
+        segments: Option<u32>,
+    },
+    /// A stage, for which there is memory, joins a batch.
+    Join {
+        /// The stage, not in the ready list any more.
+        stage: StageId,
+        /// Where.
+        processor: ProcessorId,
+        /// Position of the run among the processor's.
+        run: usize,
+        /// Hand-over before it can join, nominally.
+        setup: Nanos,
+    },
+    /// A run ends as soon as the processor can.
+    Cut {
+        /// Where.
+        processor: ProcessorId,
+        /// Position of the run among the processor's.
+        run: usize,
+    },
+}
+
+impl<S: Sink> Course<'_, S> {
+    /// Does one action, as far as it concerns jobs and memory. What is left to the driver is the effect.
+    ///
+    /// # Errors
+    /// If the action is not possible now.
+    pub fn act(&mut self, action: Action) -> Result<Effect, ActionError> {
+        match action {
+            Action::Start { stage, processor, segments } => self.start(stage, processor, segments),
+            Action::Preempt { stage } => self.preempt(stage),
+            Action::Drop { job } => {
+                let live = self.state.jobs.get(job).ok_or(ActionError::NoSuchJob)?;
+                if live.running > 0 {
+                    return Err(ActionError::JobRunning);
+                }
+                self.drop_job(job, DropCause::Policy);
+                Ok(Effect::Done)
+            }
+            Action::Evict { model, processor } => {
+                self.evict(model, processor)?;
+                Ok(Effect::Done)
+            }
+            Action::Wake { at } => {
+                if at <= self.state.now {
+                    return Err(ActionError::NotInFuture);
+                }
+                self.push_timer(at, TimerKind::Wake, 0, 0, at);
+                Ok(Effect::Done)
+            }
+        }
+    }
+
+    fn start(&mut self, stage: StageId, p: ProcessorId, segments: Option<u32>) -> Result<Effect, ActionError> {
+        let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
+        if live.running {
+            return Err(ActionError::NotReady);
+        }
+        let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
+        if self.system.nodes[live.node].costs.get(p).is_none_or(Option::is_none) {
+            return Err(ActionError::CannotRunHere);
+        }
+        if self.state.failed & refusal_bit(p) != 0 {
+            return Err(ActionError::ProcessorFailed);
+        }
+        if segments == Some(0) {
+            return Err(ActionError::NoSegments);
+        }
+        let view = View { system: self.system, state: &self.state };
+        if view.free_slots(p) == 0 {
+            let batch = view.batch_to_join(stage, p).ok_or(ActionError::Busy)?.serial;
+            let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
+            let i = i.expect("the batch was just found");
+            let setup = view.setup(stage, p);
+            if self.make_room(stage, p)? {
+                self.state.ready.remove(place);
+                return Ok(Effect::Join { stage, processor: p, run: i, setup });
+            }
+            return Ok(Effect::Done);
+        }
+        let setup = view.setup(stage, p);
+        let loads = !self.state.memory.is_resident(live.model, p);
+        if self.make_room(stage, p)? {
+            let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
+            self.state.ready.remove(place);
+            if !self.keeps_partial(live.processor, p) {
+                // Progress within a segment stays behind when a stage moves to another kind of processor.
+                self.state.stages[stage].partial_ns = 0.0;
+            }
+            return Ok(Effect::Launch { stage, processor: p, setup, loads, segments });
+        }
+        Ok(Effect::Done)
+    }
+
+    fn keeps_partial(&self, from: Option<ProcessorId>, to: ProcessorId) -> bool {
+        let group = |p: ProcessorId| self.system.platform.processors[p].group;
+        from.is_some_and(|from| group(from) == group(to))
+    }
+
+    fn preempt(&mut self, stage: StageId) -> Result<Effect, ActionError> {
+        let live = self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
+        let p = live.processor.filter(|_| live.running).ok_or(ActionError::NotRunning)?;
+        let runs = &self.state.processors[p].runs;
+        let i = runs.iter().position(|run| run.stages().any(|other| other == stage)).ok_or(ActionError::NotRunning)?;
+        let view = View { system: self.system, state: &self.state };
+        if !view.preemptible(p) {
+            return Err(ActionError::NotPreemptible);
+        }
+        if self.state.processors[p].runs[i].ending {
+            return Ok(Effect::Done);
+        }
+        Ok(Effect::Cut { processor: p, run: i })
+    }
+
+    fn evict(&mut self, model: ModelId, p: ProcessorId) -> Result<(), ActionError> {
+        let resident = self.state.memory.resident.get(model).and_then(|on| on.get(p));
+        if resident.is_none_or(Option::is_none) {
+            return Err(ActionError::NotResident);
+        }
+        if !(View { system: self.system, state: &self.state }).can_evict(model, p) {
+            return Err(ActionError::InUse);
+        }
+        self.state.memory.resident[model][p] = None;
+        self.state.memory.used -= self.system.models[model].weights;
+        let used = self.state.memory.used;
+        self.emit(What::Evict { model, processor: p, used });
+        self.forgive_refusals();
+        Ok(())
+    }
+
+    /// Loads every model that memory has room for, the fastest processor of each stage first.
+    pub(crate) fn preload(&mut self) {
+        if !self.system.preloaded {
+            return;
+        }
+        let system = self.system;
+        for rank in 0..system.platform.processors.len() {
+            for (id, node) in system.nodes.enumerate() {
+                if let Some(p) = self.by_speed(id, rank)
+                    && !self.state.memory.is_resident(node.model, p)
+                    && self.state.memory.free().is_none_or(|free| free >= system.models[node.model].weights)
+                {
+                    self.load(node.model, p);
+                }
+            }
+        }
+    }
+
+    /// The processor that is number `rank` for the stage, from fastest to slowest.
+    fn by_speed(&self, node: NodeId, rank: usize) -> Option<ProcessorId> {
+        let node = &self.system.nodes[node];
+        let mut able: Vec<(f64, ProcessorId)> =
+            node.costs.enumerate().filter_map(|(p, cost)| Some((cost.as_ref()?.total_ns(node.expected), p))).collect();
+        able.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        able.get(rank).map(|&(_, p)| p)
+    }
+
+    fn load(&mut self, model: ModelId, p: ProcessorId) {
+        self.state.memory.resident[model][p] = Some(self.state.now);
+        self.state.memory.used += self.system.models[model].weights;
+        let used = self.state.memory.used;
+        self.emit(What::Load { model, processor: p, used });
+    }
+
+    /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
+    fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
+        let live = self.state.stages[stage];
+        if live.refused & refusal_bit(p) != 0 {
+            // Nothing was freed since.
+            return Ok(false);
+        }
+        let model = &self.system.models[live.model];
+        let resident = self.state.memory.is_resident(live.model, p);
+        let weights = if resident { Bytes::ZERO } else { model.weights };
+        let cache = if self.hidden[stage.index()].cache == Bytes::ZERO {
+            let work = self.hidden[stage.index()].work;
+            let output = work.output.max(self.system.nodes[live.node].output_max);
+            Bytes(model.kv_per_token.0 * (u64::from(work.prompt) + u64::from(output)))
+        } else {
+            Bytes::ZERO
+        };
+        let cost = self.system.nodes[live.node].costs[p].as_ref().expect("the caller has checked that it can run here");
+        let activation = Bytes(cost.activation_bytes);
+        let need = weights + cache + activation;
+        if let Some(missing) = self.missing(need) {
+            let shortage = Shortage { stage, processor: p, missing };
+            let mut room = std::mem::take(&mut self.room);
+            room.clear();
+            self.policy.out_of_memory(&View { system: self.system, state: &self.state }, &shortage, &mut room);
+            for &action in room.as_slice() {
+                let Action::Evict { model, processor } = action else { return Err(ActionError::OnlyEvictions) };
+                self.evict(model, processor)?;
+            }
+            self.room = room;
+            if let Some(missing) = self.missing(need) {
+                let serial = live.serial;
+                self.emit(What::OutOfMemory { stage: serial, processor: p, missing });
+                self.state.stages[stage].refused |= refusal_bit(p);
+                self.changed = true;
+                return Ok(false);
+            }
+        }
+        if resident {
+            self.state.memory.resident[live.model][p] = Some(self.state.now);
+        } else {
+            self.load(live.model, p);
+        }
+        if cache + activation > Bytes::ZERO {
+            let hidden = self.hidden(stage);
+            hidden.cache += cache;
+            hidden.activation = activation;
+            self.state.memory.used += cache + activation;
+            let used = self.state.memory.used;
+            self.emit(What::Memory { used });
+        }
+        Ok(true)
+    }
+
+    /// How much memory is missing for `need`; `None` if it fits.
+    fn missing(&self, need: Bytes) -> Option<Bytes> {
+        let free = self.state.memory.free()?;
+        (need > free).then(|| need - free)
+    }
+
+    /// Gives back the memory that a stage holds only while it runs.
+    pub fn free_activation(&mut self, stage: StageId) {
+        let activation = std::mem::take(&mut self.hidden[stage.index()].activation);
+        self.free(activation);
+    }
+
+    /// Gives back the memory of a stage's cache.
+    pub(crate) fn free_cache(&mut self, stage: StageId) {
+        let cache = std::mem::take(&mut self.hidden[stage.index()].cache);
+        self.free(cache);
+    }
+
+    fn free(&mut self, bytes: Bytes) {
+        if bytes > Bytes::ZERO {
+            self.state.memory.used -= bytes;
+            let used = self.state.memory.used;
+            self.emit(What::Memory { used });
+            self.forgive_refusals();
+        }
+    }
+
+    /// Memory was freed: what was refused may be tried again.
+    fn forgive_refusals(&mut self) {
+        for &stage in &self.state.ready {
+            self.state.stages[stage].refused = 0;
+        }
+    }
+}

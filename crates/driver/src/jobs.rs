@@ -1,0 +1,532 @@
+//! Jobs and their chains: release, readiness of stages, completion, drops.
+
+use std::collections::VecDeque;
+
+use onbeat_core::cost::{Phase, PhaseCost, Work};
+use onbeat_core::event::{DropCause, Sink, What};
+use onbeat_core::id::{Id, JobId, NodeId, ProcessorId, SourceId, StageId};
+use onbeat_core::policy::View;
+use onbeat_core::spec::{DropRule, ModelShape, Overflow, VariationKind};
+use onbeat_core::state::{Job, Stage};
+use onbeat_core::system::{Edge, System};
+use onbeat_core::units::{Bytes, Nanos};
+
+use crate::course::{Course, TimerKind};
+use crate::random::{Key, sample, uniform, variation};
+
+/// What policies do not see of a job.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book {
+    /// Number of the arrival within the source.
+    pub(crate) index: u64,
+    /// Live stage instances, those that wait for their turn included.
+    stages: Vec<StageId>,
+    /// Progress of each of the chain's nodes; empty for chains of one node.
+    nodes: Vec<NodeProgress>,
+    /// Nodes whose fate is open.
+    open: u32,
+}
+
+/// What a finished stage has not handed on yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    /// Output tokens.
+    tokens: u32,
+    /// Whether all of them were handed on, in parts that the data decided.
+    in_parts: bool,
+}
+
+/// Progress of one node of a job's chain.
+#[derive(Clone, Copy, Debug, Default)]
+struct NodeProgress {
+    /// Edges into the node whose fate is open.
+    undecided: u32,
+    /// Most instances that a taken edge asked for.
+    wanted: u32,
+    /// Instances that are not finished.
+    alive: u32,
+    /// Instances made so far.
+    made: u32,
+    /// Where the last finished predecessor ran, and the size of its output.
+    input: Option<(ProcessorId, f64)>,
+}
+
+/// What policies do not see of a stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hidden {
+    /// Real size of the work.
+    pub work: Work,
+    /// Uniform sample for measured latency distributions.
+    pub u: f64,
+    /// Execution time factor.
+    pub variation: f64,
+    /// Output tokens that were handed on to stages that follow every so many of them.
+    pub handed: u32,
+    /// Memory reserved for its cache.
+    pub cache: Bytes,
+    /// Memory held while it runs.
+    pub activation: Bytes,
+    /// Number among the instances of its node in the job.
+    pub instance: u32,
+}
+
+/// What is the same for all stages of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeTraits {
+    /// The only node of its chain.
+    alone: bool,
+    /// Some processor has a latency distribution.
+    draws_quantile: bool,
+    /// Instances run strictly in order.
+    pub streaming: bool,
+    /// Some edge asks for one instance per so many tokens.
+    pub per_tokens: bool,
+    first_phase: Phase,
+}
+
+impl NodeTraits {
+    pub(crate) fn new(system: &System, id: NodeId) -> Self {
+        let node = &system.nodes[id];
+        let range = &system.sources[node.source].nodes;
+        let cost = node.costs[node.fastest].as_ref().expect("a node can run on its fastest processor");
+        Self {
+            alone: range.end - range.start == 1,
+            draws_quantile: node.costs.iter().flatten().any(|cost| {
+                cost.phases.iter().any(|(_, phase)| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. }))
+            }),
+            streaming: system.models[node.model].shape == ModelShape::Streaming,
+            per_tokens: node.after.iter().any(|edge| edge.per_tokens.is_some()),
+            first_phase: cost.phases[0].0,
+        }
+    }
+}
+
+/// Queue of a streaming model's stages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InOrder {
+    /// The one whose turn it is.
+    current: Option<StageId>,
+    /// Those that wait for it, in order.
+    waiting: VecDeque<StageId>,
+    /// Where the state is.
+    state_at: Option<ProcessorId>,
+}
+
+/// Purposes of the numbers within a job; part of the key, never change them.
+mod purpose {
+    pub(super) const STAGE: u64 = 1;
+    pub(super) const EDGE: u64 = 2;
+}
+
+impl<S: Sink> Course<'_, S> {
+    /// Releases a source's job number `index`.
+    pub(crate) fn release(&mut self, source: SourceId, index: u64, nominal: Nanos) {
+        let spec = &self.system.sources[source];
+        let serial = self.outcome.jobs;
+        self.outcome.jobs += 1;
+        let deadline = spec.deadline.map(|deadline| nominal.saturating_add(deadline));
+        self.emit(What::Release { job: serial, source, nominal, deadline });
+        if let Some(queue) = spec.queue
+            && self.sources[source].alive.len() >= queue as usize
+            && !self.make_way(source)
+        {
+            self.emit(What::Drop { job: serial, cause: DropCause::QueueFull });
+            return;
+        }
+        let job = self.state.jobs.insert(Job {
+            serial,
+            source,
+            release: nominal,
+            deadline: deadline.unwrap_or(Nanos::MAX),
+            started: false,
+            running: 0,
+        });
+        if job.index() == self.books.len() {
+            self.books.push(Book::default());
+        }
+        if spec.queue.is_some() {
+            self.sources[source].alive.push_back(job);
+        }
+        self.open_book(job, source, index);
+        if let Some(deadline) = deadline {
+            match spec.drop {
+                DropRule::None => {}
+                DropRule::Late => {
+                    self.push_timer(deadline.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
+                }
+                DropRule::Hopeless => {
+                    let hopeless = Nanos(deadline.0.saturating_sub(spec.shortest.0) + 1);
+                    self.push_timer(hopeless.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
+                }
+            }
+        }
+        for node in self.system.nodes_of(source) {
+            if self.system.nodes[node].before.is_empty() {
+                self.make_instances(job, node, 1);
+            }
+        }
+    }
+
+    /// Starts a job's bookkeeping.
+    fn open_book(&mut self, job: JobId, source: SourceId, index: u64) {
+        let system = self.system;
+        let book = &mut self.books[job.index()];
+        book.index = index;
+        book.stages.clear();
+        book.nodes.clear();
+        let nodes = system.nodes_of(source);
+        book.open = nodes.len() as u32;
+        if nodes.len() > 1 {
+            book.nodes.extend(nodes.map(|node| NodeProgress {
+                undecided: system.nodes[node].before.len() as u32,
+                ..NodeProgress::default()
+            }));
+        }
+    }
+
+    /// A source's queue is full: drops the oldest job that has not started, if that is the rule. Whether there is room now.
+    fn make_way(&mut self, source: SourceId) -> bool {
+        if self.system.sources[source].overflow == Overflow::Newest {
+            return false;
+        }
+        let oldest = self.sources[source].alive.iter().copied().find(|&job| !self.state.jobs[job].started);
+        if let Some(job) = oldest {
+            self.drop_job(job, DropCause::QueueFull);
+        }
+        oldest.is_some()
+    }
+
+    fn progress(&mut self, job: JobId, node: NodeId) -> &mut NodeProgress {
+        let first = self.system.sources[self.state.jobs[job].source].nodes.start as usize;
+        &mut self.books[job.index()].nodes[node.index() - first]
+    }
+
+    /// A live job's number within its source.
+    pub fn job_index(&self, job: JobId) -> u64 {
+        self.books[job.index()].index
+    }
+
+    /// Prompt and output length of a stage, where they are known.
+    fn length_of(&self, job: JobId, node: NodeId, instance: u32) -> Option<(u32, u32)> {
+        let live = &self.state.jobs[job];
+        self.facts.length(live.serial, (live.source, self.job_index(job)), node, instance)
+    }
+
+    fn key(&self, job: JobId) -> Key {
+        self.sources[self.state.jobs[job].source].key.part(self.books[job.index()].index)
+    }
+
+    /// Makes `count` instances of a job's stage; they are ready at once, or when their turn comes.
+    fn make_instances(&mut self, job: JobId, node: NodeId, count: u32) {
+        let mut first = 0;
+        let mut input = None;
+        if !self.nodes[node].alone {
+            let progress = self.progress(job, node);
+            first = progress.made;
+            input = progress.input;
+            progress.made += count;
+            progress.alive += count;
+        }
+        for instance in first..first + count {
+            let stage = self.make_stage(job, node, instance, input);
+            if self.nodes[node].streaming {
+                let queue = &mut self.in_order[node];
+                if queue.current.is_some() {
+                    queue.waiting.push_back(stage);
+                    continue;
+                }
+                queue.current = Some(stage);
+                self.state.stages[stage].processor = queue.state_at;
+            }
+            self.announce(stage);
+        }
+    }
+
+    fn make_stage(&mut self, job: JobId, node: NodeId, instance: u32, input: Option<(ProcessorId, f64)>) -> StageId {
+        let system = self.system;
+        let spec = &system.nodes[node];
+        let traits = self.nodes[node];
+        let varies = system.variation.kind != VariationKind::None;
+        let mut hidden = Hidden { work: spec.expected, u: 0.5, variation: 1.0, instance, ..Hidden::default() };
+        let autoregressive = traits.first_phase == Phase::Prefill;
+        if varies || traits.draws_quantile || autoregressive {
+            let mut random =
+                self.key(job).part(purpose::STAGE).part(u64::from(node.0)).part(u64::from(instance)).stream();
+            // Always drawn in this order, so that one does not depend on whether another is used.
+            hidden.u = uniform(&mut random);
+            hidden.variation = variation(system.variation, &mut random);
+            if autoregressive {
+                let traced = self.traced_lengths(self.state.jobs[job].source, self.books[job.index()].index);
+                let mut length = |distribution: &Option<_>, traced: Option<u32>| match distribution {
+                    Some(distribution) => sample(distribution, &mut random).round_ties_even() as u32,
+                    None => traced.unwrap_or(1),
+                };
+                hidden.work.prompt = length(&spec.prompt, traced.map(|t| t.0)).max(1);
+                hidden.work.output = length(&spec.output, traced.map(|t| t.1)).max(1);
+            }
+        }
+        if autoregressive && let Some((prompt, output)) = self.length_of(job, node, instance) {
+            hidden.work.prompt = prompt.max(1);
+            hidden.work.output = output.max(1);
+        }
+        let visible = Work { prompt: hidden.work.prompt, ..spec.expected };
+        let stage = self.state.stages.insert(Stage {
+            serial: u64::MAX,
+            job,
+            node,
+            model: spec.model,
+            ready_at: Nanos::MAX,
+            work: visible,
+            phase: 0,
+            kind: traits.first_phase,
+            position: 0.0,
+            partial_ns: 0.0,
+            processor: None,
+            input,
+            running: false,
+            first_token: None,
+            tokens: 0,
+            refused: 0,
+        });
+        if stage.index() == self.hidden.len() {
+            self.hidden.push(hidden);
+        } else {
+            self.hidden[stage.index()] = hidden;
+        }
+        self.books[job.index()].stages.push(stage);
+        stage
+    }
+
+    /// A stage waits for a processor from now on, for the first time.
+    fn announce(&mut self, stage: StageId) {
+        let serial = self.outcome.stages;
+        self.outcome.stages += 1;
+        let work = self.hidden[stage.index()].work;
+        let live = &mut self.state.stages[stage];
+        live.serial = serial;
+        live.ready_at = self.state.now;
+        let (job, node, kind) = (live.job, live.node, live.kind);
+        self.state.ready.push(stage);
+        self.changed = true;
+        if self.sink_active {
+            let (prompt, output) = if kind == Phase::Prefill { (work.prompt, work.output) } else { (0, 0) };
+            let job = self.state.jobs[job].serial;
+            self.emit(What::Ready { stage: serial, job, node, prompt, output });
+        }
+    }
+
+    /// A stage has finished its last phase.
+    pub(crate) fn finish_stage(&mut self, stage: StageId) {
+        let live = self.state.stages[stage];
+        let instance = self.hidden[stage.index()].instance;
+        let job_serial = self.state.jobs[live.job].serial;
+        self.emit(What::StageDone { stage: live.serial, job: job_serial });
+        self.remove_stage(stage);
+        let job = live.job;
+        if self.nodes[live.node].alone {
+            self.finish_job(job);
+            return;
+        }
+        let progress = self.progress(job, live.node);
+        progress.alive -= 1;
+        let complete = progress.alive == 0 && progress.undecided == 0;
+        let output = live.processor.map(|p| (p, self.system.nodes[live.node].output_bytes));
+        if complete {
+            let rest = Rest { tokens: live.tokens, in_parts: self.parts_of(&live, instance).is_some() };
+            self.close_node(job, live.node, true, output, rest);
+            if self.books[job.index()].open == 0 {
+                self.finish_job(job);
+            }
+        }
+    }
+
+    /// A node's fate is decided: it is finished, or (`ran` is false) skipped. Its edges are followed.
+    fn close_node(&mut self, job: JobId, node: NodeId, ran: bool, output: Option<(ProcessorId, f64)>, rest: Rest) {
+        self.books[job.index()].open -= 1;
+        let system = self.system;
+        for (number, edge) in system.nodes[node].after.iter().enumerate() {
+            let mut count = if ran { self.followers(job, node, number, edge) } else { 0 };
+            if let Some(every) = edge.per_tokens
+                && count > 0
+            {
+                // The instances for whole multiples were made on the way; what is left is the rest.
+                count = u32::from(!rest.in_parts && !rest.tokens.is_multiple_of(every));
+            }
+            self.decide_edge(job, edge, count, output);
+        }
+    }
+
+    /// How many instances follow over an edge: a number that depends on the job alone, not on the course of the run.
+    fn followers(&self, job: JobId, node: NodeId, number: usize, edge: &Edge) -> u32 {
+        if let Some(count) = self.facts.followers(self.state.jobs[job].serial, node, number) {
+            return count;
+        }
+        if edge.probability >= 1.0 && edge.fan_out.is_none() {
+            return 1;
+        }
+        let key = self.key(job).part(purpose::EDGE).part(u64::from(node.0)).part(number as u64);
+        let mut random = key.stream();
+        if uniform(&mut random) >= edge.probability {
+            return 0;
+        }
+        match &edge.fan_out {
+            Some(fan_out) => sample(fan_out, &mut random).round_ties_even() as u32,
+            None => 1,
+        }
+    }
+
+    /// An edge's fate is decided: `count` instances follow, as far as this edge is concerned.
+    fn decide_edge(&mut self, job: JobId, edge: &Edge, count: u32, output: Option<(ProcessorId, f64)>) {
+        let progress = self.progress(job, edge.to);
+        progress.undecided -= 1;
+        progress.wanted = progress.wanted.max(count);
+        if count > 0 {
+            progress.input = output;
+        }
+        if progress.undecided > 0 {
+            return;
+        }
+        let (wanted, made, alive) = (progress.wanted, progress.made, progress.alive);
+        if wanted > 0 {
+            self.make_instances(job, edge.to, wanted);
+        } else if made == 0 {
+            self.close_node(job, edge.to, false, None, Rest::default());
+        } else if alive == 0 {
+            // All instances came over a per-token edge and are finished already.
+            self.close_node(job, edge.to, true, output, Rest::default());
+        }
+    }
+
+    /// The numbers of tokens at which a stage hands on a part of its output, where they are known.
+    fn parts_of(&self, live: &Stage, instance: u32) -> Option<&[u32]> {
+        self.facts.parts(self.state.jobs[live.job].serial, live.node, instance)
+    }
+
+    /// The number of tokens, larger than it has now, at which a stage hands on some of its output next; `None`: never.
+    pub fn next_part(&self, stage: StageId) -> Option<u32> {
+        let live = &self.state.stages[stage];
+        if !self.nodes[live.node].per_tokens {
+            return None;
+        }
+        if let Some(parts) = self.parts_of(live, self.hidden[stage.index()].instance) {
+            return parts.iter().copied().find(|&at| at > live.tokens);
+        }
+        let every = self.system.nodes[live.node].after.iter().filter_map(|edge| edge.per_tokens);
+        every.map(|every| (live.tokens / every + 1) * every).min()
+    }
+
+    /// An autoregressive stage has generated `now` tokens so far: makes the instances that follow every so many of them.
+    pub(crate) fn follow_tokens(&mut self, stage: StageId, now: u32) {
+        let live = self.state.stages[stage];
+        let system = self.system;
+        let hidden = &mut self.hidden[stage.index()];
+        let before = std::mem::replace(&mut hidden.handed, now);
+        let instance = hidden.instance;
+        debug_assert!(before <= now, "tokens are handed on once");
+        for (number, edge) in system.nodes[live.node].after.iter().enumerate() {
+            let Some(every) = edge.per_tokens else { continue };
+            let count = match self.parts_of(&live, instance) {
+                Some(parts) => parts.iter().filter(|&&at| before < at && at <= now).count() as u32,
+                None => now / every - before / every,
+            };
+            if count > 0 && self.followers(live.job, live.node, number, edge) > 0 {
+                let output = live.processor.map(|p| (p, system.nodes[live.node].output_bytes));
+                self.progress(live.job, edge.to).input = output;
+                self.make_instances(live.job, edge.to, count);
+            }
+        }
+    }
+
+    /// Takes a stage out of everything that knows it.
+    fn remove_stage(&mut self, stage: StageId) {
+        let live = self.state.stages.remove(stage);
+        self.free_cache(stage);
+        let stages = &mut self.books[live.job.index()].stages;
+        let i = stages.iter().position(|&other| other == stage).expect("a job knows its stages");
+        stages.swap_remove(i);
+        if self.nodes[live.node].streaming {
+            let queue = &mut self.in_order[live.node];
+            if queue.current == Some(stage) {
+                queue.current = queue.waiting.pop_front();
+                queue.state_at = live.processor.or(queue.state_at);
+                if let Some(next) = queue.current {
+                    self.state.stages[next].processor = queue.state_at;
+                    self.announce(next);
+                }
+            } else {
+                queue.waiting.retain(|&other| other != stage);
+            }
+        }
+    }
+
+    fn finish_job(&mut self, job: JobId) {
+        let live = self.state.jobs.remove(job);
+        self.forget_alive(live.source, job);
+        self.changed = true;
+        self.emit(What::JobDone { job: live.serial });
+    }
+
+    /// Gives up a job, none of whose stages runs.
+    pub fn drop_job(&mut self, job: JobId, cause: DropCause) {
+        debug_assert_eq!(self.state.jobs[job].running, 0, "a running job is not dropped");
+        while let Some(&stage) = self.books[job.index()].stages.last() {
+            self.state.ready.retain(|&other| other != stage);
+            self.remove_stage(stage);
+        }
+        let live = self.state.jobs.remove(job);
+        self.forget_alive(live.source, job);
+        self.changed = true;
+        self.emit(What::Drop { job: live.serial, cause });
+    }
+
+    /// Applies the source's drop rule to a job, now that its time may have run out. `serial` tells whether it is still the same job.
+    pub(crate) fn check_drop(&mut self, job: JobId, serial: u64) {
+        let Some(&live) = self.state.jobs.get(job) else { return };
+        if live.serial != serial || live.running > 0 {
+            // Ended, or judged again when its run stops.
+            return;
+        }
+        let now = self.state.now;
+        match self.system.sources[live.source].drop {
+            DropRule::None => {}
+            DropRule::Late => {
+                if now >= live.deadline {
+                    self.drop_job(job, DropCause::Late);
+                }
+            }
+            DropRule::Hopeless => {
+                let need = self.shortest_rest(job);
+                if now.saturating_add(need) > live.deadline {
+                    self.drop_job(job, DropCause::Hopeless);
+                } else {
+                    let hopeless = Nanos(live.deadline.0 - need.0 + 1);
+                    self.push_timer(hopeless, TimerKind::DropCheck, job.0, serial, live.release);
+                }
+            }
+        }
+    }
+
+    /// Applies drop rules after a run of the job has stopped. Whether the job is still alive.
+    pub(crate) fn judge_after_stop(&mut self, job: JobId, serial: u64) {
+        if let Some(live) = self.state.jobs.get(job)
+            && live.serial == serial
+            && live.running == 0
+            && live.deadline != Nanos::MAX
+        {
+            let drop = self.system.sources[live.source].drop;
+            let late = drop == DropRule::Late && self.state.now >= live.deadline;
+            if late || drop == DropRule::Hopeless {
+                self.check_drop(job, serial);
+            }
+        }
+    }
+
+    /// The shortest nominal time in which a job, none of whose stages runs, could be done.
+    fn shortest_rest(&self, job: JobId) -> Nanos {
+        let view = View { system: self.system, state: &self.state };
+        let rest = |&stage: &StageId| {
+            view.remaining_best(stage).saturating_add(self.system.nodes[view.stage(stage).node].tail)
+        };
+        self.books[job.index()].stages.iter().map(rest).max().unwrap_or(Nanos::ZERO)
+    }
+}

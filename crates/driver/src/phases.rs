@@ -1,0 +1,59 @@
+//! How stages advance through their phases.
+
+use onbeat_core::cost::Phase;
+use onbeat_core::event::{Sink, What};
+use onbeat_core::id::{Id, StageId};
+
+use crate::course::Course;
+
+impl<S: Sink> Course<'_, S> {
+    /// An autoregressive stage in decode stands at `position`: counts its tokens and hands them on.
+    pub fn count_tokens(&mut self, stage: StageId, position: f64) {
+        let live = &mut self.state.stages[stage];
+        let now = position as u32 + 1;
+        live.tokens = live.tokens.max(now);
+        live.work.output = live.work.output.max(now + 1);
+        if self.nodes[live.node].per_tokens && now > self.hidden[stage.index()].handed {
+            self.follow_tokens(stage, now);
+        }
+    }
+
+    /// A stage that is not running any more has finished its current phase: it is ready for the next one, or finished.
+    pub fn finish_phase(&mut self, stage: StageId) {
+        let live = self.state.stages[stage];
+        if live.kind == Phase::Prefill {
+            let now = self.state.now;
+            let other = &mut self.state.stages[stage];
+            other.tokens = 1;
+            other.first_token = Some(now);
+            let job = self.state.jobs[live.job].serial;
+            self.emit(What::FirstToken { stage: live.serial, job });
+            if self.nodes[live.node].per_tokens {
+                self.follow_tokens(stage, 1);
+            }
+        }
+        let cost = self.system.nodes[live.node].costs[self.system.nodes[live.node].fastest].as_ref();
+        let phases = &cost.expect("a node can run on its fastest processor").phases;
+        let work = self.hidden[stage.index()].work;
+        let next = (usize::from(live.phase) + 1..phases.len()).find(|&next| work.units(phases[next].0) > 0.0);
+        match next {
+            Some(next) => {
+                let other = &mut self.state.stages[stage];
+                other.phase = next as u8;
+                other.kind = phases[next].0;
+                other.position = 0.0;
+                other.partial_ns = 0.0;
+                self.state.ready.push(stage);
+            }
+            None => self.finish_stage(stage),
+        }
+    }
+
+    /// A stage does not wait to join a batch any more.
+    pub fn leave_batch(&mut self, stage: StageId) {
+        let live = &mut self.state.stages[stage];
+        live.running = false;
+        let job = live.job;
+        self.state.jobs[job].running -= 1;
+    }
+}

@@ -1,0 +1,296 @@
+//! A desk instead of devices: runs go in virtual time exactly as the profile says, so that the state machine can be tested without threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onbeat_analysis::statistics::Statistics;
+use onbeat_core::event::{Event, Sink, What};
+use onbeat_core::id::ProcessorId;
+use onbeat_core::metric::Metric;
+use onbeat_core::record::{Header, Record};
+use onbeat_core::spec::{Library, Options, Preemption, ReadFile};
+use onbeat_core::summary::Summary;
+use onbeat_core::system::System;
+use onbeat_core::units::Nanos;
+use onbeat_driver::{Checker, Facts};
+use proptest::prelude::*;
+
+use crate::live::Live;
+use crate::rehearse::Plan;
+use crate::replay::{ReplayError, replay};
+use crate::task::{Command, Launch, Report};
+
+/// A run on the desk.
+struct OnDesk {
+    launch: Launch,
+    start: Nanos,
+    cut: bool,
+    told: u32,
+}
+
+/// What is to happen to the devices, for fault tests.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The run under way on the processor at this time fails.
+    Fail(Nanos, ProcessorId),
+    /// The processor is lost at this time.
+    Lose(Nanos, ProcessorId),
+}
+
+impl Fault {
+    fn at(self) -> Nanos {
+        match self {
+            Self::Fail(at, _) | Self::Lose(at, _) => at,
+        }
+    }
+}
+
+/// Runs a system on the desk to its end.
+fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>) -> Vec<Event> {
+    let made = onbeat_policy::make(policy, system).unwrap();
+    let mut live = Live::new(system, made, policy, seed, Facts::default(), Vec::<Event>::new());
+    let mut desk: BTreeMap<u64, OnDesk> = BTreeMap::new();
+    let (mut now, mut reports, mut commands) = (Nanos::ZERO, Vec::new(), Vec::new());
+    faults.sort_by_key(|fault| fault.at());
+    loop {
+        live.instant(now, &reports, &mut commands).unwrap_or_else(|error| panic!("{error}"));
+        reports.clear();
+        for command in commands.drain(..) {
+            match command {
+                Command::Launch(launch) => {
+                    desk.insert(launch.run, OnDesk { launch, start: now, cut: false, told: 0 });
+                }
+                Command::Cut { run, .. } => desk.get_mut(&run).unwrap().cut = true,
+                Command::Unload { .. } | Command::Forget { .. } => {}
+            }
+        }
+        let ends = desk.values().map(|run| end_of(system, run, now).0);
+        let fault = faults.first().map(|fault| fault.at());
+        let next = ends.chain(fault).min().unwrap_or(Nanos::MAX).min(live.next_timer());
+        now = next.max(now + Nanos(1));
+        if now >= system.duration {
+            live.end(system.duration);
+            return live.into_sink();
+        }
+        for run in desk.values_mut() {
+            let steps = steps_at(system, run, now);
+            if steps != run.told && end_of(system, run, now).0 > now {
+                run.told = steps;
+                reports.push(Report::Progress { run: run.launch.run, steps });
+            }
+        }
+        let over: Vec<u64> =
+            desk.iter().filter(|(_, run)| end_of(system, run, now).0 <= now).map(|(&n, _)| n).collect();
+        for number in over {
+            let run = desk.remove(&number).unwrap();
+            let (_, steps, finished) = end_of(system, &run, now);
+            reports.push(Report::Ran { run: number, steps, finished });
+        }
+        while faults.first().is_some_and(|fault| fault.at() <= now) {
+            match faults.remove(0) {
+                Fault::Fail(_, p) => {
+                    let run = desk.iter().find(|(_, run)| run.launch.processor == p).map(|(&n, _)| n);
+                    if let Some(run) = run {
+                        desk.remove(&run);
+                        reports.push(Report::Failed { run });
+                    }
+                }
+                Fault::Lose(_, p) => {
+                    desk.retain(|_, run| run.launch.processor != p);
+                    reports.push(Report::Lost { processor: p });
+                }
+            }
+        }
+    }
+}
+
+fn time_of(system: &System, run: &OnDesk, steps: u32) -> Nanos {
+    run.start + run.launch.setup + Nanos(Plan::new(system, &run.launch).time_ns(steps) as u64)
+}
+
+/// Steps that a run has done at a time.
+fn steps_at(system: &System, run: &OnDesk, now: Nanos) -> u32 {
+    let plan = Plan::new(system, &run.launch);
+    let mut steps = 0;
+    while steps < plan.steps && time_of(system, run, plan.next(steps)) <= now {
+        steps = plan.next(steps);
+    }
+    steps
+}
+
+/// When a run ends, after how many steps, and whether the inference is complete then.
+fn end_of(system: &System, run: &OnDesk, now: Nanos) -> (Nanos, u32, bool) {
+    let plan = Plan::new(system, &run.launch);
+    let mut steps = plan.steps;
+    if run.cut {
+        // At the first boundary that is still ahead.
+        let done = steps_at(system, run, now).max(run.told);
+        let behind = time_of(system, run, done) < now;
+        steps = if done == 0 || behind { plan.next(done) } else { done };
+    }
+    (time_of(system, run, steps), steps, plan.completes && steps == plan.steps)
+}
+
+struct NoFiles;
+
+impl ReadFile for NoFiles {
+    fn read(&self, _: &str) -> std::io::Result<String> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+fn system(scenario: &str, platform: &str, seconds: f64) -> System {
+    let options = Options { duration: Some(Nanos::from_secs(seconds)), contention: false, ..Options::default() };
+    Library::shipped().resolve(scenario, Some(platform), &options, &NoFiles).unwrap()
+}
+
+fn checked(system: &System, events: &[Event], what: &str) {
+    let mut checker = Checker::new(system);
+    for event in events {
+        checker.event(event);
+    }
+    assert_eq!(checker.finish(), [], "{what}");
+}
+
+fn as_record(system: &System, policy: &str, seed: u64, events: Vec<Event>) -> Record {
+    Record { header: Header::new(system, "runtime", policy, seed), events, complete: true }
+}
+
+fn summary(system: &System, policy: &str, events: &[Event]) -> Summary {
+    let mut statistics = Statistics::new(system, 0, policy);
+    for event in events {
+        statistics.event(event);
+    }
+    statistics.finish()
+}
+
+/// Every policy: the invariants hold, and a replay takes the same decisions.
+fn every_policy(scenario: &str, platform: &str, seconds: f64, faults: &dyn Fn(&System) -> Vec<Fault>) {
+    let system = system(scenario, platform, seconds);
+    for info in onbeat_policy::all() {
+        let what = format!("{scenario} on {platform} under {}", info.name);
+        let events = run_on_desk(&system, info.name, 1, faults(&system));
+        checked(&system, &events, &what);
+        let record = as_record(&system, info.name, 1, events);
+        let policy = onbeat_policy::make(info.name, &system).unwrap();
+        replay(&record, policy, info.name).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+#[test]
+fn every_policy_keeps_the_invariants_and_replays_to_the_same_decisions() {
+    every_policy("video-conference", "snapdragon-x-elite", 6.0, &|_| Vec::new());
+    every_policy("desktop-agents", "ryzen-ai-7-350", 20.0, &|_| Vec::new());
+}
+
+#[test]
+fn every_policy_goes_on_when_runs_fail_and_a_processor_is_lost() {
+    every_policy("video-conference", "snapdragon-x-elite", 6.0, &|system| {
+        let npu = system.processor("npu").unwrap();
+        let gpu = system.processor("gpu").unwrap();
+        let fails =
+            (1..20).map(|i| Fault::Fail(Nanos::from_ms(f64::from(i) * 137.0), if i % 2 == 0 { npu } else { gpu }));
+        fails.chain([Fault::Lose(Nanos::from_secs(4.6), npu)]).collect()
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever fails and is lost, and whenever: the invariants hold, nothing starts on a lost processor, and the record replays.
+    #[test]
+    fn random_faults_break_no_invariant(
+        seed in 0_u64..1_000,
+        policy in prop::sample::select(vec!["edf", "fcfs", "onbeat", "static", "heft"]),
+        scenario in prop::sample::select(vec![("video-conference", "snapdragon-x-elite"), ("desktop-agents", "ryzen-ai-7-350")]),
+        faults in prop::collection::vec((0.0_f64..4.0, 0_usize..8, prop::bool::weighted(0.15)), 0..25),
+    ) {
+        let system = system(scenario.0, scenario.1, 4.0);
+        let processors: Vec<ProcessorId> = system.platform.processors.ids().collect();
+        let fault = |&(at, p, lost): &(f64, usize, bool)| {
+            let (at, p) = (Nanos::from_secs(at), processors[p % processors.len()]);
+            if lost { Fault::Lose(at, p) } else { Fault::Fail(at, p) }
+        };
+        let events = run_on_desk(&system, policy, seed, faults.iter().map(fault).collect());
+        checked(&system, &events, policy);
+        let mut lost = BTreeSet::new();
+        for event in &events {
+            match event.what {
+                What::Lost { processor } => prop_assert!(lost.insert(processor), "lost twice"),
+                What::Start { processor, .. } => prop_assert!(!lost.contains(&processor), "a start on a lost processor"),
+                _ => {}
+            }
+        }
+        let record = as_record(&system, policy, seed, events);
+        let made = onbeat_policy::make(policy, &system).unwrap();
+        if let Err(error) = replay(&record, made, policy) {
+            return Err(TestCaseError::fail(error.to_string()));
+        }
+    }
+}
+
+#[test]
+fn losing_every_processor_drops_every_job() {
+    let system = system("video-conference", "snapdragon-x-elite", 3.0);
+    let all = system.platform.processors.ids().map(|p| Fault::Lose(Nanos::from_secs(1.0), p)).collect();
+    let events = run_on_desk(&system, "edf", 1, all);
+    checked(&system, &events, "all lost");
+    let lost = events.iter().position(|event| matches!(event.what, What::Lost { .. })).unwrap();
+    assert!(!events[lost..].iter().any(|event| matches!(event.what, What::JobDone { .. } | What::Start { .. })));
+    let still_alive = events.iter().filter(|event| matches!(event.what, What::Unfinished { .. })).count();
+    assert_eq!(still_alive, 0);
+}
+
+#[test]
+fn the_state_machine_and_the_simulator_agree_when_devices_keep_to_the_profile() {
+    // Both start from the same arrivals; what differs is that instants of the runtime are a nanosecond apart.
+    for (scenario, platform) in [("video-conference", "snapdragon-x-elite"), ("game", "snapdragon-x-elite")] {
+        let mut system = system(scenario, platform, 8.0);
+        for unit in &mut system.platform.processors {
+            // Real devices stop at boundaries; the desk does as they do.
+            if unit.preemption == Preemption::Anytime {
+                unit.preemption = Preemption::Segment;
+            }
+        }
+        for policy in ["edf", "fcfs", "onbeat", "static", "heft"] {
+            let made = onbeat_policy::make(policy, &system).unwrap();
+            let (_, simulated) = onbeat_sim::simulate(&system, made, policy, 3, Vec::<Event>::new()).unwrap();
+            let run = run_on_desk(&system, policy, 3, Vec::new());
+            let (a, b) = (summary(&system, policy, &simulated), summary(&system, policy, &run));
+            for (i, source) in system.sources.iter().enumerate() {
+                for metric in [Metric::ViolationRate, Metric::ResponseP50] {
+                    let of = |summary: &Summary| summary.sources[i].values.get(&metric).copied().unwrap_or(0.0);
+                    let tolerance = if metric == Metric::ViolationRate { 0.02 } else { of(&a) * 0.02 + 0.01 };
+                    let difference = (of(&a) - of(&b)).abs();
+                    assert!(
+                        difference <= tolerance,
+                        "{scenario}, {policy}, {}: {} {} simulated, {} run",
+                        source.name,
+                        metric.name(),
+                        of(&a),
+                        of(&b)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replay_finds_the_first_decision_that_differs() {
+    let system = system("video-conference", "snapdragon-x-elite", 2.0);
+    let events = run_on_desk(&system, "edf", 1, Vec::new());
+    let record = as_record(&system, "edf", 1, events);
+    let other = onbeat_policy::make("fcfs", &system).unwrap();
+    let error = replay(&record, other, "fcfs").unwrap_err();
+    assert!(matches!(error, ReplayError::Different { .. }), "{error}");
+    assert!(error.to_string().contains("Asked"), "{error}");
+}
+
+#[test]
+fn a_simulation_is_no_real_run() {
+    let system = system("video-conference", "snapdragon-x-elite", 2.0);
+    let mut record = as_record(&system, "edf", 1, Vec::new());
+    record.header.driver = "simulator".to_owned();
+    let error = replay(&record, onbeat_policy::make("edf", &system).unwrap(), "edf").unwrap_err();
+    assert!(error.to_string().contains("onbeat run"), "{error}");
+}

@@ -1,0 +1,99 @@
+//! What a real run is given, and what comes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use onbeat_backend::Error;
+use onbeat_core::policy::Policy;
+use onbeat_core::system::System;
+use onbeat_core::units::Nanos;
+use onbeat_driver::{DriveError, Facts, Outcome};
+use thiserror::Error as ThisError;
+
+use crate::library::{Feed, Library};
+
+/// What to run, and with what.
+#[derive(Debug)]
+pub struct Plan {
+    /// The resolved scenario on its platform.
+    pub system: Arc<System>,
+    /// The policy.
+    pub policy: Box<dyn Policy>,
+    /// Its name, for errors.
+    pub policy_name: String,
+    /// Seed of arrivals, jitter, and whatever real data does not decide.
+    pub seed: u64,
+    /// What is known of jobs beforehand: prompts of sources that start with a language model.
+    pub facts: Facts,
+    /// Loads models.
+    pub library: Arc<dyn Library>,
+    /// Gives jobs their data.
+    pub feed: Arc<dyn Feed>,
+    /// How the run behaves.
+    pub options: Options,
+}
+
+/// How a run behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A run that takes longer than this and [`Options::hang_factor`] times its nominal latency counts as hanging: its processor is
+    /// lost.
+    pub hang_floor: Duration,
+    /// See [`Options::hang_floor`].
+    pub hang_factor: f64,
+    /// Whether the dispatcher asks for a real-time priority.
+    pub urgent: bool,
+    /// Cores for the dispatcher; empty: not pinned.
+    pub dispatcher_cores: Vec<u32>,
+    /// The run ends early, in order, as soon as this is true.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hang_floor: Duration::from_secs(5),
+            hang_factor: 20.0,
+            urgent: true,
+            dispatcher_cores: Vec::new(),
+            stop: Arc::default(),
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    /// What it did, in numbers.
+    pub outcome: Outcome,
+    /// When it ended.
+    pub ended: Nanos,
+    /// What could not be had: real-time priority, pinning.
+    pub notes: Vec<String>,
+    /// How late timers were served [ns], in order of time: the release jitter of the runtime itself.
+    pub lateness_ns: Vec<u64>,
+    /// How long instants took, from the first report to the last command [ns].
+    pub instant_ns: Vec<u64>,
+}
+
+/// Why a run could not begin, or ended early.
+#[derive(Debug, ThisError)]
+pub enum RunError {
+    /// A model could not be loaded.
+    #[error("`{model}` on `{processor}`: {error}")]
+    Load {
+        /// Name of the model.
+        model: String,
+        /// Name of the processor.
+        processor: String,
+        /// Why.
+        error: Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// The policy did something impossible, or the scenario runs away.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+}

@@ -1,0 +1,113 @@
+//! Virtual devices: they occupy a processor in real time for exactly what the profile says, and compute nothing.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::system::System;
+
+use crate::task::{Launch, Member, Report};
+use crate::worker::{Message, Shared};
+
+/// Executes a run virtually, counted from when it was given. Steps done, and whether the inference is complete.
+pub(crate) fn rehearse(
+    system: &System,
+    launch: &Launch,
+    shared: &Shared,
+    given: Instant,
+    messages: &Sender<Message>,
+) -> (u32, bool) {
+    let plan = Plan::new(system, launch);
+    sleep_until(given + Duration::from_nanos(launch.setup.0));
+    let tells = launch.members.iter().any(|m| system.nodes[m.node].after.iter().any(|edge| edge.per_tokens.is_some()));
+    let mut steps = 0;
+    while steps < plan.steps {
+        if steps > 0 && shared.cut.load(Ordering::Acquire) {
+            return (steps, false);
+        }
+        let next = plan.next(steps);
+        sleep_until(given + Duration::from_nanos(launch.setup.0 + plan.time_ns(next) as u64));
+        steps = next;
+        shared.steps.store(steps, Ordering::Release);
+        if tells && steps < plan.steps && launch.phase == Phase::Decode {
+            let _ = messages.send(Message::Report(launch.run, Report::Progress { run: launch.run, steps }));
+        }
+    }
+    (steps, plan.completes)
+}
+
+/// How a run would go by the profile.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    launch: &'a Launch,
+    /// The profile's entry and the ratio of real to nominal latency, for each member.
+    costs: Vec<(&'a PhaseCost, &'a Member)>,
+    factor: f64,
+    /// Steps that it has.
+    pub(crate) steps: u32,
+    /// Whether the inference is complete after them.
+    pub(crate) completes: bool,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(system: &'a System, launch: &'a Launch) -> Self {
+        let phase = usize::from(launch.phase_index);
+        let costs: Vec<(&PhaseCost, &Member)> = launch
+            .members
+            .iter()
+            .filter_map(|member| {
+                let cost = system.nodes[member.node].costs[launch.processor].as_ref()?;
+                Some((&cost.phases.get(phase)?.1, member))
+            })
+            .collect();
+        let count = costs.len().max(1) as f64;
+        let own: f64 = costs.iter().map(|(cost, member)| cost.latency_factor(member.u, member.variation)).sum();
+        let batch = costs.first().map_or(1.0, |(cost, _)| cost.batch_factor(costs.len() as u32));
+        let left = |(cost, member): &(&PhaseCost, &Member)| match cost {
+            PhaseCost::Fixed { boundaries, .. } => {
+                boundaries.iter().filter(|&&boundary| boundary > member.from + 1e-9).count() as u32
+            }
+            _ => (member.work.units(launch.phase) - member.from).max(0.0) as u32,
+        };
+        let left = costs.iter().map(left).min().unwrap_or(0);
+        let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
+        let last_phase = costs.iter().all(|(_, member)| {
+            let phases = system.nodes[member.node].costs[launch.processor].as_ref().map(|cost| &cost.phases);
+            let later = phases.into_iter().flatten().skip(phase + 1);
+            later.into_iter().all(|(kind, _)| member.work.units(*kind) <= 0.0)
+        });
+        Self { launch, costs, factor: own / count * batch, steps, completes: last_phase && steps == left }
+    }
+
+    /// Steps at the boundary after `steps`.
+    pub(crate) fn next(&self, steps: u32) -> u32 {
+        let by = if self.launch.phase == Phase::Prefill { self.launch.units_per_step } else { 1 };
+        steps.saturating_add(by).min(self.steps)
+    }
+
+    /// Time that so many steps take [ns]. A batched step takes the mean of its members' steps times the factor for the batch.
+    pub(crate) fn time_ns(&self, steps: u32) -> f64 {
+        let one = |(cost, member): &(&PhaseCost, &Member)| {
+            let to = match cost {
+                PhaseCost::Fixed { boundaries, .. } => {
+                    let passed = boundaries.iter().filter(|&&boundary| boundary <= member.from + 1e-9).count();
+                    boundaries.get((passed + steps as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
+                }
+                _ => member.from + f64::from(steps),
+            };
+            cost.latency_ns(member.work, member.from, to)
+        };
+        let sum: f64 = self.costs.iter().map(one).sum();
+        (sum / self.costs.len().max(1) as f64 * self.factor).max(0.0)
+    }
+}
+
+/// Sleeps until an instant. The kernel wakes a thread up to its timer slack late (50 µs by default); what remains is part of the
+/// measured release jitter, and is not spun away, because spinning would take a core from the real devices.
+fn sleep_until(at: Instant) {
+    let now = Instant::now();
+    if at > now {
+        std::thread::sleep(at - now);
+    }
+}

@@ -1,0 +1,375 @@
+//! Runs in real time: what a slot was told to do, how far it is known to be, and what becomes of its stages.
+
+use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::event::{Sink, StopReason, What};
+use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
+use onbeat_core::state::{Run, Stage};
+use onbeat_core::system::System;
+use onbeat_core::units::{Bytes, Millijoules, Nanos};
+
+use crate::live::Live;
+use crate::task::{Command, Launch, Member};
+
+/// What policies do not see of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveRun {
+    /// Slot of the processor.
+    slot: u32,
+    /// Stages that make progress; those after them in the state's run join at the next boundary.
+    members: usize,
+    /// Where each member stood at the start [units].
+    from: Vec<f64>,
+    started: Nanos,
+    setup: Nanos,
+    /// Whether the slot was told to end it.
+    cut: bool,
+    /// Steps known to be done.
+    steps: u32,
+    /// Steps that the policy asked for.
+    steps_max: Option<u32>,
+    pub(crate) why: StopReason,
+    /// The device has failed it or is lost: nothing is finished, however far it came.
+    failed: bool,
+}
+
+impl LiveRun {
+    /// Nothing comes of it any more.
+    pub(crate) fn give_up(&mut self) {
+        self.why = StopReason::Preempted;
+        self.failed = true;
+    }
+}
+
+/// The profile entry that a stage runs by, on a processor in its current phase.
+fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
+    let cost = system.nodes[stage.node].costs[processor].as_ref().expect("a stage starts only where it can run");
+    &cost.phases[usize::from(stage.phase)].1
+}
+
+/// Where a stage that stood at `from` stands after so many steps of a device [units].
+fn position_after(cost: &PhaseCost, from: f64, steps: u32, end: f64) -> f64 {
+    match cost {
+        PhaseCost::Fixed { boundaries, .. } => {
+            let passed = boundaries.iter().filter(|&&boundary| boundary <= from + 1e-9).count();
+            let now = passed + steps as usize;
+            if now == 0 { 0.0 } else { boundaries.get(now - 1).copied().unwrap_or(end).max(from) }
+        }
+        _ => (from + f64::from(steps)).min(end),
+    }
+}
+
+impl<S: Sink> Live<'_, S> {
+    /// Puts stages on a free slot. They are not in the ready list any more.
+    pub(crate) fn launch(
+        &mut self,
+        p: ProcessorId,
+        stages: &[StageId],
+        setup: Nanos,
+        loads: bool,
+        segments: Option<u32>,
+    ) {
+        let now = self.course.state.now;
+        let live = self.course.state.stages[stages[0]];
+        let cost = cost_of(self.course.system, &live, p);
+        let (units_per_step, steps_max) = match cost {
+            PhaseCost::Prefill { chunk, .. } => {
+                let chunk = chunk.unwrap_or(u32::MAX);
+                (chunk, segments.map(|n| n.saturating_mul(chunk)))
+            }
+            _ => (1, segments),
+        };
+        let taken: Vec<u32> = self.runs[p].iter().map(|run| run.slot).collect();
+        let slots = self.course.system.platform.processors[p].slots;
+        let slot = (0..slots).find(|slot| !taken.contains(slot)).expect("a run starts only on a free slot");
+        let serial = self.course.outcome.runs;
+        self.course.outcome.runs += 1;
+        let mut members = Vec::with_capacity(stages.len());
+        for &stage in stages {
+            let other = &mut self.course.state.stages[stage];
+            let fresh = other.phase == 0 && other.position == 0.0;
+            other.running = true;
+            other.processor = Some(p);
+            let other = *other;
+            let hidden = self.course.hidden[stage.index()];
+            let job = &mut self.course.state.jobs[other.job];
+            job.running += 1;
+            job.started = true;
+            if fresh
+                && self.course.nodes[other.node].per_tokens
+                && self.course.system.platform.processors[p].runs_models()
+            {
+                // What the model says decides where a part of its output ends, not the number of tokens.
+                self.course.facts.expect_parts(job.serial, other.node, hidden.instance);
+            }
+            members.push(Member {
+                stage,
+                serial: other.serial,
+                job: job.serial,
+                node: other.node,
+                instance: hidden.instance,
+                fresh,
+                from: other.position,
+                work: hidden.work,
+                u: hidden.u,
+                variation: hidden.variation,
+            });
+            self.course.emit(What::Start { run: serial, stage: other.serial, processor: p, phase: live.kind, setup });
+        }
+        self.runs[p].push(LiveRun {
+            slot,
+            members: stages.len(),
+            from: members.iter().map(|member| member.from).collect(),
+            started: now,
+            setup,
+            cut: false,
+            steps: 0,
+            steps_max,
+            why: StopReason::Finished,
+            failed: false,
+        });
+        let expected = self.expected(p, stages, segments);
+        let occupancy = &mut self.course.state.processors[p];
+        occupancy.last_model = Some(live.model);
+        occupancy.runs.push(Run {
+            serial,
+            stage: stages[0],
+            others: stages[1..].to_vec(),
+            model: live.model,
+            kind: live.kind,
+            start: now,
+            expected_end: now + setup + expected,
+            ending: false,
+        });
+        self.commands.push(Command::Launch(Launch {
+            run: serial,
+            processor: p,
+            slot,
+            model: live.model,
+            phase: live.kind,
+            phase_index: live.phase,
+            members,
+            loads,
+            setup,
+            steps_max,
+            units_per_step,
+        }));
+    }
+
+    /// Nominal time that a policy may expect a run to take, by expected lengths.
+    fn expected(&self, p: ProcessorId, stages: &[StageId], segments: Option<u32>) -> Nanos {
+        let live = &self.course.state.stages[stages[0]];
+        let cost = cost_of(self.course.system, live, p);
+        if let Some(segments) = segments {
+            let (mut to, end) = (live.position, live.work.units(live.kind));
+            for _ in 0..segments {
+                to = cost.next_boundary(live.work, live.kind, to);
+                if to >= end {
+                    break;
+                }
+            }
+            return Nanos::from_ns_f64(cost.latency_ns(live.work, live.position, to.max(live.position)));
+        }
+        let view = self.course.view();
+        let rest = stages.iter().filter_map(|&stage| view.remaining_in_phase(stage, p)).max().unwrap_or(Nanos::ZERO);
+        Nanos::from_ns_f64(rest.as_f64() * cost.batch_factor(stages.len() as u32))
+    }
+
+    /// A stage joins a batch at its next boundary.
+    pub(crate) fn join(&mut self, stage: StageId, p: ProcessorId, i: usize, _setup: Nanos) {
+        let live = &mut self.course.state.stages[stage];
+        live.running = true;
+        let job = &mut self.course.state.jobs[live.job];
+        job.running += 1;
+        job.started = true;
+        self.course.state.processors[p].runs[i].others.push(stage);
+        self.cut(p, i, StopReason::Rebatched);
+    }
+
+    /// Tells a slot to end its run at the next boundary.
+    pub(crate) fn cut(&mut self, p: ProcessorId, i: usize, why: StopReason) {
+        let visible = &mut self.course.state.processors[p].runs[i];
+        visible.ending |= why == StopReason::Preempted;
+        let run = &mut self.runs[p][i];
+        if why == StopReason::Preempted || run.why != StopReason::Preempted {
+            run.why = why;
+        }
+        if !run.cut {
+            run.cut = true;
+            self.commands.push(Command::Cut { processor: p, run: visible.serial });
+        }
+    }
+
+    /// Ends all runs of a job at their next boundary.
+    pub(crate) fn cut_job(&mut self, job: JobId) {
+        for p in self.course.system.platform.processors.ids() {
+            for i in 0..self.runs[p].len() {
+                let stages = &self.course.state.stages;
+                if self.course.state.processors[p].runs[i].stages().any(|stage| stages[stage].job == job) {
+                    self.cut(p, i, StopReason::Preempted);
+                }
+            }
+        }
+    }
+
+    /// A run is known to have done so many steps: brings up to date what policies see.
+    pub(crate) fn progress(&mut self, p: ProcessorId, i: usize, steps: u32) {
+        let run = &mut self.runs[p][i];
+        run.steps = run.steps.max(steps);
+        let (members, steps) = (run.members, run.steps);
+        let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(members).collect();
+        for (k, stage) in stages.into_iter().enumerate() {
+            let live = self.course.state.stages[stage];
+            let end = self.course.hidden[stage.index()].work.units(live.kind);
+            let position = position_after(cost_of(self.course.system, &live, p), self.runs[p][i].from[k], steps, end);
+            let live = &mut self.course.state.stages[stage];
+            live.position = position;
+            if live.kind == Phase::Decode {
+                self.course.count_tokens(stage, position);
+            }
+        }
+    }
+
+    /// Takes a run off its slot: accounts for what was done, and says what becomes of its stages.
+    pub(crate) fn stop(&mut self, p: ProcessorId, i: usize, finished: bool) {
+        let now = self.course.state.now;
+        let run = self.runs[p].remove(i);
+        let mut visible = self.course.state.processors[p].runs.remove(i);
+        self.course.state.processors[p].idle_since = now;
+        self.course.changed = true;
+        let joiners =
+            if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
+        let stages: Vec<StageId> = visible.stages().collect();
+        let jobs: Vec<(JobId, u64)> = stages
+            .iter()
+            .map(|&stage| self.course.state.stages[stage].job)
+            .map(|job| (job, self.course.state.jobs[job].serial))
+            .collect();
+        let mut going_on = Vec::new();
+        for (k, &stage) in stages.iter().enumerate() {
+            if self.stop_member(p, &run, &visible, stage, k, finished) {
+                going_on.push(stage);
+            }
+        }
+        self.regroup(p, &run, going_on, joiners);
+        for (job, serial) in jobs {
+            self.course.judge(job, serial);
+        }
+    }
+
+    /// A run has stopped: accounts for one of its stages. Whether the stage should go on in the next batch.
+    fn stop_member(
+        &mut self,
+        p: ProcessorId,
+        run: &LiveRun,
+        visible: &Run,
+        stage: StageId,
+        k: usize,
+        finished: bool,
+    ) -> bool {
+        let system = self.course.system;
+        let live = self.course.state.stages[stage];
+        let work = self.course.hidden[stage.index()].work;
+        let cost = cost_of(system, &live, p);
+        let mut end = work.units(live.kind);
+        let from = run.from[k];
+        let mut position = position_after(cost, from, run.steps, end);
+        if finished && matches!(live.kind, Phase::Prefill | Phase::Decode) {
+            // The model has ended its output.
+            let output = if live.kind == Phase::Prefill { 1 } else { position as u32 + 1 };
+            self.course.hidden[stage.index()].work.output = output;
+            self.course.emit(What::Length { stage: live.serial, output });
+            end = if live.kind == Phase::Prefill { end } else { position };
+        }
+        if finished {
+            position = end;
+        } else if live.kind == Phase::Forward {
+            // Only the device knows whether a network with more segments than its profile is complete.
+            position = position.min(end * (1.0 - 1e-6));
+        }
+        let done = position >= end && run.why != StopReason::Horizon && !run.failed;
+        self.account(p, run, visible, stage, (from, position), done);
+
+        let other = &mut self.course.state.stages[stage];
+        other.position = position;
+        other.running = false;
+        let job = other.job;
+        self.course.state.jobs[job].running -= 1;
+        let goes_on = !done && run.why == StopReason::Rebatched;
+        if !goes_on {
+            self.course.free_activation(stage);
+        }
+        if done {
+            self.course.finish_phase(stage);
+        } else if !goes_on {
+            self.course.state.ready.push(stage);
+        }
+        goes_on
+    }
+
+    /// Writes down what a stage's run did. Bytes and energy are the profile's for the progress that was made.
+    fn account(
+        &mut self,
+        p: ProcessorId,
+        run: &LiveRun,
+        visible: &Run,
+        stage: StageId,
+        (from, to): (f64, f64),
+        done: bool,
+    ) {
+        let live = self.course.state.stages[stage];
+        let work = self.course.hidden[stage.index()].work;
+        let cost = cost_of(self.course.system, &live, p);
+        let share = 1.0 / run.members as f64;
+        let passed = self.course.state.now - run.started;
+        let worked = passed.saturating_sub(run.setup);
+        let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(run.members as u32));
+        let alone = Nanos::from_ns_f64(alone.min(worked).as_f64() * share);
+        let energy_mj = cost.energy_mj(from, to).map(|energy| energy * share).or_else(|| {
+            let watts = self.course.system.platform.processors[p].active_w?;
+            Some(Millijoules::of_power(watts, passed).0 * share)
+        });
+        let tokens = match live.kind {
+            Phase::Decode => (to.floor() - from.floor()) as u32,
+            Phase::Prefill => u32::from(done),
+            _ => 0,
+        };
+        let why = match run.why {
+            _ if done => StopReason::Finished,
+            StopReason::Finished if run.steps_max.is_some_and(|most| run.steps >= most) => StopReason::Quantum,
+            StopReason::Finished => StopReason::Preempted,
+            why => why,
+        };
+        self.course.emit(What::Stop {
+            run: visible.serial,
+            stage: live.serial,
+            processor: p,
+            why,
+            alone,
+            bytes: Bytes((cost.bytes(work, from, to) * share).round_ties_even().max(0.0) as u64),
+            energy_mj,
+            tokens,
+        });
+    }
+
+    /// A batch has changed: what remains of it goes on at once with those that joined.
+    fn regroup(&mut self, p: ProcessorId, run: &LiveRun, mut stages: Vec<StageId>, joiners: Vec<StageId>) {
+        let over = matches!(run.why, StopReason::Horizon | StopReason::Preempted | StopReason::Quantum);
+        let view = self.course.view();
+        let setup = joiners.iter().map(|&stage| view.setup(stage, p)).max().unwrap_or(Nanos::ZERO);
+        for &stage in &joiners {
+            self.course.leave_batch(stage);
+            if over {
+                // It had not started: it is ready again.
+                self.course.free_activation(stage);
+                self.course.state.ready.push(stage);
+            }
+        }
+        if over {
+            return;
+        }
+        stages.extend(joiners);
+        if !stages.is_empty() {
+            self.launch(p, &stages, setup, false, None);
+        }
+    }
+}

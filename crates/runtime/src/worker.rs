@@ -1,0 +1,347 @@
+//! A slot of a processor: a thread that loads models and executes runs.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use onbeat_backend::{Control, Data, Error, ErrorKind, Gate, Model, Session};
+use onbeat_core::cost::Phase;
+use onbeat_core::id::{ModelId, NodeId, ProcessorId};
+use onbeat_core::system::System;
+
+use crate::library::Library;
+use crate::rehearse::rehearse;
+use crate::store::Seat;
+use crate::task::{Launch, Member, Report};
+
+/// How long a slot of a real device looks for its next order before it sleeps.
+const LOOK_FOR_ORDERS: Duration = Duration::from_micros(50);
+
+/// What a slot's thread and the dispatcher share about the run that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The run is to end at the next boundary.
+    pub(crate) cut: AtomicBool,
+    /// Steps done since its start.
+    pub(crate) steps: AtomicU32,
+    /// Ends what the device does, as soon as it can.
+    pub(crate) control: Control,
+}
+
+/// What a slot's thread is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Load a model before the run begins.
+    Load(ModelId, Control),
+    /// Execute a run.
+    Run(Box<RunOrder>),
+}
+
+/// A run to execute.
+#[derive(Debug)]
+pub(crate) struct RunOrder {
+    pub(crate) launch: Launch,
+    pub(crate) shared: Arc<Shared>,
+    /// For each member: what it goes on with, and what it works on.
+    pub(crate) members: Vec<(Option<Seat>, Vec<Data>)>,
+    pub(crate) given: Instant,
+}
+
+/// What a slot's thread tells the dispatcher.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A model was loaded before the run began, or not.
+    Loaded(Result<(), Error>),
+    /// Something for the state machine, from a run.
+    Report(u64, Report),
+    /// Parts of a stage's output that a step has completed, with its number of tokens so far.
+    Part { run: u64, job: u64, node: NodeId, stage: u64, tokens: u32, data: Vec<Data> },
+    /// A run has ended.
+    Ran { run: u64, ended: Ended },
+    /// A device has failed a run.
+    Failed { run: u64, processor: ProcessorId, error: Error },
+}
+
+/// The models that are loaded, or being loaded, on all processors.
+#[derive(Debug, Default)]
+pub(crate) struct Models {
+    loaded: Mutex<BTreeMap<(ModelId, ProcessorId), Place>>,
+}
+
+/// Where a model is when it is loaded. Locked while it is being loaded, so that two slots of a processor do not both load it.
+pub(crate) type Place = Arc<Mutex<Option<Arc<dyn Model>>>>;
+
+impl Models {
+    /// The model; calls `load` if it is not there.
+    fn get_or_load(
+        &self,
+        model: ModelId,
+        processor: ProcessorId,
+        load: impl FnOnce() -> Result<Arc<dyn Model>, Error>,
+    ) -> Result<Arc<dyn Model>, Error> {
+        let place = Arc::clone(self.lock().entry((model, processor)).or_default());
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = &*place {
+            return Ok(Arc::clone(loaded));
+        }
+        let loaded = load()?;
+        *place = Some(Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// The model on any processor: for questions that do not depend on where it runs.
+    fn any(&self, model: ModelId) -> Option<Arc<dyn Model>> {
+        let there = self.lock();
+        let mut places = there.iter().filter(|((other, _), _)| *other == model).map(|(_, place)| place);
+        // One that is being loaded is no answer, and not waited for.
+        places.find_map(|place| place.try_lock().ok()?.clone())
+    }
+
+    /// Takes a model out of the list. It is gone when the last run that uses it has ended.
+    pub(crate) fn remove(&self, model: ModelId, processor: ProcessorId) -> Option<Place> {
+        self.lock().remove(&(model, processor))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ModelId, ProcessorId), Place>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A slot of a processor.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) system: Arc<System>,
+    pub(crate) processor: ProcessorId,
+    pub(crate) library: Arc<dyn Library>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) orders: Receiver<Order>,
+    pub(crate) messages: Sender<Message>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) steps: u32,
+    pub(crate) finished: bool,
+    /// The session of a real run, with its job, stage and node.
+    pub(crate) seat: Option<(Member, Seat)>,
+    /// What a finished stage has produced, and what follows from that.
+    pub(crate) output: Option<(Vec<Data>, Vec<Report>)>,
+}
+
+impl Worker {
+    /// Executes orders until there are no more. Sending fails only when the dispatcher is gone, and then nobody cares.
+    pub(crate) fn work(self) {
+        let real = self.system.platform.processors[self.processor].runs_models();
+        while let Some(order) = self.next_order(real) {
+            match order {
+                Order::Load(model, control) => {
+                    let loaded = if real { guarded(|| self.model(model, &control).map(drop)) } else { Ok(()) };
+                    let _ = self.messages.send(Message::Loaded(loaded));
+                }
+                Order::Run(order) => {
+                    let run = order.launch.run;
+                    let ended = if real {
+                        guarded(|| self.execute(*order))
+                    } else {
+                        let (steps, finished) =
+                            rehearse(&self.system, &order.launch, &order.shared, order.given, &self.messages);
+                        Ok(Ended { steps, finished, seat: None, output: None })
+                    };
+                    let message = match ended {
+                        Ok(ended) => Message::Ran { run, ended },
+                        Err(error) => Message::Failed { run, processor: self.processor, error },
+                    };
+                    let _ = self.messages.send(message);
+                }
+            }
+        }
+    }
+
+    /// The next order; `None` when there are no more. The slot of a real device, which has often just ended a run whose successor is
+    /// a few microseconds away, looks for it that long before it sleeps: waking a thread costs more than that.
+    fn next_order(&self, real: bool) -> Option<Order> {
+        let until = Instant::now() + LOOK_FOR_ORDERS;
+        while real && Instant::now() < until {
+            match self.orders.try_recv() {
+                Ok(order) => return Some(order),
+                Err(TryRecvError::Disconnected) => return None,
+                // Others, the dispatcher above all, may need the core.
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+            }
+        }
+        self.orders.recv().ok()
+    }
+
+    /// The model, loaded now if it is not in memory.
+    fn model(&self, model: ModelId, control: &Control) -> Result<Arc<dyn Model>, Error> {
+        self.models.get_or_load(model, self.processor, || self.library.load(model, self.processor, control))
+    }
+
+    fn execute(&self, order: RunOrder) -> Result<Ended, Error> {
+        let RunOrder { launch, shared, members, .. } = order;
+        if members.len() != 1 {
+            return Err(Error::unsupported("batches run on virtual devices only"));
+        }
+        let member = &launch.members[0];
+        let Some((seat, input)) = members.into_iter().next() else {
+            return Err(Error::unsupported("a run without stages"));
+        };
+        let model = self.model(launch.model, &shared.control)?;
+        let mut session = self.session(&*model, &launch, member, seat, &input, &shared.control)?;
+        let (steps, finished) = self.step(&launch, member, session.as_mut(), &shared)?;
+        let output = if finished { Some(self.hand_over(member, session.as_mut())?) } else { None };
+        let seat = Seat { processor: self.processor, session };
+        Ok(Ended { steps, finished, seat: Some((member.clone(), seat)), output })
+    }
+
+    /// The session that a stage goes on with: its own, moved here if need be, or one that begins.
+    fn session(
+        &self,
+        model: &dyn Model,
+        launch: &Launch,
+        member: &Member,
+        seat: Option<Seat>,
+        input: &[Data],
+        control: &Control,
+    ) -> Result<Box<dyn Session>, Error> {
+        let mut session = match seat {
+            Some(seat) if seat.processor == self.processor => seat.session,
+            Some(seat) => {
+                let mut here = model.open()?;
+                match seat.session.save().and_then(|saved| here.restore(&saved)) {
+                    Ok(()) => here,
+                    // What was done elsewhere is done again; a language model's tokens could come out differently.
+                    Err(error) if error.kind() == ErrorKind::Unsupported && launch.phase == Phase::Forward => {
+                        return self.again(here, launch, member, input, control);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            None if member.fresh => model.open()?,
+            // It began on a virtual device, which has nothing to hand on.
+            None if launch.phase == Phase::Forward => {
+                return self.again(model.open()?, launch, member, input, control);
+            }
+            None => return Err(Error::unsupported("an inference that began on a virtual device cannot go on here")),
+        };
+        if member.fresh {
+            session.begin(input)?;
+        }
+        Ok(session)
+    }
+
+    /// Does again, in a new session, what a preempted stage has behind it.
+    fn again(
+        &self,
+        mut session: Box<dyn Session>,
+        launch: &Launch,
+        member: &Member,
+        input: &[Data],
+        control: &Control,
+    ) -> Result<Box<dyn Session>, Error> {
+        session.begin(input)?;
+        for _ in 0..self.steps_before(launch, member) {
+            session.step(1, control)?;
+        }
+        Ok(session)
+    }
+
+    /// How many segments a preempted stage has behind it.
+    fn steps_before(&self, launch: &Launch, member: &Member) -> usize {
+        let cost = self.system.nodes[member.node].costs[launch.processor].as_ref();
+        let phase = cost.and_then(|cost| cost.phases.get(usize::from(launch.phase_index)));
+        match phase {
+            Some((_, onbeat_core::cost::PhaseCost::Fixed { boundaries, .. })) => {
+                boundaries.iter().filter(|&&boundary| boundary <= member.from + 1e-9).count()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Steps through the phase until it ends, is cut, or has run as long as it may.
+    fn step(
+        &self,
+        launch: &Launch,
+        member: &Member,
+        session: &mut dyn Session,
+        shared: &Shared,
+    ) -> Result<(u32, bool), Error> {
+        let end = member.work.units(launch.phase);
+        let left = if launch.phase == Phase::Forward { u32::MAX } else { (end - member.from).max(0.0) as u32 };
+        let most = left.min(launch.steps_max.unwrap_or(u32::MAX));
+        let mut steps: u32 = 0;
+        while steps < most {
+            if steps > 0 && shared.cut.load(Ordering::Acquire) {
+                return Ok((steps, false));
+            }
+            let step = session.step(launch.units_per_step.min(most - steps), &shared.control)?;
+            steps = steps.saturating_add(step.units.max(1));
+            let mut parts = step.parts;
+            // A language model that would go on is cut off at the longest output that there may be.
+            let longest = match launch.phase {
+                Phase::Decode => steps >= left,
+                Phase::Prefill => steps >= left && member.work.output <= 1,
+                _ => false,
+            };
+            if longest && !step.done {
+                parts.extend(session.end_early()?);
+            }
+            if !parts.is_empty() {
+                let tokens = if launch.phase == Phase::Decode { member.from as u32 + steps + 1 } else { 1 };
+                let Member { job, node, serial: stage, .. } = *member;
+                let _ = self.messages.send(Message::Part { run: launch.run, job, node, stage, tokens, data: parts });
+            }
+            // After the parts: whoever sees these steps finds their parts among the messages.
+            shared.steps.store(steps, Ordering::Release);
+            if step.done || longest {
+                return Ok((steps, true));
+            }
+        }
+        Ok((steps, false))
+    }
+
+    /// What a finished stage has produced, and what follows from it.
+    fn hand_over(&self, member: &Member, session: &mut dyn Session) -> Result<(Vec<Data>, Vec<Report>), Error> {
+        let output = session.finish()?;
+        let mut reports = Vec::new();
+        let (job, node) = (member.job, member.node);
+        for (number, edge) in self.system.nodes[node].after.iter().enumerate() {
+            if edge.probability < 1.0 || edge.fan_out.is_some() {
+                let count = match output.gate {
+                    Gate::Unknown => None,
+                    Gate::Stop => Some(0),
+                    Gate::Follow(count) => Some(if edge.fan_out.is_some() { count } else { 1 }),
+                };
+                reports.extend(count.map(|count| Report::Follow { job, node, edge: number as u32, count }));
+            }
+            reports.extend(self.size_up(job, edge.to, &output.data));
+        }
+        Ok((output.data, reports))
+    }
+
+    /// How long the prompt of a stage that follows is, if that is known here.
+    fn size_up(&self, job: u64, node: NodeId, data: &[Data]) -> Option<Report> {
+        let next = &self.system.nodes[node];
+        let talks = next.costs.iter().flatten().any(|cost| cost.phases.iter().any(|(kind, _)| *kind == Phase::Prefill));
+        if !talks {
+            return None;
+        }
+        let size = self.models.any(next.model)?.size(data).ok()?;
+        let output_max = next.output_max.max(next.expected.output).max(1);
+        Some(Report::Prompt { job, node, instance: 0, prompt: size.prompt, output_max })
+    }
+}
+
+/// Does something that other people's code takes part in. A panic there is an error of the device here: the slot goes on.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // Nothing that the work has touched is used again: its session and its input are gone.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Error::device(format!("it panicked: {text}")))
+    })
+}
