@@ -47,7 +47,7 @@ fn what_is_said_is_written() {
         let found = find_text(&output.data).unwrap();
         println!("{text} → {found}");
         assert_eq!(words(found), words(text));
-        assert_eq!(output.gate, Gate::Unknown);
+        assert_eq!(output.gate, Gate::Follow(1));
     }
 }
 
