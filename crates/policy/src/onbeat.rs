@@ -8,6 +8,7 @@ use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, IdVec, JobId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, Preemption};
+use onbeat_core::state::Run;
 use onbeat_core::system::{Arrival, System};
 use onbeat_core::units::Nanos;
 
@@ -161,7 +162,7 @@ impl Onbeat {
             let free = view.free_slots(p) as usize;
             self.slots.extend(std::iter::repeat_n((p, view.now()), free));
             let runs = &view.occupancy(p).runs;
-            self.slots.extend(runs.iter().map(|run| (p, run.expected_end.max(view.now()))));
+            self.slots.extend(runs.iter().map(|run| (p, likely_end(run, view.now()))));
         }
     }
 
@@ -395,6 +396,12 @@ impl Onbeat {
     }
 }
 
+/// When a run will end. One that outlives its expected length – an answer longer than most – may go on for as long again as it has
+/// lasted; to take it for over at any moment would make everybody wait for it.
+fn likely_end(run: &Run, now: Nanos) -> Nanos {
+    if run.expected_end > now { run.expected_end } else { now.saturating_add(now.saturating_sub(run.start)) }
+}
+
 /// Whether this decision gives a job up.
 fn is_dropped(actions: &Actions, job: JobId) -> bool {
     actions.as_slice().iter().any(|action| matches!(action, Action::Drop { job: dropped } if *dropped == job))
@@ -432,4 +439,36 @@ fn segments(view: &View<'_>, stage: StageId, p: ProcessorId) -> (u64, u32) {
     let done = next - live.position;
     let left = if done > 0.0 { ((end - live.position) / done).ceil() } else { 1.0 };
     (segment, left.min(1e9) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use onbeat_core::id::ProcessorId;
+    use onbeat_core::spec::Preemption;
+
+    use crate::test_rig::{Rig, ms, start};
+
+    #[test]
+    fn does_not_wait_for_work_that_is_overdue() {
+        let mut rig = Rig::new(&[("cpu0", Preemption::Never), ("cpu1", Preemption::Never)]);
+        let long = rig.stream("long", None, &[Some(10.0), Some(10.0)]);
+        let frame = rig.stream("frame", Some(16.0), &[Some(1.0), Some(1.0)]);
+        rig.running(long, 0, 0.0);
+        // Expected to end at 10 ms, and still running: it may go on until 36 ms.
+        rig.state.now = ms(18.0);
+        rig.state.processors[ProcessorId(0)].runs[0].expected_end = ms(10.0);
+        let stage = rig.ready(frame, 18.0);
+        assert_eq!(rig.decide("onbeat"), [start(stage, 1)], "the other processor is as fast, and free");
+    }
+
+    #[test]
+    fn waits_for_a_much_faster_processor_that_is_free_soon() {
+        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("npu", Preemption::Never)]);
+        let long = rig.stream("long", None, &[None, Some(2.0)]);
+        let frame = rig.stream("frame", Some(30.0), &[Some(20.0), Some(1.0)]);
+        rig.running(long, 1, 0.0);
+        let _frame = rig.ready(frame, 0.0);
+        // On the NPU at 2 + 1 = 3 ms, on the CPU at 20 ms.
+        assert_eq!(rig.decide("onbeat"), []);
+    }
 }

@@ -146,7 +146,9 @@ fn profile(about: &About, measured: &[(String, Measured)]) -> String {
         seen.push(&model.name);
         let task = onbeat_models::Catalogue::shipped().find(&model.name).map(|entry| entry.task.clone());
         line(format_args!("\n[model.{}]", quoted(&model.name)));
-        line(format_args!("task = {}", quoted(&task.unwrap_or_default())));
+        if let Ok(task) = task {
+            line(format_args!("task = {}", quoted(&task)));
+        }
         if let Some(path) = &model.path {
             line(format_args!("path = {}", quoted(&path.display().to_string())));
         }
