@@ -22,10 +22,6 @@ mod ffi;
 mod model;
 #[cfg(feature = "llama")]
 mod saved;
-// Written for `backend-remote`; no layer that both may use has a place for it.
-#[cfg(feature = "llama")]
-#[path = "../../backend-remote/src/sentences.rs"]
-mod sentences;
 #[cfg(feature = "llama")]
 mod session;
 

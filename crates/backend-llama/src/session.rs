@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use onbeat_backend::{Control, Data, Error, Gate, Output, Session, Step, find_text};
+use onbeat_backend::{Control, Data, Error, Gate, Output, Sentences, Session, Step, find_text};
 
 use crate::ffi::{Context, Decoded, Token};
 use crate::model::Loaded;
 use crate::saved::Saved;
-use crate::sentences::Sentences;
 
 /// A session: a context, and the inference in progress.
 #[derive(Debug)]

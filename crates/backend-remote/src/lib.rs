@@ -27,7 +27,6 @@
 mod http;
 mod message;
 mod remote;
-mod sentences;
 mod session;
 mod stream;
 

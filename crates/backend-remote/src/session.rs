@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use onbeat_backend::{Control, Data, Error, Gate, Output, Session, Step, find_text};
+use onbeat_backend::{Control, Data, Error, Gate, Output, Sentences, Session, Step, find_text};
 use ureq::{Agent, BodyReader};
 
 use crate::http::{accepted, cancellable, excerpt, read_excerpt, unanswered};
 use crate::message::{Chunk, Message, Piece, Request, StreamOptions, Usage};
 use crate::remote::Server;
-use crate::sentences::Sentences;
 use crate::stream::{Events, Problem};
 
 /// What the stream ends with.

@@ -14,6 +14,7 @@ mod data;
 mod error;
 mod graph;
 mod model;
+mod sentences;
 mod tensor;
 mod values;
 
@@ -24,5 +25,6 @@ pub use graph::{
     Backend, Device, DeviceKind, Dim, Footprint, Granularity, Graph, LoadOptions, Loader, Port, Precision,
 };
 pub use model::{Gate, Model, Output, Session, Size, Step};
+pub use sentences::{Sentences, first_sentence};
 pub use tensor::{Element, ElementType, Elements, Tensor};
 pub use values::{DeviceValue, Value, Values};

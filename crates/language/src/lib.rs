@@ -6,13 +6,12 @@
 //! pieces of any length, then one token per step, and a session can be put aside, saved and taken elsewhere after every step.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), onbeat_backend::Error> {
-//! # let loader: onbeat_backend::Loader = todo!();
+//! # fn answer(loader: &onbeat_backend::Loader) -> Result<(), onbeat_backend::Error> {
 //! use onbeat_backend::{Control, Data, Model};
 //! use onbeat_language::{Options, convert_file, load};
 //!
 //! convert_file("smollm2.gguf".as_ref(), "smollm2".as_ref())?;
-//! let model = load("smollm2".as_ref(), &loader, Options::default())?;
+//! let model = load("smollm2".as_ref(), loader, Options::default())?;
 //! let mut session = model.open()?;
 //! session.begin(&[Data::Text("What is the capital of France?".into())])?;
 //! // Sixteen tokens of the prompt at a time, then one token of the answer.
@@ -69,7 +68,6 @@ mod model;
 mod pieces;
 mod sampling;
 mod saved;
-mod sentences;
 mod session;
 mod shape;
 mod tokenizer;

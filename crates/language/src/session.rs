@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use onbeat_backend::{Control, Data, Error, ErrorKind, Gate, Output, Session, Step, Tensor, Value, Values};
+use onbeat_backend::{
+    Control, Data, Error, ErrorKind, Gate, Output, Session, Step, Tensor, Value, Values, first_sentence,
+};
 
 use crate::model::Shared;
 use crate::sampling::pick;
 use crate::saved::{Reader, Writer};
-use crate::sentences::first_end;
 use crate::tokenizer::Text;
 
 /// An answer in progress: the tokens, and what the network has computed of them (the caches).
@@ -157,7 +158,7 @@ impl LanguageSession {
                 parts.push(Data::Text(text.into()));
             }
         };
-        while let Some(length) = first_end(&self.text.as_str()[self.given..]) {
+        while let Some(length) = first_sentence(&self.text.as_str()[self.given..]) {
             give(&self.text.as_str()[self.given..self.given + length]);
             self.given += length;
         }

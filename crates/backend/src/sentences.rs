@@ -1,23 +1,21 @@
-//! Cuts a text that arrives in pieces into sentences.
+//! Where sentences end, in a text that grows: language models hand them on one by one.
 
 /// Words that a full stop follows within a sentence.
 const ABBREVIATIONS: &[&str] =
     &["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "no", "fig", "approx"];
 
-/// A text that arrives in pieces. A sentence ends after `.`, `!`, `?` or `…`, closing quotes and brackets, where white space follows;
-/// after a full-width `。`, `！` or `？`; and at the end of a line. A full stop after an initial, a usual abbreviation or the number of a
-/// list item ends none.
+/// A text that arrives in pieces, cut into sentences; see [`first_sentence`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sentences {
+pub struct Sentences {
     pending: String,
 }
 
 impl Sentences {
     /// Adds a piece. Returns the sentences that are complete now, without white space around them.
-    pub(crate) fn push(&mut self, piece: &str) -> Vec<String> {
+    pub fn push(&mut self, piece: &str) -> Vec<String> {
         self.pending.push_str(piece);
         let mut complete = Vec::new();
-        while let Some(end) = end_of_first(&self.pending) {
+        while let Some(end) = first_sentence(&self.pending) {
             let rest = self.pending.split_off(end);
             let sentence = std::mem::replace(&mut self.pending, rest);
             if !sentence.trim().is_empty() {
@@ -28,22 +26,26 @@ impl Sentences {
     }
 
     /// What is left when the text is finished.
-    pub(crate) fn rest(&mut self) -> Option<String> {
+    pub fn rest(&mut self) -> Option<String> {
         let rest = std::mem::take(&mut self.pending);
         let rest = rest.trim();
         (!rest.is_empty()).then(|| rest.to_owned())
     }
 }
 
-/// Where the first sentence ends, if that is certain already.
-fn end_of_first(text: &str) -> Option<usize> {
+/// Where the first sentence of a text that grows ends [bytes], if that is certain already.
+///
+/// A sentence ends after `.`, `!`, `?` or `…`, closing marks, quotes and brackets, where white space follows – which tells a full stop
+/// from that of `3.14` –; after a full-width `。`, `！` or `？`; and at the end of a line. A full stop after an initial, a usual
+/// abbreviation or the number of a list item ends none.
+pub fn first_sentence(text: &str) -> Option<usize> {
     let mut ends_before_space = false;
     for (at, c) in text.char_indices() {
         match c {
             '\n' | '。' | '！' | '？' => return Some(at + c.len_utf8()),
             '!' | '?' | '…' => ends_before_space = true,
             '.' => ends_before_space = !is_abbreviation(&text[..at]),
-            '"' | '\'' | ')' | ']' | '”' | '’' | '»' => {}
+            '"' | '\'' | ')' | ']' | '*' | '”' | '’' | '»' => {}
             c if c.is_whitespace() && ends_before_space => return Some(at),
             _ => ends_before_space = false,
         }
@@ -77,6 +79,7 @@ mod tests {
         assert_eq!(cut(&["Is it? Yes", ".", " It costs 3", ".5 euros."]), ["Is it?", "Yes.", "It costs 3.5 euros."]);
         assert_eq!(cut(&["He said \"Go!\" and", " left."]), ["He said \"Go!\"", "and left."]);
         assert_eq!(cut(&["Wait... what?\n\n- one\n"]), ["Wait...", "what?", "- one"]);
+        assert_eq!(cut(&["**Two.** Three"]), ["**Two.**", "Three"]);
         assert_eq!(cut(&["東京。大阪！"]), ["東京。", "大阪！"]);
         assert_eq!(cut(&["  \n "]), Vec::<String>::new());
     }
