@@ -11,16 +11,18 @@ use onbeat_core::id::{ModelId, ProcessorId, SourceId};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 use onbeat_driver::Facts;
-use onbeat_runtime::{Command, Feed, Finished, Keep, Library, Live, Options, Plan, Product, Report, Trouble, run};
+use onbeat_runtime::{
+    Command, Feed, Finished, Keep, Library, Live, Options, Plan, Product, Report, Times, Trouble, run,
+};
 
 /// Begin and end of each step.
-type Times = Arc<Mutex<Vec<(Instant, Instant)>>>;
+type Steps = Arc<Mutex<Vec<(Instant, Instant)>>>;
 
 /// A model that counts to a number.
 #[derive(Clone, Debug)]
 struct Counter {
     to: u64,
-    times: Times,
+    times: Steps,
 }
 
 fn count(to: u64) {
@@ -115,7 +117,7 @@ fn system(period_ms: f64, jobs: u32, to: u64, models: u32) -> System {
 
 fn go(period_ms: f64, jobs: u32, to: u64, models: u32) -> (Finished, Clock, Vec<(Instant, Instant)>) {
     let system = Arc::new(system(period_ms, jobs, to, models));
-    let times = Times::default();
+    let times = Steps::default();
     let plan = Plan {
         policy: onbeat_policy::make("edf", &system).expect("it is shipped"),
         policy_name: "edf".to_owned(),
@@ -171,8 +173,16 @@ fn there_and_back() -> Vec<u64> {
 /// A row of the table: median and 99th percentile [µs].
 fn row(what: &str, mut ns: Vec<u64>) {
     ns.sort_unstable();
-    let at = |q: f64| ns.get((ns.len() as f64 * q) as usize).map_or(f64::NAN, |&ns| ns as f64 / 1000.0);
-    println!("{what:<52} {:>10.2} {:>10.2}   n = {}", at(0.5), at(0.99), ns.len());
+    let at = |q: f64| ns.get((ns.len() as f64 * q) as usize).map_or(f64::NAN, |&ns| ns as f64);
+    line(what, at(0.5), at(0.99), ns.len() as u64);
+}
+
+fn line(what: &str, median_ns: f64, p99_ns: f64, count: u64) {
+    println!("{what:<52} {:>10.2} {:>10.2}   n = {count}", median_ns / 1e3, p99_ns / 1e3);
+}
+
+fn times(what: &str, times: &Times) {
+    line(what, times.at(0.5).as_f64(), times.at(0.99).as_f64(), times.count());
 }
 
 fn between(from: impl Iterator<Item = Instant>, to: impl Iterator<Item = Instant>) -> Vec<u64> {
@@ -185,10 +195,10 @@ fn main() {
         println!("empty tasks, 2000 a second, {models} models in memory");
         let (finished, clock, steps) = go(0.5, 4000, 0, models);
         row("  the state machine alone, for a task", alone(models));
-        row("  an instant, first report to last command sent", finished.instant_ns);
+        times("  an instant, first report to last command sent", &finished.instants);
         row("  release told to step begun", between(clock.released.iter().copied(), steps.iter().map(|s| s.0)));
         row("  step ended to end told", between(steps.iter().map(|s| s.1), clock.ran.iter().copied()));
-        row("  release jitter", finished.lateness_ns);
+        times("  release jitter", &finished.lateness);
         for note in finished.notes {
             println!("  note: {note}");
         }

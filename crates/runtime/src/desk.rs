@@ -138,7 +138,7 @@ impl ReadFile for NoFiles {
     }
 }
 
-fn system(scenario: &str, platform: &str, seconds: f64) -> System {
+pub(crate) fn system(scenario: &str, platform: &str, seconds: f64) -> System {
     let options = Options { duration: Some(Nanos::from_secs(seconds)), contention: false, ..Options::default() };
     Library::shipped().resolve(scenario, Some(platform), &options, &NoFiles).unwrap()
 }

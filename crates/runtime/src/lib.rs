@@ -10,6 +10,12 @@
 //! The state machine has no clock, no threads and no devices. A record holds everything that went into it, so a replay feeds it the
 //! same reports at the same times, and must come to the same decisions, bit for bit ([`replay()`]).
 
+#![cfg_attr(
+    test,
+    allow(clippy::duplicate_mod, reason = "`shuttled` compiles the slots' code again, with instrumented threads")
+)]
+
+mod awake;
 #[cfg(test)]
 mod desk;
 mod library;
@@ -20,15 +26,19 @@ mod rehearse;
 mod replay;
 mod run;
 mod runs;
+#[cfg(test)]
+mod shuttled;
 mod store;
+mod sync;
 mod task;
 mod threads;
 mod worker;
 
+pub use awake::Awake;
 pub use library::{Feed, Keep, Library, Product, Trouble};
 pub use live::Live;
 pub use machine::{Machine, energy_uj, machine, real_time_permission, resident_bytes};
-pub use plan::{Finished, Options, Plan, RunError};
+pub use plan::{Finished, Options, Plan, RunError, Times};
 pub use replay::{ReplayError, facts_of, replay};
 pub use run::run;
 pub use task::{Command, Launch, Member, Report};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use onbeat_backend::Error;
 use onbeat_core::policy::Policy;
 use onbeat_core::system::System;
@@ -71,10 +72,37 @@ pub struct Finished {
     pub ended: Nanos,
     /// What could not be had: real-time priority, pinning.
     pub notes: Vec<String>,
-    /// How late timers were served [ns], in order of time: the release jitter of the runtime itself.
-    pub lateness_ns: Vec<u64>,
-    /// How long instants took, from the first report to the last command [ns].
-    pub instant_ns: Vec<u64>,
+    /// How late timers were served: the release jitter of the runtime itself.
+    pub lateness: Times,
+    /// How long instants took, from the first report to the last command.
+    pub instants: Times,
+}
+
+/// A distribution of times in constant memory, to three significant digits.
+#[derive(Clone, Debug)]
+pub struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Histogram::new(3).expect("three significant digits are possible"))
+    }
+}
+
+impl Times {
+    pub(crate) fn record(&mut self, ns: u64) {
+        // It grows with the largest time; only one beyond all memory is refused.
+        let _ = self.0.record(ns);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// A share of them, from 0 to 1, is at most this; 0 if there are none.
+    pub fn at(&self, share: f64) -> Nanos {
+        Nanos(self.0.value_at_quantile(share))
+    }
 }
 
 /// Why a run could not begin, or ended early.

@@ -1,14 +1,13 @@
 //! Virtual devices: they occupy a processor in real time for exactly what the profile says, and compute nothing.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::system::System;
 
+use super::sync::{Ordering, Sender};
+use super::worker::{Message, Shared};
 use crate::task::{Launch, Member, Report};
-use crate::worker::{Message, Shared};
 
 /// Executes a run virtually, counted from when it was given. Steps done, and whether the inference is complete.
 pub(crate) fn rehearse(

@@ -238,7 +238,7 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                 first = false;
                 let timer = self.live.next_timer();
                 if timer <= at {
-                    self.finished.lateness_ns.push((at - timer).0);
+                    self.finished.lateness.record((at - timer).0);
                 }
                 self.tell_progress();
                 self.last = at;
@@ -255,7 +255,7 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                 self.commands = commands;
                 self.reports = reports;
                 self.reports.clear();
-                self.finished.instant_ns.push(self.now().0.saturating_sub(at.0));
+                self.finished.instants.record(self.now().0.saturating_sub(at.0));
             }
             let wake = self.live.next_timer().min(duration).min(self.next_hang());
             let wake = wake.min(self.now().saturating_add(Nanos::from_ns_f64(LOOK_AT_STOP.as_nanos() as f64)));

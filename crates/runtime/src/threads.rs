@@ -37,6 +37,30 @@ pub fn stand_back() {
     let _ = rustix::process::setpriority_process(None, 19);
 }
 
+/// Lets every other thread go before the calling one, at once and entirely (`SCHED_IDLE`).
+///
+/// # Errors
+/// Says why that is not possible.
+#[cfg(target_os = "linux")]
+pub(crate) fn be_last() -> Result<(), String> {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
+    };
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
+        .map_err(|problem| format!("no thread can be made to give way to all others: {problem}"))
+}
+
+/// Lets every other thread go before the calling one.
+///
+/// # Errors
+/// Other systems are not asked for it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn be_last() -> Result<(), String> {
+    Err("no thread can be made to give way to all others: only Linux is asked for it".to_owned())
+}
+
 /// Asks for a real-time priority (`SCHED_FIFO`) for the calling thread.
 ///
 /// # Errors

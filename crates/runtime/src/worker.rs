@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use onbeat_backend::{Control, Data, Error, ErrorKind, Gate, Model, Session};
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ModelId, NodeId, ProcessorId};
 use onbeat_core::system::System;
 
+use super::rehearse::rehearse;
+use super::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Receiver, Sender, TryRecvError, yield_now};
 use crate::library::Library;
-use crate::rehearse::rehearse;
 use crate::store::Seat;
 use crate::task::{Launch, Member, Report};
 
 /// How long a slot of a real device looks for its next order before it sleeps.
 const LOOK_FOR_ORDERS: Duration = Duration::from_micros(50);
+
+/// The most instances that follow what a stage found: as many as a scenario file may ask for.
+const FAN_OUT_MAX: u32 = 1024;
 
 /// What a slot's thread and the dispatcher share about the run that is under way.
 #[derive(Debug, Default)]
@@ -170,7 +172,7 @@ impl Worker {
                 Ok(order) => return Some(order),
                 Err(TryRecvError::Disconnected) => return None,
                 // Others, the dispatcher above all, may need the core.
-                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Empty) => yield_now(),
             }
         }
         self.orders.recv().ok()
@@ -314,7 +316,7 @@ impl Worker {
                 let count = match output.gate {
                     Gate::Unknown => None,
                     Gate::Stop => Some(0),
-                    Gate::Follow(count) => Some(if edge.fan_out.is_some() { count } else { 1 }),
+                    Gate::Follow(count) => Some(if edge.fan_out.is_some() { count.min(FAN_OUT_MAX) } else { 1 }),
                 };
                 reports.extend(count.map(|count| Report::Follow { job, node, edge: number as u32, count }));
             }

@@ -40,6 +40,10 @@ pub struct RunArgs {
     /// Ask for real-time priority for the thread that keeps the schedule, and say so if it is refused.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", hide_possible_values = true)]
     pub urgent: bool,
+    /// Keep the cores from sleeping between runs: models start at once and take equally long each time, at the price of energy. A
+    /// profile that was measured with it predicts runs with it best.
+    #[arg(long)]
+    pub awake: bool,
     /// Form of the results on stdout.
     #[arg(short, long, value_enum, default_value_t)]
     pub format: Format,
@@ -118,6 +122,9 @@ pub struct ProfileArgs {
     /// Do not measure how much models slow each other down.
     #[arg(long)]
     pub no_interference: bool,
+    /// Keep the cores from sleeping between inferences, as `onbeat run --awake` does.
+    #[arg(long)]
+    pub awake: bool,
     /// Name of the platform.
     #[arg(long, value_name = "NAME", default_value = "this-machine")]
     pub name: String,

@@ -12,7 +12,7 @@ use crate::commands::report::write as write_file;
 use crate::failure::Failure;
 use crate::live::{self, Unit, kind_of};
 use crate::profile::{
-    About, Measured, Processor, Shape, Side, Subject, fit_bandwidth, measure, pairs, quantile, write,
+    About, Measured, Processor, Shape, Side, Subject, fit_bandwidth, in_company, measure, pairs, quantile, write,
 };
 use crate::tables::{Grid, Tone};
 use crate::ui::Ui;
@@ -25,6 +25,8 @@ pub(crate) fn run(args: &ProfileArgs, ui: Ui) -> Result<(), Failure> {
     let cache = live::cache()?;
     let subjects = subjects(&args.models, &cache)?;
     let groups = groups(args)?;
+    let cores: Vec<u32> = groups.iter().flat_map(|group| group.cores.iter().copied()).collect();
+    let _awake = args.awake.then(|| live::keep_awake(&cores, ui));
     let mut measured: Vec<(String, Measured)> = Vec::new();
     let mut sides: Vec<Vec<Side>> = Vec::new();
     for group in &groups {
@@ -45,6 +47,14 @@ pub(crate) fn run(args: &ProfileArgs, ui: Ui) -> Result<(), Failure> {
                     measured.push((group.name.clone(), found));
                 }
                 Err(error) => ui.warn(&format!("{} on {}: {error}; left out", subject.name, group.name)),
+            }
+        }
+        if here.len() > 1 {
+            ui.note(&format!("Company: {} models in turn on {}", here.len(), group.name));
+            let found = in_company(&here, args.runs, &cache).map_err(|error| failed(&error))?;
+            let last = measured.len() - here.len();
+            for ((_, model), found) in measured[last..].iter_mut().zip(found) {
+                model.keep_company(found);
             }
         }
         sides.push(here);
@@ -74,7 +84,7 @@ pub(crate) fn run(args: &ProfileArgs, ui: Ui) -> Result<(), Failure> {
         versions: versions(&groups),
         memory_gb: machine.memory_bytes as f64 / 1e9 * 0.8,
         processors: groups,
-        command: "onbeat profile".to_owned(),
+        command: if args.awake { "onbeat profile --awake" } else { "onbeat profile" }.to_owned(),
     };
     let files = write(&about, &measured, &interference);
     let (platform, profile) = (args.out.join("platform.toml"), args.out.join("profile.toml"));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use onbeat_core::cost::PhaseCost;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
 use onbeat_report::{Comparison, Report};
 
 use crate::analyse;
@@ -38,6 +37,7 @@ pub(crate) fn run(args: &RunArgs, ui: Ui) -> Result<(), Failure> {
     let system = Arc::new(system);
     let devices = Arc::new(Devices::prepare(&system)?);
     let inputs = Arc::new(Inputs::prepare(&system, &devices, &args.inputs)?);
+    let _awake = args.awake.then(|| live::keep_awake(&cores_of(&system), ui));
     let mut rows = Vec::new();
     let mut failed = None;
     for name in &names {
@@ -90,6 +90,16 @@ pub(crate) fn run(args: &RunArgs, ui: Ui) -> Result<(), Failure> {
     failed.map_or(Ok(()), Err)
 }
 
+/// The cores that the platform names; all that there are if it names none.
+fn cores_of(system: &System) -> Vec<u32> {
+    let devices = system.platform.processors.iter().filter_map(|unit| unit.device.as_ref());
+    let named: std::collections::BTreeSet<u32> = devices.flat_map(|device| device.cores.iter().copied()).collect();
+    if named.is_empty() {
+        return (0..std::thread::available_parallelism().map_or(1, usize::from) as u32).collect();
+    }
+    named.into_iter().collect()
+}
+
 /// Takes batching out of the profile of processors that run real models: their backends serve one request at a time.
 fn unbatch(system: &mut System, ui: Ui) {
     let real: Vec<bool> = system.platform.processors.iter().map(onbeat_core::system::Processor::runs_models).collect();
@@ -126,22 +136,15 @@ fn tell(done: &RealDone, system: &System, ui: Ui) {
     for note in &done.finished.notes {
         ui.note(&format!("Note: {note}"));
     }
-    let mut lateness = done.finished.lateness_ns.clone();
-    lateness.sort_unstable();
-    let mut instants = done.finished.instant_ns.clone();
-    instants.sort_unstable();
-    let at = |sorted: &[u64], share: f64| {
-        let i = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-        Nanos(sorted.get(i).copied().unwrap_or(0))
-    };
+    let (lateness, instants) = (&done.finished.lateness, &done.finished.instants);
     let onbeat_driver::Outcome { jobs, decisions, .. } = done.finished.outcome;
     ui.note(&format!(
         "{jobs} jobs with {decisions} decisions in {} of real time; timers late by {} (p50), {} (p99); dispatcher busy {} (p50), {} (p99) per instant",
         done.finished.ended,
-        at(&lateness, 0.5),
-        at(&lateness, 0.99),
-        at(&instants, 0.5),
-        at(&instants, 0.99),
+        lateness.at(0.5),
+        lateness.at(0.99),
+        instants.at(0.5),
+        instants.at(0.99),
     ));
     for trouble in done.troubles.iter().take(10) {
         let unit = &system.platform.processors[trouble.processor].name;

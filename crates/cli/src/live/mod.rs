@@ -124,3 +124,8 @@ fn stop_flag() -> Arc<AtomicBool> {
 pub(crate) fn interrupted() -> bool {
     stop_flag().load(Ordering::Relaxed)
 }
+
+/// Keeps cores from sleeping for as long as what it returns lives; says so if that cannot be.
+pub(crate) fn keep_awake(cores: &[u32], ui: Ui) -> Option<onbeat_runtime::Awake> {
+    onbeat_runtime::Awake::keep(cores).map_err(|problem| ui.warn(&format!("cores may sleep: {problem}"))).ok()
+}

@@ -95,6 +95,19 @@ impl Shape {
     }
 }
 
+impl Measured {
+    /// Takes latencies that were measured in company in place of those alone; segments keep their shares. Nothing changes if there are
+    /// none.
+    pub(crate) fn keep_company(&mut self, found: Vec<f64>) {
+        if let Shape::Whole { latencies_ms, .. } = &mut self.shape
+            && !found.is_empty()
+        {
+            self.runs = found.len() as u32;
+            *latencies_ms = found;
+        }
+    }
+}
+
 /// Measures a model on a processor: on the calling thread, which the caller has pinned.
 pub(crate) fn measure(
     subject: &Subject,
@@ -134,7 +147,7 @@ pub(crate) fn measure(
     Ok((measured, model))
 }
 
-fn ms_since(start: Instant) -> f64 {
+pub(super) fn ms_since(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
@@ -208,7 +221,7 @@ fn whole(model: &dyn Model, kind: RunsAs, runs: u32, cache: &Cache, control: &Co
 }
 
 /// What inferences are measured on: for a voice, sentences of several lengths.
-fn inputs(kind: RunsAs, cache: &Cache) -> Vec<Vec<Data>> {
+pub(super) fn inputs(kind: RunsAs, cache: &Cache) -> Vec<Vec<Data>> {
     const SENTENCES: [&str; 4] = [
         "Paris is the capital of France.",
         "The sky is blue because air scatters blue light more than red light.",
@@ -270,7 +283,7 @@ fn tokens(model: &dyn Model, kind: RunsAs, runs: u32, control: &Control) -> Resu
 }
 
 /// Reads the prompt in pieces of `chunk`; whether that was the whole inference.
-fn read_prompt(session: &mut dyn Session, size: u32, chunk: u32, control: &Control) -> Result<bool, Error> {
+pub(super) fn read_prompt(session: &mut dyn Session, size: u32, chunk: u32, control: &Control) -> Result<bool, Error> {
     let mut read = 0;
     while read < size.max(1) {
         let step = session.step(chunk, control)?;

@@ -1,9 +1,11 @@
 //! Measuring models on devices, for the simulator to count with.
 
+mod company;
 mod measure;
 mod pairs;
 mod write;
 
+pub(crate) use company::in_company;
 pub(crate) use measure::{Measured, Shape, Subject, measure};
 pub(crate) use pairs::{Pair, Side, fit_bandwidth, pairs};
 pub(crate) use write::{About, Processor, write};

@@ -5,5 +5,6 @@ mod comparing;
 mod errors;
 mod estimating;
 mod recording;
+mod running;
 mod scenarios;
 mod support;

@@ -1,0 +1,122 @@
+//! Models in company: each measured while the others of its processor take their turns in between, as in a run.
+//!
+//! How long an inference takes depends on what the core did before. A model that runs again at once finds its data in the caches; one
+//! that comes after 100 ms of rest finds neither data nor code. In a run it is between the two: others have used the caches, and some of
+//! the same kernels.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use onbeat_backend::{Control, Data, Error, Session};
+use onbeat_models::{Cache, RunsAs};
+
+use super::Side;
+use super::measure::{inputs, ms_since};
+use crate::live::samples;
+
+/// Pause before each turn.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// Language models and recognisers take part in every so many rounds: they are long, and measured by themselves.
+const LONG_EVERY: u32 = 4;
+
+/// Rounds that do not count.
+const WARM_UP: u32 = 2;
+
+/// Latencies of whole inferences [ms], by model in the order of `sides`, which are models on one processor; none for models that go by
+/// tokens. Streaming models, which run many times a second, have a turn before each of the others.
+pub(crate) fn in_company(sides: &[Side], rounds: u32, cache: &Cache) -> Result<Vec<Vec<f64>>, Error> {
+    let Some(first) = sides.first() else { return Ok(Vec::new()) };
+    let (asks, asked) = bounded::<usize>(1);
+    let (done, dones) = bounded::<()>(1);
+    std::thread::scope(|scope| {
+        let asker = scope.spawn(move || {
+            let mut latencies = vec![Vec::new(); sides.len()];
+            for round in 0..rounds + WARM_UP {
+                for turn in turns(sides, round) {
+                    std::thread::sleep(PAUSE);
+                    let start = Instant::now();
+                    if asks.send(turn).is_err() || dones.recv().is_err() {
+                        return latencies;
+                    }
+                    if round >= WARM_UP && !is_long(sides[turn].kind) {
+                        latencies[turn].push(ms_since(start));
+                    }
+                }
+            }
+            latencies
+        });
+        let server = scope.spawn(move || {
+            onbeat_runtime::pin(&first.cores).map_err(Error::device)?;
+            first.unit.host(|| -> Result<(), Error> {
+                let mut seats: Vec<Seat<'_>> =
+                    sides.iter().map(|side| Seat::take(side, cache)).collect::<Result<_, _>>()?;
+                while let Ok(turn) = asked.recv() {
+                    seats[turn].serve()?;
+                    if done.send(()).is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            })
+        });
+        let served = server.join().unwrap_or_else(|_| Err(Error::device("the measuring thread has panicked")));
+        let latencies = asker.join().unwrap_or_default();
+        served.map(|()| latencies)
+    })
+}
+
+fn is_long(kind: RunsAs) -> bool {
+    matches!(kind, RunsAs::Language | RunsAs::Whisper)
+}
+
+fn is_streaming(kind: RunsAs) -> bool {
+    matches!(kind, RunsAs::Vad | RunsAs::Denoiser)
+}
+
+/// Who has a turn in a round, in order. The others begin with another one in each round, so that nobody always follows the same one.
+fn turns(sides: &[Side], round: u32) -> Vec<usize> {
+    let of = |streaming: bool| (0..sides.len()).filter(move |&i| is_streaming(sides[i].kind) == streaming);
+    let mut others: Vec<usize> =
+        of(false).filter(|&i| !is_long(sides[i].kind) || round.is_multiple_of(LONG_EVERY)).collect();
+    if others.is_empty() {
+        return of(true).collect();
+    }
+    let first = round as usize % others.len();
+    others.rotate_left(first);
+    others.into_iter().flat_map(|other| of(true).chain([other])).collect()
+}
+
+/// A model with a session and what it works on.
+struct Seat<'a> {
+    side: &'a Side,
+    session: Box<dyn Session>,
+    inputs: Vec<Vec<Data>>,
+    served: usize,
+    control: Control,
+}
+
+impl<'a> Seat<'a> {
+    fn take(side: &'a Side, cache: &Cache) -> Result<Self, Error> {
+        let inputs = match side.kind {
+            RunsAs::Language => vec![vec![Data::Text(samples::QUESTIONS[2].into())]],
+            kind => inputs(kind, cache),
+        };
+        Ok(Self { side, session: side.model.open()?, inputs, served: 0, control: Control::new() })
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
+        self.session.begin(&self.inputs[self.served % self.inputs.len()])?;
+        self.served += 1;
+        if is_long(self.side.kind) {
+            // The prompt and one token: enough to use the caches as it does.
+            let size = self.side.model.size(&self.inputs[0])?.prompt;
+            super::measure::read_prompt(self.session.as_mut(), size, u32::MAX, &self.control)?;
+            self.session = self.side.model.open()?;
+            return Ok(());
+        }
+        while !self.session.step(u32::MAX, &self.control)?.done {}
+        self.session.finish()?;
+        Ok(())
+    }
+}
