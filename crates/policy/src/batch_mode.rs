@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use onbeat_core::id::StageId;
+use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::units::Nanos;
 
@@ -26,20 +26,63 @@ pub(crate) struct BatchMode {
     rule: Rule,
     slots: Slots,
     queue: Vec<Candidate>,
+    /// How long each candidate would hold each processor, row by row.
+    own: Vec<Option<Nanos>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     stage: StageId,
     serial: u64,
+    /// Where its row begins in `own`.
+    row: usize,
     place: Place,
-    /// How much later it would be done on any other processor.
+    /// The processor on which it would be done next best, if it can run on another one.
+    second: Option<ProcessorId>,
+    /// How much later it would be done there; [`Nanos::MAX`] without one.
     loss: Nanos,
 }
 
 impl BatchMode {
     pub(crate) fn new(rule: Rule) -> Self {
-        Self { rule, slots: Slots::default(), queue: Vec::new() }
+        Self { rule, slots: Slots::default(), queue: Vec::new(), own: Vec::new() }
+    }
+
+    /// Lists the ready stages with their places. A stage that memory has refused everywhere waits until some is freed.
+    fn list(&mut self, view: &View<'_>) {
+        self.queue.clear();
+        self.own.clear();
+        for &stage in view.ready() {
+            let row = self.own.len();
+            self.slots.own_times(view, stage, &mut self.own);
+            if let Some((place, second)) = self.slots.best_two(&self.own[row..]) {
+                let serial = view.stage(stage).serial;
+                let mut candidate = Candidate { stage, serial, row, place, second: None, loss: Nanos::MAX };
+                candidate.set(place, second);
+                self.queue.push(candidate);
+            }
+        }
+    }
+
+    /// A slot of a processor was given away, so that nothing can be done there sooner than before: looks again at the candidates that
+    /// counted on it.
+    fn update(&mut self, taken: ProcessorId) {
+        for candidate in &mut self.queue {
+            let second = self.rule == Rule::Sufferage && candidate.second == Some(taken);
+            if candidate.place.processor == taken || second {
+                let places = self.slots.best_two(&self.own[candidate.row..]);
+                let (place, second) = places.expect("memory refuses nothing during a decision");
+                candidate.set(place, second);
+            }
+        }
+    }
+}
+
+impl Candidate {
+    fn set(&mut self, place: Place, second: Option<Place>) {
+        self.place = place;
+        self.second = second.map(|second| second.processor);
+        self.loss = second.map_or(Nanos::MAX, |second| second.finish.saturating_sub(place.finish));
     }
 }
 
@@ -65,13 +108,7 @@ impl Policy for BatchMode {
         if !view.ready().iter().any(|&stage| self.slots.is_open(view, stage)) {
             return;
         }
-        self.queue.clear();
-        for &stage in view.ready() {
-            // A stage that memory has refused everywhere waits until some is freed.
-            if let Some((place, loss)) = self.slots.best_and_loss(view, stage) {
-                self.queue.push(Candidate { stage, serial: view.stage(stage).serial, place, loss });
-            }
-        }
+        self.list(view);
         // Every round places one stage. Once no slot is idle and none of the stages could join a batch, nothing more can start.
         while let Some(next) = (0..self.queue.len()).min_by_key(|&i| self.rule.key(&self.queue[i])) {
             let Candidate { stage, place, .. } = self.queue.swap_remove(next);
@@ -79,11 +116,7 @@ impl Policy for BatchMode {
             if !self.queue.iter().any(|left| self.slots.is_open(view, left.stage)) {
                 return;
             }
-            for left in &mut self.queue {
-                let (place, loss) =
-                    self.slots.best_and_loss(view, left.stage).expect("memory refuses nothing during a decision");
-                (left.place, left.loss) = (place, loss);
-            }
+            self.update(place.processor);
         }
     }
 }

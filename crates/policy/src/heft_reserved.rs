@@ -1,6 +1,8 @@
 //! `heft-reserved`: the longest of the shortest latencies goes first, waits for a busy processor that is worth it, and reserves time
 //! for what follows in its chain.
 
+use std::cmp::Reverse;
+
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
@@ -32,12 +34,37 @@ struct HeftReserved {
     reserve: bool,
     plan: Plan,
     times: Times,
-    /// Stages that have not been started, and do not wait for a busy processor, in order of readiness.
-    open: Vec<StageId>,
+    /// Stages that have not been started, and do not wait for a busy processor.
+    open: Vec<Candidate>,
+    /// How long each of them would hold each processor, row by row; `None` where it cannot run.
+    own: Vec<Option<Nanos>>,
     /// Time until each processor is done with what runs and with what this decision puts or lets wait there.
     backlog: Vec<Nanos>,
     /// For each chain under way, where its next stage will probably run, and how long.
     reserved: Vec<Reservation>,
+    /// The sum of the reservations on each processor.
+    reserved_sum: Vec<Nanos>,
+}
+
+/// A stage with its shortest expected latency. That depends on the load of processors, and is computed anew where it changed.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    stage: StageId,
+    serial: u64,
+    job: JobId,
+    /// Where its row begins in `own`.
+    row: usize,
+    latency: Nanos,
+    processor: ProcessorId,
+}
+
+/// How the load of processors has changed since the candidates' latencies were computed.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// It has grown on one processor.
+    Grown(ProcessorId),
+    /// Anything may have happened.
+    Any,
 }
 
 /// Time on a processor for the next stage of a job.
@@ -55,8 +82,10 @@ fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, Pol
         plan: Plan::default(),
         times: Times::default(),
         open: Vec::new(),
+        own: Vec::new(),
         backlog: Vec::new(),
         reserved: Vec::new(),
+        reserved_sum: Vec::new(),
     }))
 }
 
@@ -69,65 +98,103 @@ impl Policy for HeftReserved {
         self.plan.begin(view);
         self.backlog.clear();
         self.backlog.extend(view.processors().map(|p| busy_for(view, p)));
-        self.open.clear();
-        self.open.extend_from_slice(view.ready());
-        self.open.sort_unstable_by_key(|&stage| view.stage(stage).serial);
+        self.reserved_sum.clear();
+        self.reserved_sum.extend(view.processors().map(|_| Nanos::ZERO));
+        for r in &self.reserved {
+            let sum = &mut self.reserved_sum[r.processor.index()];
+            *sum = sum.saturating_add(r.time);
+        }
+        self.list(view);
         // Every round takes a stage off the list.
         while self.plan.has_free() {
-            let Some((i, processor, time)) = self.longest(view) else { break };
-            let stage = self.open.remove(i);
+            let key = |candidate: &Candidate| (candidate.latency, Reverse(candidate.serial));
+            let Some(longest) = (0..self.open.len()).max_by_key(|&i| key(&self.open[i])) else { break };
+            let Candidate { stage, row, processor, .. } = self.open.swap_remove(longest);
+            let time = self.own[row + processor.index()].expect("a candidate can run on its processor");
             let slots = u64::from(view.system.platform.processors[processor].slots);
             let backlog = &mut self.backlog[processor.index()];
             *backlog = backlog.saturating_add(Nanos(time.0 / slots));
+            let mut change = Change::Grown(processor);
             if self.plan.is_free(processor) {
                 self.plan.start(view, stage, processor, actions);
-                self.reserve_next(view, stage);
+                self.reserve_next(view, stage, &mut change);
             } else if self.plan.join_any(view, stage, actions) {
-                self.reserve_next(view, stage);
+                self.reserve_next(view, stage, &mut change);
             }
+            self.update(change);
         }
+        self.open.sort_unstable_by_key(|candidate| candidate.serial);
         for i in 0..self.open.len() {
-            let stage = self.open[i];
+            let stage = self.open[i].stage;
             if view.stage(stage).kind == Phase::Decode && self.plan.join_any(view, stage, actions) {
-                self.reserve_next(view, stage);
+                self.reserve_next(view, stage, &mut Change::Any);
             }
         }
     }
 }
 
 impl HeftReserved {
-    /// Of the stages left, the one whose shortest expected latency is the longest: its place in the list, processor and own time.
-    fn longest(&mut self, view: &View<'_>) -> Option<(usize, ProcessorId, Nanos)> {
-        let mut longest: Option<(Nanos, usize, ProcessorId, Nanos)> = None;
-        for (i, &stage) in self.open.iter().enumerate() {
-            let left = self.times.of(view, stage);
-            let able = view.processors().filter(|&p| view.can_run(stage, p));
-            let latencies = able.filter_map(|p| {
-                let time = left[p.index()]?.stage.saturating_add(view.setup(stage, p));
-                let others = self.reserved.iter().filter(|r| r.processor == p && r.job != view.stage(stage).job);
-                let reserved: Nanos = others.map(|r| r.time).sum();
-                Some((self.backlog[p.index()].saturating_add(reserved).saturating_add(time), p, time))
-            });
-            if let Some((latency, processor, time)) = latencies.min()
-                && longest.is_none_or(|(most, ..)| latency > most)
-            {
-                longest = Some((latency, i, processor, time));
+    /// Lists the ready stages that can run somewhere.
+    fn list(&mut self, view: &View<'_>) {
+        self.open.clear();
+        self.own.clear();
+        for &stage in view.ready() {
+            let row = self.own.len();
+            let rest = self.times.of(view, stage);
+            self.own.extend(view.processors().zip(rest).map(|(p, rest)| {
+                let rest = rest.filter(|_| view.can_run(stage, p))?;
+                Some(rest.stage.saturating_add(view.setup(stage, p)))
+            }));
+            let live = view.stage(stage);
+            if let Some((latency, processor)) = self.shortest(row, live.job) {
+                self.open.push(Candidate { stage, serial: live.serial, job: live.job, row, latency, processor });
             }
         }
-        longest.map(|(_, i, processor, time)| (i, processor, time))
+    }
+
+    /// The shortest expected latency of a stage, and where.
+    fn shortest(&self, row: usize, job: JobId) -> Option<(Nanos, ProcessorId)> {
+        // What is reserved for the stage's own job does not count against it.
+        let own_reservation = self.reserved.iter().find(|r| r.job == job);
+        let latencies = self.own[row..].iter().zip(&self.backlog).enumerate().filter_map(|(number, (time, backlog))| {
+            let processor = ProcessorId::new(number);
+            let of_job = own_reservation.filter(|r| r.processor == processor).map_or(Nanos::ZERO, |r| r.time);
+            let reserved = self.reserved_sum[number].saturating_sub(of_job);
+            Some((backlog.saturating_add(reserved).saturating_add((*time)?), processor))
+        });
+        latencies.min()
+    }
+
+    /// Looks again at the candidates that the change can concern.
+    fn update(&mut self, change: Change) {
+        for i in 0..self.open.len() {
+            let Candidate { row, job, processor, .. } = self.open[i];
+            if matches!(change, Change::Any) || matches!(change, Change::Grown(grown) if grown == processor) {
+                let shortest = self.shortest(row, job).expect("memory refuses nothing during a decision");
+                (self.open[i].latency, self.open[i].processor) = shortest;
+            }
+        }
     }
 
     /// A stage is being started: what was reserved for it is used, and what certainly follows it is reserved.
-    fn reserve_next(&mut self, view: &View<'_>, stage: StageId) {
+    fn reserve_next(&mut self, view: &View<'_>, stage: StageId, change: &mut Change) {
         if !self.reserve {
             return;
         }
         let job = view.stage(stage).job;
-        self.reserved.retain(|r| r.job != job);
+        if let Some(used) = self.reserved.iter().position(|r| r.job == job) {
+            let r = self.reserved.swap_remove(used);
+            let sum = &mut self.reserved_sum[r.processor.index()];
+            *sum = sum.saturating_sub(r.time);
+            *change = Change::Any;
+        }
         if let Some(edge) = view.node(stage).after.iter().find(|edge| edge.probability >= 1.0) {
             let next = &view.system.nodes[edge.to];
             let serial = view.job(stage).serial;
             self.reserved.push(Reservation { job, serial, processor: next.fastest, time: next.best });
+            let sum = &mut self.reserved_sum[next.fastest.index()];
+            *sum = sum.saturating_add(next.best);
+            *change = Change::Any;
         }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Slots {
     free_at: Vec<Nanos>,
     /// Where each processor's slots begin in `free_at`, and the end.
     first: Vec<usize>,
+    /// Each processor's slot that will be free first, and when.
+    earliest: Vec<(Nanos, usize)>,
 }
 
 /// A place for a stage.
@@ -44,6 +46,16 @@ impl Slots {
             self.free_at.extend(runs.iter().map(|run| run.expected_end.max(view.now())));
         }
         self.first.push(self.free_at.len());
+        self.earliest.clear();
+        for processor in view.processors() {
+            self.earliest.push(self.earliest_of(processor));
+        }
+    }
+
+    fn earliest_of(&self, processor: ProcessorId) -> (Nanos, usize) {
+        let range = self.first[processor.index()]..self.first[processor.index() + 1];
+        let slots = range.map(|slot| (self.free_at[slot], slot));
+        slots.min().expect("every processor has a slot")
     }
 
     /// Whether the stage could start anywhere at all: a slot is idle, or it could join a batch.
@@ -63,18 +75,31 @@ impl Slots {
         view.processors().filter_map(|processor| self.on(view, stage, processor)).min()
     }
 
-    /// Where a stage would finish first, and how much later it would on any other processor ([`Nanos::MAX`]: there is none).
-    pub(crate) fn best_and_loss(&mut self, view: &View<'_>, stage: StageId) -> Option<(Place, Nanos)> {
+    /// Appends how long a stage would hold each processor, setup included; `None` where it cannot run now. It does not change during
+    /// a decision.
+    pub(crate) fn own_times(&mut self, view: &View<'_>, stage: StageId, own: &mut Vec<Option<Nanos>>) {
+        let rest = self.times.of(view, stage);
+        own.extend(view.processors().zip(rest).map(|(processor, rest)| {
+            let rest = rest.filter(|_| view.can_run(stage, processor))?;
+            Some(rest.stage.saturating_add(view.setup(stage, processor)))
+        }));
+    }
+
+    /// Where a stage with these [own times](Self::own_times) would finish first and second (on another processor).
+    pub(crate) fn best_two(&self, own: &[Option<Nanos>]) -> Option<(Place, Option<Place>)> {
         let (mut best, mut second): (Option<Place>, Option<Place>) = (None, None);
-        for place in view.processors().filter_map(|processor| self.on(view, stage, processor)) {
+        for (number, (&(free_at, slot), own)) in self.earliest.iter().zip(own).enumerate() {
+            let Some(own) = *own else { continue };
+            let processor = ProcessorId::new(number);
+            let finish = free_at.saturating_add(own);
+            let place = Place { finish, busy: !self.plan.is_free(processor), processor, slot };
             if best.is_none_or(|best| place < best) {
                 second = best.replace(place);
             } else if second.is_none_or(|second| place < second) {
                 second = Some(place);
             }
         }
-        let best = best?;
-        Some((best, second.map_or(Nanos::MAX, |second| second.finish.saturating_sub(best.finish))))
+        Some((best?, second))
     }
 
     /// The place of a stage on one processor; `None` if it cannot run there.
@@ -84,9 +109,8 @@ impl Slots {
         }
         let rest = self.times.of(view, stage)[processor.index()]?;
         let time = rest.stage.saturating_add(view.setup(stage, processor));
-        let range = self.first[processor.index()]..self.first[processor.index() + 1];
-        let slot = range.min_by_key(|&slot| self.free_at[slot])?;
-        let finish = self.free_at[slot].saturating_add(time);
+        let (free_at, slot) = self.earliest[processor.index()];
+        let finish = free_at.saturating_add(time);
         Some(Place { finish, busy: !self.plan.is_free(processor), processor, slot })
     }
 
@@ -109,6 +133,7 @@ impl Slots {
             return;
         }
         self.free_at[place.slot] = place.finish;
+        self.earliest[place.processor.index()] = self.earliest_of(place.processor);
     }
 }
 
