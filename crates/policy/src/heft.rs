@@ -1,9 +1,10 @@
 //! `heft`: the ready stage with the most work left on its chain goes first, where it finishes first.
 
-use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, StageId};
+use onbeat_core::id::{Id, IdVec, NodeId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::{Node, System};
 
+use crate::dag::{mean, mean_handover_ns, upward_ranks};
 use crate::parameters::Parameters;
 use crate::registry::{PolicyError, PolicyInfo};
 use crate::slots::Slots;
@@ -72,36 +73,9 @@ fn paths_after(system: &System) -> IdVec<NodeId, f64> {
     ranks.into_iter().zip(mean_ns).map(|(rank, mean)| rank - mean).collect()
 }
 
-/// Upward rank of each task: its mean cost and the longest path to an exit task after it, with mean communication costs (equation 6 of
-/// the paper). Edges (from, to, mean cost) lead to tasks with larger numbers.
-fn upward_ranks(mean_costs: &[f64], edges: &[(usize, usize, f64)]) -> Vec<f64> {
-    let mut ranks = mean_costs.to_vec();
-    for task in (0..ranks.len()).rev() {
-        let paths = edges.iter().filter(|&&(from, _, _)| from == task).map(|&(_, to, cost)| cost + ranks[to]);
-        ranks[task] += paths.fold(0.0, f64::max);
-    }
-    ranks
-}
-
 /// Mean nominal latency over the processors that can run the stage, for expected sizes [ns].
 fn mean_cost_ns(node: &Node) -> f64 {
-    let costs = node.costs.iter().flatten().map(|cost| cost.total_ns(node.expected));
-    let (sum, count) = costs.fold((0.0, 0.0), |(sum, count), cost| (sum + cost, count + 1.0));
-    if count > 0.0 { sum / count } else { 0.0 }
-}
-
-/// Mean time of handing a stage's output over, over all pairs of different processors that can run the two stages; 0 if there is
-/// none [ns].
-fn mean_handover_ns(system: &System, from: &Node, to: &Node) -> f64 {
-    let able = |node: &Node, p: ProcessorId| node.costs[p].is_some();
-    let (mut sum, mut count) = (0.0, 0.0);
-    for a in system.platform.processors.ids().filter(|&a| able(from, a)) {
-        for b in system.platform.processors.ids().filter(|&b| b != a && able(to, b)) {
-            sum += system.platform.links[a][b].time(from.output_bytes).as_f64();
-            count += 1.0;
-        }
-    }
-    if count > 0.0 { sum / count } else { 0.0 }
+    mean(node.costs.iter().flatten().map(|cost| cost.total_ns(node.expected)))
 }
 
 #[cfg(test)]
@@ -111,48 +85,8 @@ mod tests {
     use onbeat_core::system::Edge;
     use onbeat_core::units::Nanos;
 
-    use super::{paths_after, upward_ranks};
+    use super::paths_after;
     use crate::test_rig::{Rig, ms, start};
-
-    /// Figure 2 and table 1 of the paper: ten tasks on three processors.
-    #[test]
-    fn ranks_of_the_papers_ten_tasks() {
-        let costs = [
-            [14, 16, 9],
-            [13, 19, 18],
-            [11, 13, 19],
-            [13, 8, 17],
-            [12, 13, 10],
-            [13, 16, 9],
-            [7, 15, 11],
-            [5, 11, 14],
-            [18, 12, 20],
-            [21, 7, 16],
-        ];
-        let mean = costs.map(|on| f64::from(on.iter().sum::<i32>()) / 3.0);
-        let edges = [
-            (1, 2, 18),
-            (1, 3, 12),
-            (1, 4, 9),
-            (1, 5, 11),
-            (1, 6, 14),
-            (2, 8, 19),
-            (2, 9, 16),
-            (3, 7, 23),
-            (4, 8, 27),
-            (4, 9, 23),
-            (5, 9, 13),
-            (6, 8, 15),
-            (7, 10, 17),
-            (8, 10, 11),
-            (9, 10, 13),
-        ]
-        .map(|(from, to, cost)| (from - 1, to - 1, f64::from(cost)));
-        let published = [108.0, 77.0, 80.0, 80.0, 69.0, 63.333, 42.667, 35.667, 44.333, 14.667];
-        for (task, (rank, published)) in upward_ranks(&mean, &edges).into_iter().zip(published).enumerate() {
-            assert!((rank - published).abs() < 0.001, "task {}: {rank}, published {published}", task + 1);
-        }
-    }
 
     fn edge(to: u32) -> Edge {
         Edge { to: NodeId(to), probability: 1.0, fan_out: None, per_tokens: None }

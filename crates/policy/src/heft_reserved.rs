@@ -156,12 +156,13 @@ impl HeftReserved {
     fn shortest(&self, row: usize, job: JobId) -> Option<(Nanos, ProcessorId)> {
         // What is reserved for the stage's own job does not count against it.
         let own_reservation = self.reserved.iter().find(|r| r.job == job);
-        let latencies = self.own[row..].iter().zip(&self.backlog).enumerate().filter_map(|(number, (time, backlog))| {
-            let processor = ProcessorId::new(number);
-            let of_job = own_reservation.filter(|r| r.processor == processor).map_or(Nanos::ZERO, |r| r.time);
-            let reserved = self.reserved_sum[number].saturating_sub(of_job);
-            Some((backlog.saturating_add(reserved).saturating_add((*time)?), processor))
-        });
+        let latencies =
+            self.own[row..].iter().zip(&self.backlog).enumerate().filter_map(|(number, (time, backlog))| {
+                let processor = ProcessorId::new(number);
+                let of_job = own_reservation.filter(|r| r.processor == processor).map_or(Nanos::ZERO, |r| r.time);
+                let reserved = self.reserved_sum[number].saturating_sub(of_job);
+                Some((backlog.saturating_add(reserved).saturating_add((*time)?), processor))
+            });
         latencies.min()
     }
 

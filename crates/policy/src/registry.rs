@@ -179,6 +179,10 @@ static POLICIES: &[PolicyInfo] = &[
     crate::exclusive_lru::INFO,
     crate::rate_limiter::INFO,
     crate::throttle::INFO,
+    crate::heft_plan::INFO,
+    crate::cpop::INFO,
+    crate::peft::INFO,
+    crate::lookahead::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
@@ -308,8 +312,9 @@ mod tests {
             rig.state.stages[stage].refused = refused;
             for info in all() {
                 let actions = rig.decide(info.name);
-                // Two policies have one place for a stage, and here it is the NPU.
-                let pinned = ["static", "p-edf", "exclusive-lru"].contains(&info.name) && refused == 0b10;
+                // Some policies have one place for a stage, and here it is the NPU.
+                let one_place = ["static", "p-edf", "exclusive-lru", "heft-plan", "cpop", "peft", "lookahead"];
+                let pinned = one_place.contains(&info.name) && refused == 0b10;
                 assert_eq!(actions, Vec::from_iter(allowed.filter(|_| !pinned)), "{} {refused:b}", info.name);
             }
         }

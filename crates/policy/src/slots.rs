@@ -32,6 +32,13 @@ pub(crate) struct Place {
     slot: usize,
 }
 
+impl Place {
+    /// Whether the stage can start there now.
+    pub(crate) fn idle(&self) -> bool {
+        !self.busy
+    }
+}
+
 impl Slots {
     /// Starts a decision: everything is as the view says.
     pub(crate) fn begin(&mut self, view: &View<'_>) {

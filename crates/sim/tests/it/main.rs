@@ -9,6 +9,7 @@ mod determinism;
 mod generative;
 mod isolation;
 mod memory;
+mod noise;
 mod oracles;
 mod preemption;
 mod properties;
