@@ -1,12 +1,12 @@
 //! `cbs`: earliest due first, with a constant-bandwidth server for the work of each generative source.
 
-use onbeat_core::id::{Id, ProcessorId, SourceId, StageId};
+use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
-use onbeat_core::spec::ModelShape;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::dispatch::{Alarm, Dispatch, Order};
+use crate::generative::is_generative;
 use crate::parameters::Parameters;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 use crate::usage::{Usage, slice};
@@ -65,11 +65,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
             allowed: "a time above 0 and at most period_ms",
         });
     }
-    let generative = |source: SourceId| {
-        let shape = |node| system.models[system.nodes[node].model].shape;
-        system.sources[source].session || system.nodes_of(source).any(|node| shape(node) == ModelShape::Autoregressive)
-    };
-    let servers = system.sources.ids().map(|source| generative(source).then(Server::default)).collect();
+    let servers = system.sources.ids().map(|source| is_generative(system, source).then(Server::default)).collect();
     let order = Servers { budget, period, servers };
     Ok(Box::new(Cbs { order, dispatch: Dispatch::default(), usage: Usage::default(), alarm: Alarm::default() }))
 }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Actions, View};
+use onbeat_core::policy::{Action, Actions, View};
 use onbeat_core::state::Run;
 use onbeat_core::units::Nanos;
 
@@ -214,6 +214,23 @@ impl Dispatch {
                     ending: run.ending,
                     claimed: false,
                 });
+            }
+        }
+    }
+}
+
+/// Takes off the processors what may not run, where they preempt. Where a stage starts in this decision, or a run ends anyway, the next
+/// decision looks again.
+pub(crate) fn hold_back(view: &View<'_>, actions: &mut Actions, may_run: impl Fn(ProcessorId, &Run) -> bool) {
+    for processor in view.processors().filter(|&p| view.preemptible(p)) {
+        for run in &view.occupancy(processor).runs {
+            let handled = |action: &Action| match *action {
+                Action::Start { processor: p, .. } => p == processor,
+                Action::Preempt { stage } => stage == run.stage,
+                _ => false,
+            };
+            if !run.ending && !may_run(processor, run) && !actions.as_slice().iter().any(handled) {
+                actions.preempt(run.stage);
             }
         }
     }

@@ -1,12 +1,20 @@
 //! What the policies for generative work share: two classes of urgency, and how much of a stage is left by one measure that does not
 //! depend on where it runs.
 
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::View;
+use onbeat_core::spec::ModelShape;
 use onbeat_core::state::Run;
+use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::times::Times;
+
+/// Whether a source's work is generative: it is a session, or a stream with an autoregressive model.
+pub(crate) fn is_generative(system: &System, source: SourceId) -> bool {
+    let shape = |node: NodeId| system.models[system.nodes[node].model].shape;
+    system.sources[source].session || system.nodes_of(source).any(|node| shape(node) == ModelShape::Autoregressive)
+}
 
 /// Keys from here on are for work without deadlines. Below it, streams with deadlines go earliest due first.
 pub(crate) const BACKGROUND: u64 = 1 << 62;

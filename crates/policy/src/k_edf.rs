@@ -1,11 +1,11 @@
 //! `k-edf`: earliest due first, but only the K stages that are due first may run at all.
 
 use onbeat_core::id::StageId;
-use onbeat_core::policy::{Action, Actions, Policy, View};
+use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 
-use crate::dispatch::{Dispatch, Order};
+use crate::dispatch::{Dispatch, Order, hold_back};
 use crate::parameters::Parameters;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 
@@ -52,20 +52,7 @@ impl Policy for KEdf {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         self.order.list(view);
         self.dispatch.run(view, actions, &mut self.order);
-        // Where a stage starts or a run ends anyway, the next decision looks again.
-        for processor in view.processors().filter(|&p| view.preemptible(p)) {
-            for run in &view.occupancy(processor).runs {
-                let handled = |action: &Action| match *action {
-                    Action::Start { processor: p, .. } => p == processor,
-                    Action::Preempt { stage } => stage == run.stage,
-                    _ => false,
-                };
-                let held_back = !run.stages().any(|stage| self.order.admits(stage));
-                if held_back && !run.ending && !actions.as_slice().iter().any(handled) {
-                    actions.preempt(run.stage);
-                }
-            }
-        }
+        hold_back(view, actions, |_, run| run.stages().any(|stage| self.order.admits(stage)));
     }
 }
 

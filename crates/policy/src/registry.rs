@@ -183,6 +183,10 @@ static POLICIES: &[PolicyInfo] = &[
     crate::cpop::INFO,
     crate::peft::INFO,
     crate::lookahead::INFO,
+    crate::tbs::INFO,
+    crate::edf_vd::INFO,
+    crate::heterogeneous_priority::INFO,
+    crate::utilisation_partition::INFO,
 ];
 
 /// All policies, in the order in which they are listed.

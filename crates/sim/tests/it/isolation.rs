@@ -87,6 +87,17 @@ proptest! {
         let policy = format!("cbs:budget_ms={},period_ms={period}", 0.3 * f64::from(period));
         prop_assert_eq!(late(&scenario(&streams, prompt), &policy), 0);
     }
+
+    /// The total-bandwidth server (Spuri and Buttazzo 1996), where requests take what was expected.
+    #[test]
+    fn streams_beside_a_total_bandwidth_server_are_never_late(
+        streams in prop::collection::vec((5_u32..60, 1_u32..100), 1..5),
+        prompt in 20_u32..300,
+    ) {
+        let total: u32 = streams.iter().map(|&(_, part)| part).sum();
+        let streams: Vec<_> = streams.iter().map(|&(p, part)| (p, 0.69 * f64::from(part) / f64::from(total))).collect();
+        prop_assert_eq!(late(&scenario(&streams, prompt), "tbs:bandwidth=0.3"), 0);
+    }
 }
 
 #[test]
