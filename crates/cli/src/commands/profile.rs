@@ -51,7 +51,8 @@ pub(crate) fn run(args: &ProfileArgs, ui: Ui) -> Result<(), Failure> {
         }
         if here.len() > 1 {
             ui.note(&format!("Company: {} models in turn on {}", here.len(), group.name));
-            let found = in_company(&here, args.runs, &cache).map_err(|error| failed(&error))?;
+            let partners: Vec<Side> = group.cores.get(1).map_or_else(Vec::new, |&core| on_core(&here, core));
+            let found = in_company(&here, &partners, args.runs, &cache).map_err(|error| failed(&error))?;
             let last = measured.len() - here.len();
             for ((_, model), found) in measured[last..].iter_mut().zip(found) {
                 model.keep_company(found);
@@ -195,6 +196,11 @@ fn bounded(
     }
 }
 
+/// The same models on another core.
+fn on_core(sides: &[Side], core: u32) -> Vec<Side> {
+    sides.iter().map(|side| Side { cores: vec![core], ..side.clone() }).collect()
+}
+
 /// Pairs on two processors: two units of one group if it has two, else of the first two groups.
 fn interference(
     groups: &[Processor],
@@ -204,7 +210,7 @@ fn interference(
 ) -> Result<Vec<crate::profile::Pair>, Failure> {
     let (Some(group), Some(here)) = (groups.first(), sides.first()) else { return Ok(Vec::new()) };
     let there: Vec<Side> = if let Some(&core) = group.cores.get(1) {
-        here.iter().map(|side| Side { cores: vec![core], ..side.clone() }).collect()
+        on_core(here, core)
     } else if let Some(other) = sides.get(1) {
         other.clone()
     } else {

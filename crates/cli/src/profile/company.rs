@@ -4,9 +4,10 @@
 //! that comes after 100 ms of rest finds neither data nor code. In a run it is between the two: others have used the caches, and some of
 //! the same kernels.
 
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use onbeat_backend::{Control, Data, Error, Session};
 use onbeat_models::{Cache, RunsAs};
 
@@ -20,50 +21,100 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// Language models and recognisers take part in every so many rounds: they are long, and measured by themselves.
 const LONG_EVERY: u32 = 4;
 
+/// Turns of each streaming model before each of the others: it runs many times a second, mostly after itself.
+const STREAMING_TURNS: usize = 3;
+
+/// Every so many turns another processor is woken at the same time, as frames of two streams often are.
+const PARTNER_EVERY: usize = 2;
+
 /// Rounds that do not count.
 const WARM_UP: u32 = 2;
 
 /// Latencies of whole inferences [ms], by model in the order of `sides`, which are models on one processor; none for models that go by
-/// tokens. Streaming models, which run many times a second, have a turn before each of the others.
-pub(crate) fn in_company(sides: &[Side], rounds: u32, cache: &Cache) -> Result<Vec<Vec<f64>>, Error> {
-    let Some(first) = sides.first() else { return Ok(Vec::new()) };
-    let (asks, asked) = bounded::<usize>(1);
-    let (done, dones) = bounded::<()>(1);
+/// tokens. `partners` are models on another processor, which sometimes works at the same time: what that takes – a core that has to be
+/// woken, shared caches – belongs to the latencies.
+pub(crate) fn in_company(
+    sides: &[Side],
+    partners: &[Side],
+    rounds: u32,
+    cache: &Cache,
+) -> Result<Vec<Vec<f64>>, Error> {
     std::thread::scope(|scope| {
-        let asker = scope.spawn(move || {
-            let mut latencies = vec![Vec::new(); sides.len()];
-            for round in 0..rounds + WARM_UP {
-                for turn in turns(sides, round) {
-                    std::thread::sleep(PAUSE);
-                    let start = Instant::now();
-                    if asks.send(turn).is_err() || dones.recv().is_err() {
-                        return latencies;
-                    }
-                    if round >= WARM_UP && !is_long(sides[turn].kind) {
-                        latencies[turn].push(ms_since(start));
-                    }
+        let server = Server::start(scope, sides, cache);
+        let partner = (!partners.is_empty()).then(|| Server::start(scope, partners, cache));
+        let mut latencies = vec![Vec::new(); sides.len()];
+        let mut turn_number = 0;
+        'rounds: for round in 0..rounds + WARM_UP {
+            for turn in turns(sides, round) {
+                turn_number += 1;
+                std::thread::sleep(PAUSE);
+                let partner = partner.as_ref().filter(|_| turn_number % PARTNER_EVERY == 0);
+                let start = Instant::now();
+                let answered = server.ask(turn)
+                    && partner.is_none_or(|partner| partner.ask(short(partners, turn_number)))
+                    && server.answer();
+                let latency = ms_since(start);
+                if !answered || !partner.is_none_or(Server::answer) {
+                    break 'rounds;
+                }
+                if round >= WARM_UP && !is_long(sides[turn].kind) {
+                    latencies[turn].push(latency);
                 }
             }
-            latencies
-        });
-        let server = scope.spawn(move || {
+        }
+        server.end()?;
+        partner.map_or(Ok(()), Server::end)?;
+        Ok(latencies)
+    })
+}
+
+/// A thread on a processor that serves whoever asks.
+struct Server<'scope> {
+    asks: Sender<usize>,
+    done: Receiver<()>,
+    thread: ScopedJoinHandle<'scope, Result<(), Error>>,
+}
+
+impl<'scope> Server<'scope> {
+    fn start<'env>(scope: &'scope Scope<'scope, 'env>, sides: &'env [Side], cache: &'env Cache) -> Self {
+        let (asks, asked) = bounded::<usize>(1);
+        let (answers, done) = bounded::<()>(1);
+        let serve = move || -> Result<(), Error> {
+            let Some(first) = sides.first() else { return Ok(()) };
             onbeat_runtime::pin(&first.cores).map_err(Error::device)?;
-            first.unit.host(|| -> Result<(), Error> {
+            first.unit.host(|| {
                 let mut seats: Vec<Seat<'_>> =
                     sides.iter().map(|side| Seat::take(side, cache)).collect::<Result<_, _>>()?;
                 while let Ok(turn) = asked.recv() {
                     seats[turn].serve()?;
-                    if done.send(()).is_err() {
+                    if answers.send(()).is_err() {
                         break;
                     }
                 }
                 Ok(())
             })
-        });
-        let served = server.join().unwrap_or_else(|_| Err(Error::device("the measuring thread has panicked")));
-        let latencies = asker.join().unwrap_or_default();
-        served.map(|()| latencies)
-    })
+        };
+        Self { asks, done, thread: scope.spawn(serve) }
+    }
+
+    fn ask(&self, turn: usize) -> bool {
+        self.asks.send(turn).is_ok()
+    }
+
+    fn answer(&self) -> bool {
+        self.done.recv().is_ok()
+    }
+
+    fn end(self) -> Result<(), Error> {
+        drop((self.asks, self.done));
+        self.thread.join().unwrap_or_else(|_| Err(Error::device("the measuring thread has panicked")))
+    }
+}
+
+/// A model that does not go by tokens: another one each time; the first if there is none.
+fn short(sides: &[Side], number: usize) -> usize {
+    let short: Vec<usize> = (0..sides.len()).filter(|&i| !is_long(sides[i].kind)).collect();
+    short.get(number % short.len().max(1)).copied().unwrap_or(0)
 }
 
 fn is_long(kind: RunsAs) -> bool {
@@ -84,7 +135,8 @@ fn turns(sides: &[Side], round: u32) -> Vec<usize> {
     }
     let first = round as usize % others.len();
     others.rotate_left(first);
-    others.into_iter().flat_map(|other| of(true).chain([other])).collect()
+    let streaming: Vec<usize> = of(true).flat_map(|i| [i; STREAMING_TURNS]).collect();
+    others.into_iter().flat_map(|other| streaming.iter().copied().chain([other])).collect()
 }
 
 /// A model with a session and what it works on.
