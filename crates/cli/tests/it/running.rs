@@ -69,7 +69,7 @@ fn a_rehearsal_replays_and_a_record_that_was_changed_does_not() {
     let ran = folder.onbeat(&["run", "app.toml", "--out", "out", "--format", "json"]).ended_with(0);
     all_accounted_for(&ran.json());
     let replayed = folder.onbeat(&["replay", "out/record.jsonl"]).ended_with(0);
-    assert!(replayed.stdout.contains("identical, bit for bit"), "{}", replayed.stdout);
+    assert!(replayed.stderr.contains("identical, bit for bit"), "{}", replayed.stderr);
     assert!(replayed.stdout.contains("camera"), "{}", replayed.stdout);
 
     // The policy that the record names is not the one that took its decisions.
