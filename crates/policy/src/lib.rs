@@ -21,7 +21,9 @@
 
 mod band_lsf;
 mod band_sel;
+mod bandwidth_aware;
 mod batch_mode;
+mod bus;
 mod cbs;
 mod cfs;
 mod chain_edf;
@@ -60,6 +62,7 @@ mod p_edf;
 mod parameters;
 mod peft;
 mod plan;
+mod planaria;
 mod planned;
 mod predicted_sjf;
 mod prefill_first;
@@ -67,6 +70,7 @@ mod prema;
 mod rate_limiter;
 mod registry;
 mod round_robin;
+mod saga;
 mod sjf;
 mod skip_join_mlfq;
 mod skip_over;
@@ -75,6 +79,7 @@ mod srpt;
 mod static_mapping;
 mod sufferage;
 mod tbs;
+mod terastal;
 #[cfg(test)]
 mod test_rig;
 mod throttle;

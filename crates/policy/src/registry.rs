@@ -22,7 +22,8 @@ pub struct PolicyInfo {
     pub name: &'static str,
     /// One line.
     pub summary: &'static str,
-    /// Family: `RTGen-style`, `real-time`, `multi-DNN`, `runtime` (what today's runtimes do), `generative`, `DAG` or `XSched`.
+    /// Family: `RTGen-style`, `real-time`, `multi-DNN`, `runtime` (what today's runtimes do), `generative`, `DAG`, `XSched` or
+    /// `contention`.
     pub group: &'static str,
     /// Parameters, in the order of the page.
     pub parameters: &'static [ParameterInfo],
@@ -187,6 +188,10 @@ static POLICIES: &[PolicyInfo] = &[
     crate::edf_vd::INFO,
     crate::heterogeneous_priority::INFO,
     crate::utilisation_partition::INFO,
+    crate::bandwidth_aware::INFO,
+    crate::saga::INFO,
+    crate::planaria::INFO,
+    crate::terastal::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
@@ -271,8 +276,19 @@ mod tests {
             make(&format!("{}:{}", info.name, defaults.join(",")), &rig.system).unwrap();
             assert!(!info.summary.contains('\n') && !info.summary.ends_with('.'), "{}", info.name);
             assert!(
-                ["RTGen-style", "real-time", "multi-DNN", "onbeat", "onbeat", "runtime", "generative", "DAG", "XSched"]
-                    .contains(&info.group),
+                [
+                    "RTGen-style",
+                    "real-time",
+                    "multi-DNN",
+                    "onbeat",
+                    "onbeat",
+                    "runtime",
+                    "generative",
+                    "DAG",
+                    "XSched",
+                    "contention"
+                ]
+                .contains(&info.group),
                 "{}",
                 info.name
             );
