@@ -169,7 +169,8 @@ impl Sink for Statistics<'_> {
                     live.output = output;
                 }
             }
-            What::OutOfMemory { .. }
+            What::Power { .. }
+            | What::OutOfMemory { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

@@ -17,8 +17,9 @@ use thiserror::Error;
 
 use crate::cost::{Cost, Phase};
 use crate::id::{JobId, ModelId, ProcessorId, StageId};
+use crate::power::{Governor, OperatingPoint};
 use crate::spec::{ModelShape, Preemption};
-use crate::state::{Job, Occupancy, Run, Stage, State};
+use crate::state::{Job, Occupancy, PowerState, Run, Stage, State};
 use crate::system::{Node, Source, System};
 use crate::units::{Bytes, Nanos};
 
@@ -130,6 +131,15 @@ pub enum Action {
         /// When.
         at: Nanos,
     },
+    /// Sets a processor's operating point, at once or after the platform's transition time. What runs there goes on at the new speed.
+    /// Heat or a power cap may hold the processor at a slower point for as long as they last. Only if the processor's governor is
+    /// `policy`.
+    SetPoint {
+        /// The processor.
+        processor: ProcessorId,
+        /// Number of the point, see [`View::points`].
+        point: u32,
+    },
 }
 
 /// The actions of one decision, in the order in which they are to be done. The buffer is reused.
@@ -167,6 +177,11 @@ impl Actions {
     /// Asks to be called again. See [`Action::Wake`].
     pub fn wake(&mut self, at: Nanos) {
         self.list.push(Action::Wake { at });
+    }
+
+    /// Sets a processor's operating point. See [`Action::SetPoint`].
+    pub fn set_point(&mut self, processor: ProcessorId, point: u32) {
+        self.list.push(Action::SetPoint { processor, point });
     }
 
     /// The actions so far.
@@ -225,6 +240,15 @@ pub enum ActionError {
     /// `Wake`: not in the future.
     #[error("a wake-up lies in the future")]
     NotInFuture,
+    /// `SetPoint`: the processor has no such operating point.
+    #[error("the processor has no such operating point")]
+    NoSuchPoint,
+    /// `SetPoint`: the platform's governor chooses the point.
+    #[error("the processor's governor chooses its operating point; only with the governor `policy` a policy does")]
+    Governed,
+    /// `SetPoint`: in a real run, the processor is a real device.
+    #[error("the operating point of a real device cannot be set")]
+    NotAdjustable,
 }
 
 /// The bit of [`Stage::refused`] that stands for a processor.
@@ -403,6 +427,36 @@ impl<'a> View<'a> {
             }
         }
         due
+    }
+
+    /// The operating points between which a policy may choose with [`Action::SetPoint`]; fewer than two: it has no choice.
+    pub fn points(&self, processor: ProcessorId) -> &'a [OperatingPoint] {
+        let power = self.system.platform.processors[processor].power.as_ref();
+        let chosen_here = power.filter(|power| power.governor == Governor::Policy && self.power(processor).adjustable);
+        chosen_here.map_or(&[], |power| &power.points)
+    }
+
+    /// Speed, power and temperature of a processor.
+    pub fn power(&self, processor: ProcessorId) -> &'a PowerState {
+        &self.state.power[processor]
+    }
+
+    /// Speed of a processor at its present operating point relative to the one that profiles were taken at.
+    pub fn speed(&self, processor: ProcessorId) -> f64 {
+        let power = self.system.platform.processors[processor].power.as_ref();
+        power.map_or(1.0, |power| power.points[self.power(processor).point as usize].speed)
+    }
+
+    /// How many times longer than by [`View::remaining_in_phase`] the rest of a stage's current phase takes on a processor at a
+    /// `speed`, alone: only the compute-bound part depends on the speed. `None` if it cannot run there.
+    pub fn stretch(&self, stage: StageId, processor: ProcessorId, speed: f64) -> Option<f64> {
+        let live = self.stage(stage);
+        let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
+        let end = live.work.units(*kind).max(live.position);
+        let bytes = cost.bytes(live.work, live.position, end);
+        let alone = cost.latency_ns(live.work, live.position, end);
+        let bound = self.system.platform.memory_bound(processor, bytes, alone);
+        Some((1.0 - bound) / speed + bound)
     }
 
     /// Whether running work can be taken off the processor at all.

@@ -4,7 +4,7 @@
 use crate::cost::{Phase, Work};
 use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, SourceId, StageId};
 use crate::slab::Slab;
-use crate::system::System;
+use crate::system::{Processor, System};
 use crate::units::{Bytes, Nanos};
 
 /// What is going on right now.
@@ -24,6 +24,8 @@ pub struct State {
     pub memory: Memory,
     /// Processors, as bits by id, that have failed: nothing can run there any more.
     pub failed: u64,
+    /// Speed, power and temperature of each processor.
+    pub power: IdVec<ProcessorId, PowerState>,
 }
 
 impl State {
@@ -45,6 +47,39 @@ impl State {
                     .collect(),
             },
             failed: 0,
+            power: system.platform.processors.iter().map(PowerState::new).collect(),
+        }
+    }
+}
+
+/// Speed, power and temperature of a processor right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PowerState {
+    /// The operating point that it runs at.
+    pub point: u32,
+    /// The fastest point that its temperature allows.
+    pub allowed: u32,
+    /// Whether its temperature holds it back: `allowed` is not the fastest point.
+    pub throttled: bool,
+    /// Whether points can be chosen: it has several, and in a real run it is a virtual device.
+    pub adjustable: bool,
+    /// Temperature [°C], where it is modelled.
+    pub celsius: Option<f64>,
+    /// Power, leakage included [W], where it is known.
+    pub watts: Option<f64>,
+}
+
+impl PowerState {
+    /// A processor at the start of a run.
+    fn new(processor: &Processor) -> Self {
+        let Some(model) = &processor.power else { return Self::default() };
+        Self {
+            point: 0,
+            allowed: model.fastest(),
+            throttled: false,
+            adjustable: model.points.len() > 1,
+            celsius: model.thermal.map(|node| node.start),
+            watts: Some(model.power(model.points[0].idle_w, model.thermal.map_or(0.0, |node| node.start))),
         }
     }
 }

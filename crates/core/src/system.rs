@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::power::PowerModel;
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
 
@@ -89,6 +90,19 @@ pub struct Platform {
     pub bandwidth: Option<f64>,
     /// Cost of handing data from a processor (row) to another (column).
     pub links: IdVec<ProcessorId, IdVec<ProcessorId, Link>>,
+    /// The most power that all processors together may draw [W]; `None`: no limit. Needs [`Processor::power`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cap: Option<f64>,
+}
+
+impl Platform {
+    /// The fraction of its time alone in which work on a processor is bound by memory, 0 to 1: bytes ÷ time ÷ what can be drawn.
+    /// 0 where the bandwidth of the bus is unknown. See `docs/semantics.md`, section 6.
+    pub fn memory_bound(&self, processor: ProcessorId, bytes: f64, alone_ns: f64) -> f64 {
+        let Some(bus) = self.bandwidth.filter(|_| bytes > 0.0 && alone_ns > 0.0) else { return 0.0 };
+        let limit = self.processors[processor].bandwidth.map_or(bus, |own| own.min(bus));
+        (bytes / alone_ns / limit).min(1.0)
+    }
 }
 
 /// A processor.
@@ -117,6 +131,10 @@ pub struct Processor {
     /// What executes on it in a real run; `None`: it is rehearsed, by a device that takes as long as the profile says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// Its operating points, power and heat; present on all processors of a platform or on none. `None`: one speed, and power only
+    /// as `idle_w` and `active_w` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerModel>,
 }
 
 impl Processor {
@@ -354,6 +372,11 @@ impl System {
         let check = |ok: bool, problem: &str| if ok { Ok(()) } else { Err(problem.to_owned()) };
         check(processors > 0, "the platform has no processor")?;
         check(self.platform.processors.iter().all(|p| p.slots > 0), "a processor has no slot")?;
+        let powered = self.platform.processors.iter().filter(|p| p.power.is_some()).count();
+        check(powered == 0 || powered == processors, "only some processors have operating points")?;
+        let points = |p: &Processor| p.power.as_ref().is_none_or(|power| !power.points.is_empty());
+        check(self.platform.processors.iter().all(points), "a processor has no operating point")?;
+        check(self.platform.power_cap.is_none() || powered > 0, "a power cap needs to know what processors draw")?;
         check(self.platform.links.len() == processors, "the links do not match the processors")?;
         check(self.platform.links.iter().all(|row| row.len() == processors), "the links do not match the processors")?;
         for (id, node) in self.nodes.enumerate() {

@@ -36,6 +36,8 @@ pub enum Effect {
         /// Hand-over before it can join, nominally.
         setup: Nanos,
     },
+    /// The speed of a processor may change: all are to be determined anew.
+    Speed,
     /// A run ends as soon as the processor can.
     Cut {
         /// Where.
@@ -72,6 +74,10 @@ impl<S: Sink> Course<'_, S> {
                 }
                 self.push_timer(at, TimerKind::Wake, 0, 0, at);
                 Ok(Effect::Done)
+            }
+            Action::SetPoint { processor, point } => {
+                let wants = self.set_point(processor, point)?;
+                Ok(if wants { Effect::Speed } else { Effect::Done })
             }
         }
     }

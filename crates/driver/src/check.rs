@@ -174,6 +174,7 @@ impl Sink for Checker {
             | What::OutOfMemory { .. }
             | What::Memory { .. }
             | What::Bus { .. }
+            | What::Power { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

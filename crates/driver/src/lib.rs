@@ -12,6 +12,7 @@ mod error;
 mod facts;
 mod jobs;
 mod phases;
+mod power;
 mod random;
 
 pub use actions::Effect;
@@ -20,3 +21,4 @@ pub use course::{Course, Outcome};
 pub use error::DriveError;
 pub use facts::Facts;
 pub use jobs::{Hidden, NodeTraits};
+pub use power::Power;

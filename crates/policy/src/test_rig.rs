@@ -58,6 +58,7 @@ impl Rig {
                 active_w: None,
                 bandwidth: None,
                 device: None,
+                power: None,
             })
             .collect();
         let links = processors.iter().map(|_| processors.iter().map(|_| Link::default()).collect()).collect();
@@ -72,6 +73,7 @@ impl Rig {
                 capacity: None,
                 bandwidth: None,
                 links,
+                power_cap: None,
             },
             models: IdVec::new(),
             nodes: IdVec::new(),

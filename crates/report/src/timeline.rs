@@ -274,7 +274,8 @@ impl<'a> Builder<'a> {
                 self.memory.push((at, used.0));
             }
             What::Bus { traffic, .. } => self.bus.push((at, traffic)),
-            What::OutOfMemory { .. }
+            What::Power { .. }
+            | What::OutOfMemory { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

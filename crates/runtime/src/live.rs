@@ -326,6 +326,7 @@ impl<'a, S: Sink> Live<'a, S> {
                 self.launch(processor, &[stage], setup, loads, segments);
             }
             Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
+            Effect::Speed => self.speed_dirty = true,
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }
@@ -349,6 +350,7 @@ fn digest(actions: &[Action]) -> u64 {
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],
             Action::Evict { model, processor } => [4, u64::from(model.0), u64::from(processor.0), 0],
             Action::Wake { at } => [5, at.0, 0, 0],
+            Action::SetPoint { processor, point } => [6, u64::from(processor.0), u64::from(point), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

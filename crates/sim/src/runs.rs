@@ -13,6 +13,7 @@ use onbeat_core::units::Nanos;
 
 use crate::bus::Demand;
 use crate::engine::Engine;
+use crate::power::Meter;
 
 /// What policies do not see of a run. The stages are in [`Run::stage`] and [`Run::others`].
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// Data that loading weights moves over the bus while the setup lasts [bytes/ns]; 0 if nothing is loaded.
     pub(crate) setup_traffic: f64,
+    /// What it draws and has drawn.
+    pub(crate) meter: Meter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +127,7 @@ impl<S: Sink> Engine<'_, S> {
             }
             Doing::Work => {
                 run.done_ns = run.target_ns;
-                run.updated = now;
+                run.credit(now);
                 if run.target < run.length {
                     self.pass_mark(p, i);
                     false
@@ -229,10 +232,12 @@ impl<S: Sink> Engine<'_, S> {
             started: now,
             why,
             setup_traffic: if loads { self.load_traffic(live.model, setup) } else { 0.0 },
+            meter: Meter::at(now),
         };
         run.target = self.next_mark(stages, 0.0, length);
         run.target_ns = self.time_to(p, stages, &run, run.target);
         run.demand = self.demand_of(p, stages, &run);
+        run.meter.profile_w = self.profile_power(p, stages, &run);
         run.next_at = if run.doing == Doing::Setup { now + setup } else { now + at_rate(run.target_ns, 1.0) };
         self.runs[p].push(run);
         self.bus_dirty = true;
@@ -281,6 +286,7 @@ impl<S: Sink> Engine<'_, S> {
         run.target = self.next_mark(&stages, 0.0, run.length);
         run.target_ns = self.time_to(p, &stages, &run, run.target);
         run.demand = self.demand_of(p, &stages, &run);
+        run.meter.profile_w = self.profile_power(p, &stages, &run);
         let ready_at = if run.doing == Doing::Setup { run.next_at } else { now };
         let ready_at = ready_at.max(now + setup);
         run.doing = if ready_at > now { Doing::Setup } else { Doing::Work };

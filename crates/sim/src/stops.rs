@@ -42,7 +42,7 @@ impl<S: Sink> Engine<'_, S> {
         if anytime {
             let run = &mut self.runs[p][i];
             run.done_ns = done;
-            run.updated = now;
+            run.credit(now);
             run.why = why;
             self.leave_now(p, i);
             return;
@@ -76,11 +76,11 @@ impl<S: Sink> Engine<'_, S> {
         }
         if at_boundary {
             run.done_ns = target_ns;
-            run.updated = now;
+            run.credit(now);
             self.leave_now(p, i);
         } else if run.doing == Doing::Work {
             run.done_ns = done;
-            run.updated = now;
+            run.credit(now);
             run.next_at = now + at_rate(run.target_ns - done, run.rate);
         }
     }
@@ -99,7 +99,7 @@ impl<S: Sink> Engine<'_, S> {
                 let now = self.course.state.now;
                 let run = &mut self.runs[p][0];
                 run.done_ns = done;
-                run.updated = now;
+                run.credit(now);
                 run.why = StopReason::Horizon;
                 self.stop(p, 0);
             }
@@ -109,7 +109,8 @@ impl<S: Sink> Engine<'_, S> {
     /// Takes a run off its slot: accounts for what was done, and says what becomes of its stages.
     pub(crate) fn stop(&mut self, p: ProcessorId, i: usize) {
         let now = self.course.state.now;
-        let run = self.runs[p].remove(i);
+        let mut run = self.runs[p].remove(i);
+        run.meter.pass(now);
         let mut visible = self.course.state.processors[p].runs.remove(i);
         self.course.state.processors[p].idle_since = now;
         self.bus_dirty = true;
@@ -222,6 +223,7 @@ impl<S: Sink> Engine<'_, S> {
             _ => 0.0,
         };
         let energy_mj = match cost.energy_mj(from, to) {
+            _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
             Some(energy) => Some(energy * share),
             None => {
                 self.course.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share)
@@ -245,7 +247,7 @@ impl<S: Sink> Engine<'_, S> {
             stage: serial,
             processor: p,
             why,
-            alone: Nanos::from_ns_f64(run.done_ns * share),
+            alone: Nanos::from_ns_f64(self.alone_ns(run) * share),
             bytes: Bytes((cost.bytes(work, from, to) - weights_shared).round_ties_even() as u64),
             energy_mj,
             tokens,

@@ -31,7 +31,10 @@ pub use trace::{TraceWindow, read_trace};
 
 pub use architecture::{Mistake, NetworkSpec, TransformerSpec};
 pub use distribution::{DistributionKind, DistributionSpec};
-pub use platform::{LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind, ProcessorSpec};
+pub use platform::{
+    LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, PowerSpec, Preemption, ProcessorKind, ProcessorSpec,
+    ThermalSpec,
+};
 pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{

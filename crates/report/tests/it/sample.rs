@@ -38,6 +38,7 @@ fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
         active_w: Some(2.0),
         bandwidth: None,
         device: None,
+        power: None,
     }
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn system(streams: usize) -> System {
             capacity: Some(Bytes(16_000_000_000)),
             bandwidth: Some(68.0),
             links: (0..3).map(|_| (0..3).map(|_| Link::default()).collect()).collect(),
+            power_cap: None,
         },
         models: IdVec::new(),
         nodes: IdVec::new(),

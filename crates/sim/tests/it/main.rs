@@ -11,6 +11,7 @@ mod isolation;
 mod memory;
 mod noise;
 mod oracles;
+mod power;
 mod preemption;
 mod properties;
 mod published;
