@@ -230,7 +230,7 @@ impl Power {
     fn fix(&mut self, processor: ProcessorId) {
         let unit = &mut self.units[processor];
         (unit.adjustable, unit.tick) = (false, Nanos::MAX);
-        (unit.wanted, unit.aim, unit.point) = (0, 0, 0);
+        (unit.wanted, unit.aim, unit.point, unit.tell) = (0, 0, 0, true);
     }
 
     /// When something happens next by itself.
@@ -358,11 +358,22 @@ impl<S: Sink> Course<'_, S> {
         effects.moved
     }
 
+    /// Like [`Course::expire_power`]; whatever was due, there is something to tell. For records that are to be replayed: that a governor has
+    /// looked at the load and left everything as it is decides what it sees the next time.
+    pub fn expire_power_and_tell(&mut self) -> bool {
+        let due = self.next_power() <= self.state.now;
+        self.expire_power();
+        if let Some(power) = self.power.as_mut().filter(|_| due) {
+            power.units.iter_mut().for_each(|unit| unit.tell = true);
+        }
+        due
+    }
+
     /// The operating point of a processor cannot be chosen: it is a real device.
     pub fn fix_point(&mut self, processor: ProcessorId) {
         if let Some(power) = &mut self.power {
             power.fix(processor);
-            self.show_power();
+            self.tell_power(false);
         }
     }
 

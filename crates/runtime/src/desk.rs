@@ -60,7 +60,8 @@ fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>)
                     desk.insert(launch.run, OnDesk { launch, start: now, cut: false, told: 0 });
                 }
                 Command::Cut { run, .. } => desk.get_mut(&run).unwrap().cut = true,
-                Command::Unload { .. } | Command::Forget { .. } => {}
+                // On the desk, a change of speed takes effect with the next run.
+                Command::Unload { .. } | Command::Forget { .. } | Command::Pace { .. } => {}
             }
         }
         let ends = desk.values().map(|run| end_of(system, run, now).0);
@@ -104,7 +105,8 @@ fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>)
 }
 
 fn time_of(system: &System, run: &OnDesk, steps: u32) -> Nanos {
-    run.start + run.launch.setup + Nanos(Plan::new(system, &run.launch).time_ns(steps) as u64)
+    let time_ns = Plan::new(system, &run.launch).time_ns(steps) * run.launch.stretch;
+    run.start + run.launch.setup + Nanos(time_ns as u64)
 }
 
 /// Steps that a run has done at a time.

@@ -22,6 +22,7 @@ mod library;
 mod live;
 mod machine;
 mod plan;
+mod power;
 mod rehearse;
 mod replay;
 mod run;

@@ -50,6 +50,11 @@ impl<'a, S: Sink> Live<'a, S> {
             actions: Actions::default(),
         };
         live.resident = live.resident_now();
+        for (p, unit) in system.platform.processors.enumerate() {
+            if unit.runs_models() {
+                live.course.fix_point(p);
+            }
+        }
         live
     }
 
@@ -81,7 +86,7 @@ impl<'a, S: Sink> Live<'a, S> {
 
     /// When something happens next by itself: a release, a drop rule, a policy's wake-up.
     pub fn next_timer(&self) -> Nanos {
-        self.course.next_timer()
+        self.course.next_timer().min(self.course.next_power())
     }
 
     /// What it did so far.
@@ -97,7 +102,14 @@ impl<'a, S: Sink> Live<'a, S> {
     /// The nominal end of the runs on a processor, and their numbers: for the watchdog.
     pub fn expected_ends(&self) -> impl Iterator<Item = (ProcessorId, u64, Nanos, Nanos)> + '_ {
         let of = |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
-            let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, run.expected_end)).collect();
+            // A virtual device at its slowest operating point is not hanging.
+            let power = self.course.system.platform.processors[p].power.as_ref();
+            let slowest = power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0));
+            let end = |run: &onbeat_core::state::Run| {
+                let expected = run.expected_end - run.start;
+                if slowest < 1.0 { run.start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { run.expected_end }
+            };
+            let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, end(run))).collect();
             runs
         };
         self.course.state.processors.enumerate().flat_map(of)
@@ -115,9 +127,14 @@ impl<'a, S: Sink> Live<'a, S> {
         for (i, report) in reports.iter().enumerate() {
             self.take(report, reports.get(i + 1));
         }
+        // A replay knows of an instant by its events: every expiry has one.
+        if self.course.expire_power_and_tell() {
+            self.settle_power();
+        }
         self.course.expire_timers()?;
         self.drop_the_doomed();
         self.decide()?;
+        self.settle_power();
         commands.append(&mut self.commands);
         Ok(())
     }
@@ -326,7 +343,8 @@ impl<'a, S: Sink> Live<'a, S> {
                 self.launch(processor, &[stage], setup, loads, segments);
             }
             Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
-            Effect::Speed => self.speed_dirty = true,
+            // Points are decided on at the end of every instant.
+            Effect::Speed => {}
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }

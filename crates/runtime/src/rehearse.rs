@@ -20,13 +20,16 @@ pub(crate) fn rehearse(
     let plan = Plan::new(system, launch);
     sleep_until(given + Duration::from_nanos(launch.setup.0));
     let tells = launch.members.iter().any(|m| system.nodes[m.node].after.iter().any(|edge| edge.per_tokens.is_some()));
-    let mut steps = 0;
+    let (mut steps, mut more_ns) = (0, 0.0);
     while steps < plan.steps {
         if steps > 0 && shared.cut.load(Ordering::Acquire) {
             return (steps, false);
         }
         let next = plan.next(steps);
-        sleep_until(given + Duration::from_nanos(launch.setup.0 + plan.time_ns(next) as u64));
+        // A change of the operating point takes effect with the next step.
+        let stretch = f64::from_bits(shared.stretch.load(Ordering::Acquire));
+        more_ns += (plan.time_ns(next) - plan.time_ns(steps)) * (stretch - 1.0);
+        sleep_until(given + Duration::from_nanos(launch.setup.0 + (plan.time_ns(next) + more_ns).max(0.0) as u64));
         steps = next;
         shared.steps.store(steps, Ordering::Release);
         if tells && steps < plan.steps && launch.phase == Phase::Decode {

@@ -376,6 +376,11 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                     underway.shared.cut.store(true, Ordering::Release);
                 }
             }
+            Command::Pace { run, stretch } => {
+                if let Some(underway) = self.underway.get(&run) {
+                    underway.shared.stretch.store(stretch.to_bits(), Ordering::Release);
+                }
+            }
             Command::Unload { model, processor } => {
                 let system = self.system;
                 let spares = self.store.forget_spares(|node, p| p == processor && system.nodes[node].model == model);
@@ -390,7 +395,7 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
     }
 
     fn launch(&mut self, launch: Launch) {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { stretch: launch.stretch.to_bits().into(), ..Shared::default() });
         let mut members = Vec::with_capacity(launch.members.len());
         for member in &launch.members {
             members.push(self.equip(&launch, member.serial, member.job, member.node, member.instance, member.fresh));

@@ -11,7 +11,9 @@ use onbeat_core::id::{ModelId, NodeId, ProcessorId};
 use onbeat_core::system::System;
 
 use super::rehearse::rehearse;
-use super::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Receiver, Sender, TryRecvError, yield_now};
+use super::sync::{
+    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Receiver, Sender, TryRecvError, yield_now,
+};
 use crate::library::Library;
 use crate::store::Seat;
 use crate::task::{Launch, Member, Report};
@@ -29,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) cut: AtomicBool,
     /// Steps done since its start.
     pub(crate) steps: AtomicU32,
+    /// How many times as long as its profile says a virtual device takes: the bits of an `f64`.
+    pub(crate) stretch: AtomicU64,
     /// Ends what the device does, as soon as it can.
     pub(crate) control: Control,
 }
