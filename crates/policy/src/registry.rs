@@ -192,6 +192,8 @@ static POLICIES: &[PolicyInfo] = &[
     crate::saga::INFO,
     crate::planaria::INFO,
     crate::terastal::INFO,
+    crate::cycle_conserving_edf::INFO,
+    crate::state_aware::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
@@ -333,7 +335,8 @@ mod tests {
             for info in all() {
                 let actions = rig.decide(info.name);
                 // Some policies have one place for a stage, and here it is the NPU.
-                let one_place = ["static", "p-edf", "exclusive-lru", "heft-plan", "cpop", "peft", "lookahead"];
+                let one_place =
+                    ["static", "p-edf", "exclusive-lru", "heft-plan", "cpop", "peft", "lookahead", "cycle-conserving-edf"];
                 let pinned = one_place.contains(&info.name) && refused == 0b10;
                 assert_eq!(actions, Vec::from_iter(allowed.filter(|_| !pinned)), "{} {refused:b}", info.name);
             }

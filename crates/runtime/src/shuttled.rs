@@ -23,7 +23,7 @@ use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 use shuttle::sync::mpsc;
 
-use self::sync::{Arc, AtomicU32, Ordering};
+use self::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use self::worker::{Message, Models, Order, RunOrder, Shared, Worker};
 use crate::desk::system;
 use crate::library::Library;
