@@ -4,7 +4,7 @@
 //! # When it applies
 //! To periodic streams with bounded jitter whose chain is a single stage that can run on this processor alone, if
 //! nothing else can run there, the processor is exclusive, execution times are bounded, all weights are in memory from
-//! the start and stay there, and the memory bus cannot slow the processor. Whatever prevents a bound is named. Bounds
+//! the start and stay there, and neither the memory bus nor a lower clock can slow the processor. Whatever prevents a bound is named. Bounds
 //! are for all time, not just for the length of the run.
 //!
 //! # What is added to execution times
@@ -13,6 +13,7 @@
 
 use onbeat_core::cost::{Cost, PhaseCost};
 use onbeat_core::id::{NodeId, ProcessorId, SourceId};
+use onbeat_core::power::Governor;
 use onbeat_core::spec::{ModelShape, Preemption, VariationKind};
 use onbeat_core::system::{Arrival, Node, System};
 use onbeat_core::units::{Bytes, Nanos};
@@ -78,6 +79,9 @@ pub enum NoBound {
     /// Other processors may slow this one down.
     #[error("the memory bus may slow it down")]
     Contention,
+    /// The processor may run at a slower operating point.
+    #[error("its clock may go down")]
+    Speed,
     /// The processor is overloaded.
     #[error("the processor is overloaded: {0}% of its time is needed")]
     Overload(u64),
@@ -148,6 +152,15 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
         system.nodes.iter().any(|node| node.costs.enumerate().any(|(p, cost)| p != processor && cost.is_some()));
     if system.contention && system.platform.bandwidth.is_some() && others {
         return Err(NoBound::Contention);
+    }
+    // With the governor `policy` the policies that these analyses are of leave the first point.
+    let slows_down = unit.power.as_ref().is_some_and(|model| {
+        let held_back =
+            model.thermal.is_some_and(|node| node.throttle.is_some()) || system.platform.power_cap.is_some();
+        model.points.len() > 1 && (held_back || !matches!(model.governor, Governor::Policy | Governor::Performance))
+    });
+    if slows_down {
+        return Err(NoBound::Speed);
     }
     Ok(())
 }

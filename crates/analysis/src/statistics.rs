@@ -18,6 +18,7 @@
 //! exact.
 
 mod bins;
+mod power;
 mod processors;
 mod ring;
 mod samples;
@@ -30,6 +31,7 @@ use onbeat_core::summary::Summary;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
+use power::Reading;
 use processors::{Lanes, Stopped};
 use ring::Ring;
 pub use scores::Xrbench;
@@ -169,8 +171,10 @@ impl Sink for Statistics<'_> {
                     live.output = output;
                 }
             }
-            What::Power { .. }
-            | What::OutOfMemory { .. }
+            What::Power { processor, point, throttled, energy_mj, celsius, peak_celsius, .. } => {
+                self.lanes.power(processor, at, &Reading { point, throttled, energy_mj, celsius, peak_celsius });
+            }
+            What::OutOfMemory { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

@@ -36,6 +36,8 @@ pub enum Unit {
     Joule,
     /// Watts.
     Watt,
+    /// Degrees Celsius.
+    Celsius,
     /// A score without a unit.
     Score,
 }
@@ -51,6 +53,7 @@ impl Unit {
             Self::Mb => "MB",
             Self::Joule => "J",
             Self::Watt => "W",
+            Self::Celsius => "°C",
         }
     }
 
@@ -58,6 +61,7 @@ impl Unit {
     pub fn format(self, value: f64) -> String {
         match self {
             Self::Count | Self::Mb => format!("{value:.0}"),
+            Self::Celsius => format!("{value:.1}"),
             Self::Fraction => format!("{:.2}", value * 100.0),
             Self::Ms if value.abs() >= 1000.0 => format!("{value:.0}"),
             Self::Ms if value.abs() >= 100.0 => format!("{value:.1}"),
@@ -145,6 +149,9 @@ metrics! {
     PeakMemory = "peak_memory", "peak mem.", Mb, Run, Lower, "Most memory in use at any time: weights, caches and activations.";
     Energy = "energy", "energy", Joule, Processor, Lower, "Energy of the work done plus idle power x idle time; absent where neither the profile nor the platform states power.";
     AveragePower = "average_power", "power", Watt, Processor, Lower, "Energy / time.";
+    PeakTemperature = "peak_temperature", "peak temp.", Celsius, Processor, Lower, "Highest temperature; over the whole run, of the hottest processor. Absent where no temperature is modelled.";
+    ThrottledShare = "throttled_share", "throttled", Fraction, Processor, Lower, "Time in which heat kept the processor from its fastest operating point / time; over the whole run, of the processor that was throttled longest.";
+    MeanSpeed = "mean_speed", "speed", Score, Processor, Neutral, "Speed of the operating points over time relative to the one that profiles were taken at; over the whole run, the mean of the processors that have several.";
     Quality = "quality", "quality", Score, Source, Higher, "Mean quality score of the model variants that ran, where published.";
     Fairness = "fairness", "fairness", Score, Run, Higher, "Jain's index of the sources' shares of jobs that met their deadline: 1 is even.";
     XrbenchScore = "xrbench_score", "XRBench", Score, Run, Higher, "XRBench score, corrected form: mean over sources of (mean over executed jobs of real-time score x energy score) x frames executed / frames; 0 to 100.";

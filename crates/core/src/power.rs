@@ -150,13 +150,7 @@ impl Leakage {
 impl PowerModel {
     /// A processor with one speed.
     pub fn fixed(idle_w: f64, active_w: Option<f64>) -> Self {
-        let point = OperatingPoint {
-            name: String::new(),
-            speed: 1.0,
-            active_w,
-            energy_factor: Some(1.0),
-            idle_w,
-        };
+        let point = OperatingPoint { name: String::new(), speed: 1.0, active_w, energy_factor: Some(1.0), idle_w };
         Self {
             points: vec![point],
             transition: Nanos::ZERO,

@@ -169,6 +169,7 @@ fn problem_of(event: &Event, previous: Option<&Event>, system: &System) -> Optio
         What::Start { processor: p, .. } | What::Stop { processor: p, .. } | What::OutOfMemory { processor: p, .. } => {
             processor(p)
         }
+        What::Power { processor: p, .. } => processor(p),
         What::Load { model: m, processor: p, .. } | What::Evict { model: m, processor: p, .. } => {
             model(m).or_else(|| processor(p))
         }

@@ -62,4 +62,13 @@ pub struct ProcessorSummary {
     pub utilisation: Vec<f64>,
     /// Busy time by model [ms], in order of the system's models: (model, time).
     pub busy_by_model: Vec<(String, f64)>,
+    /// Time at each operating point that was used [ms], in the platform's order: (point, time). Empty unless the platform has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_by_point: Vec<(String, f64)>,
+    /// Speed of the operating point over equal bins of the whole run, relative to the first point. Empty unless there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speed: Vec<f64>,
+    /// Temperature over equal bins of the whole run [°C], linear between readings. Empty where it is not modelled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub celsius: Vec<f64>,
 }

@@ -160,7 +160,9 @@ impl Unit {
         };
         let Some(watts) = self.dynamic.filter(|_| self.adjustable) else { return Nanos::MAX };
         let until = |threshold| model.time_to(self.celsius, watts, threshold);
-        let up = model.slower(self.allowed).and_then(|_| if self.is_hot(throttle) { Some(Nanos::ZERO) } else { until(throttle) });
+        let up = model
+            .slower(self.allowed)
+            .and_then(|_| if self.is_hot(throttle) { Some(Nanos::ZERO) } else { until(throttle) });
         let cool = self.celsius <= node.release + SAME_TEMPERATURE_K;
         let down = model.faster(self.allowed).and_then(|_| if cool { Some(Nanos::ZERO) } else { until(node.release) });
         let first = up.into_iter().chain(down).min();

@@ -144,6 +144,8 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
     if !has(Metric::AveragePower) {
         run(Metric::Energy, 6);
     }
+    run(Metric::PeakTemperature, 6);
+    run(Metric::ThrottledShare, 5);
     for (i, processor) in comparison.system.platform.processors.iter().enumerate() {
         columns.push(column(Metric::Utilisation, Place::Processor(i), &processor.name, false, 7 + i as u32));
     }

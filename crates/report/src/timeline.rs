@@ -23,6 +23,8 @@ pub struct Timeline {
     pub memory: Vec<(Nanos, u64)>,
     /// Traffic on the memory bus: steps of (time, GB/s from then on).
     pub bus: Vec<(Nanos, f64)>,
+    /// Readings of processors' power, where the platform says anything about it.
+    pub power: Vec<PowerReading>,
     /// Start of the window.
     pub from: Nanos,
     /// End of the window.
@@ -69,6 +71,21 @@ pub struct Slice {
     pub why: Option<StopReason>,
     /// Output tokens of all stages in it.
     pub tokens: u32,
+}
+
+/// What a processor's power was read to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PowerReading {
+    /// When.
+    pub at: Nanos,
+    /// Which processor.
+    pub processor: ProcessorId,
+    /// Speed of its operating point from then on, relative to the first.
+    pub speed: f64,
+    /// Power from then on [W], where known.
+    pub watts: Option<f64>,
+    /// Temperature [°C], where modelled.
+    pub celsius: Option<f64>,
 }
 
 /// A job from release to its end.
@@ -181,6 +198,7 @@ struct Builder<'a> {
     marks: Vec<Mark>,
     memory: Vec<(Nanos, u64)>,
     bus: Vec<(Nanos, f64)>,
+    power: Vec<PowerReading>,
 }
 
 impl Timeline {
@@ -237,6 +255,7 @@ impl<'a> Builder<'a> {
             marks: Vec::new(),
             memory: Vec::new(),
             bus: Vec::new(),
+            power: Vec::new(),
         }
     }
 
@@ -274,8 +293,12 @@ impl<'a> Builder<'a> {
                 self.memory.push((at, used.0));
             }
             What::Bus { traffic, .. } => self.bus.push((at, traffic)),
-            What::Power { .. }
-            | What::OutOfMemory { .. }
+            What::Power { processor, point, watts, celsius, .. } => {
+                let unit = self.system.platform.processors.get(processor).and_then(|unit| unit.power.as_ref());
+                let speed = unit.and_then(|model| model.points.get(point as usize)).map_or(1.0, |point| point.speed);
+                self.power.push(PowerReading { at, processor, speed, watts, celsius });
+            }
+            What::OutOfMemory { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }
@@ -414,6 +437,16 @@ impl<'a> Builder<'a> {
         jobs.sort_by_key(|job| (job.release, job.job));
         let mut marks: Vec<Mark> = self.marks.into_iter().filter(|mark| mark.at >= from && mark.at <= to).collect();
         marks.sort_by_key(|mark| (mark.at, mark.job));
-        Timeline { lanes: self.lanes, slices, jobs, marks, memory: self.memory, bus: self.bus, from, to }
+        Timeline {
+            lanes: self.lanes,
+            slices,
+            jobs,
+            marks,
+            memory: self.memory,
+            bus: self.bus,
+            power: self.power,
+            from,
+            to,
+        }
     }
 }

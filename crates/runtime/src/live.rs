@@ -107,7 +107,11 @@ impl<'a, S: Sink> Live<'a, S> {
             let slowest = power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0));
             let end = |run: &onbeat_core::state::Run| {
                 let expected = run.expected_end - run.start;
-                if slowest < 1.0 { run.start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { run.expected_end }
+                if slowest < 1.0 {
+                    run.start + Nanos::from_ns_f64(expected.as_f64() / slowest)
+                } else {
+                    run.expected_end
+                }
             };
             let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, end(run))).collect();
             runs

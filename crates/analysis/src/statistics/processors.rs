@@ -7,6 +7,7 @@ use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
 use super::bins::Bins;
+use super::power::{Reading, Readings};
 
 /// Figures' kinds in the order in which shares are reported.
 pub(super) const KINDS: [ProvenanceKind; 3] =
@@ -57,6 +58,8 @@ pub(super) struct Lane {
     /// Busy time per bin of the whole run.
     pub(super) bins: Bins,
     pub(super) busy_by_model: IdVec<ModelId, Nanos>,
+    /// Where the platform says anything about power.
+    pub(super) readings: Option<Box<Readings>>,
 }
 
 /// All processors and the bus.
@@ -85,6 +88,7 @@ impl<'s> Lanes<'s> {
             preemptions: 0,
             bins: Bins::new(system.duration),
             busy_by_model: system.models.iter().map(|_| Nanos::ZERO).collect(),
+            readings: None,
         };
         Self {
             system,
@@ -190,6 +194,15 @@ impl<'s> Lanes<'s> {
         self.bus_traffic = traffic;
     }
 
+    /// A processor's power is read.
+    pub(super) fn power(&mut self, processor: ProcessorId, at: Nanos, reading: &Reading) {
+        let unit = &self.system.platform.processors[processor];
+        match &mut self.by_processor[processor].readings {
+            Some(readings) => readings.add(self.system, unit, at, reading),
+            none => *none = Some(Box::new(Readings::new(self.system, unit, at, reading))),
+        }
+    }
+
     pub(super) fn memory(&mut self, used: Bytes) {
         self.peak_memory = Some(self.peak_memory.map_or(used, |peak| peak.max(used)));
     }
@@ -211,7 +224,11 @@ impl<'s> Lanes<'s> {
     pub(super) fn energy(&self, processor: ProcessorId, measured: Nanos) -> Option<Millijoules> {
         let (lane, unit) = (&self.by_processor[processor], &self.system.platform.processors[processor]);
         // A processor that did nothing and whose power nobody stated is not known to draw none.
-        let stated = lane.busy > Nanos::ZERO || unit.idle_w > 0.0 || unit.active_w.is_some();
+        let leaks = unit.power.as_ref().is_some_and(|model| model.leakage.watts > 0.0);
+        let stated = lane.busy > Nanos::ZERO || unit.idle_w > 0.0 || unit.active_w.is_some() || leaks;
+        if let Some(readings) = &lane.readings {
+            return readings.energy().filter(|_| stated);
+        }
         let idle = Millijoules::of_power(unit.idle_w, measured.saturating_sub(lane.active));
         lane.work_energy.filter(|_| stated).map(|work| work + idle)
     }

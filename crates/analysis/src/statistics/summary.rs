@@ -2,6 +2,7 @@
 
 use onbeat_core::id::ProcessorId;
 use onbeat_core::metric::{Metric, Values};
+use onbeat_core::power::OperatingPoint;
 use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary};
 use onbeat_core::system::{Source, System};
 use onbeat_core::units::{Millijoules, Nanos};
@@ -194,6 +195,18 @@ fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measur
     set(&mut values, Metric::Preemptions, lane.preemptions as f64);
     set(&mut values, Metric::PreemptionCost, lane.preemptions as f64 * unit.preempt_cost.as_ms());
     put_energy(&mut values, lanes.energy(id, measured), measured);
+    let readings = lane.readings.as_deref();
+    let points = unit.power.as_ref().map_or(&[][..], |model| &model.points);
+    let several = readings.filter(|_| points.len() > 1);
+    let heated = readings.filter(|readings| readings.peak.is_some());
+    set(&mut values, Metric::PeakTemperature, heated.and_then(|readings| readings.peak));
+    let throttles = unit.power.as_ref().and_then(|model| model.thermal?.throttle).is_some();
+    let throttled = readings.filter(|_| throttles).and_then(|r| ratio(r.throttled.as_f64(), measured.as_f64()));
+    set(&mut values, Metric::ThrottledShare, throttled);
+    let time = |(point, time): (&OperatingPoint, &Nanos)| (point.speed * time.as_f64(), time.as_f64());
+    let sums = several.map(|readings| points.iter().zip(&readings.time_by_point).map(time));
+    let sums = sums.map(|times| times.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1)));
+    set(&mut values, Metric::MeanSpeed, sums.and_then(|(speed, time)| ratio(speed, time)));
     ProcessorSummary {
         name: unit.name.clone(),
         values,
@@ -205,6 +218,12 @@ fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measur
             .filter(|&(_, &busy)| busy > Nanos::ZERO)
             .map(|(model, busy)| (model.name.clone(), busy.as_ms()))
             .collect(),
+        time_by_point: several.map_or_else(Vec::new, |readings| {
+            let used = points.iter().zip(&readings.time_by_point).filter(|&(_, &time)| time > Nanos::ZERO);
+            used.map(|(point, time)| (point.name.clone(), time.as_ms())).collect()
+        }),
+        speed: several.map_or_else(Vec::new, |readings| readings.speed.rates()),
+        celsius: heated.map_or_else(Vec::new, |readings| readings.celsius.rates()),
     }
 }
 
@@ -286,6 +305,11 @@ fn run_of_processors(
         system.platform.processors.ids().filter_map(|id| lanes.energy(id, measured)).collect();
     let total = energies.iter().fold(Millijoules(0.0), |sum, &energy| sum + energy);
     put_energy(run, Some(total).filter(|_| known && !energies.is_empty()), measured);
+    let all = |metric: Metric| processors.iter().filter_map(move |p| p.values.get(&metric).copied());
+    set(run, Metric::PeakTemperature, all(Metric::PeakTemperature).reduce(f64::max));
+    set(run, Metric::ThrottledShare, all(Metric::ThrottledShare).reduce(f64::max));
+    let (speeds, count) = all(Metric::MeanSpeed).fold((0.0, 0.0), |(sum, n), speed| (sum + speed, n + 1.0));
+    set(run, Metric::MeanSpeed, ratio(speeds, count));
 }
 
 /// Jain's index (Σx)² / (n Σx²), from 1/n to 1; 1 if all are zero, `None` if there are none.

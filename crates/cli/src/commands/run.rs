@@ -125,7 +125,13 @@ fn tell_devices(system: &System, ui: Ui) {
             Some(device) if unit.runs_models() => {
                 let cores: Vec<String> = device.cores.iter().map(u32::to_string).collect();
                 let cores = if cores.is_empty() { String::new() } else { format!(", on core {}", cores.join("+")) };
-                ui.note(&format!("  {}: {}{cores}", unit.name, device.name));
+                let points = unit.power.as_ref().map_or(0, |model| model.points.len());
+                let speed = if points > 1 {
+                    ", at the speed that the system gives it: operating points are not set"
+                } else {
+                    ""
+                };
+                ui.note(&format!("  {}: {}{cores}{speed}", unit.name, device.name));
             }
             _ => ui.note(&format!("  {}: virtual, takes as long as the profile says and computes nothing", unit.name)),
         }

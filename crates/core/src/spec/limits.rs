@@ -49,6 +49,8 @@ pub(crate) const OVERHEAD_MS: Limit = Limit::from_zero(86_400_000.0, "ms");
 pub(crate) const OVERHEAD_US: Limit = Limit::from_zero(1e9, "µs");
 pub(crate) const POWER_W: Limit = Limit::from_zero(1e6, "W");
 pub(crate) const POWER_CAP_W: Limit = Limit { least: 0.0, open: true, most: 1e6, unit: "W" };
+/// Profiles are taken at the fastest point, so that no job can be faster than its shortest profiled latency.
+pub(crate) const POINT_SPEED: Limit = Limit::between(1e-6, 1.0, "");
 pub(crate) const VOLTS: Limit = Limit { least: 0.0, open: true, most: 1e3, unit: "V" };
 pub(crate) const CELSIUS: Limit = Limit::between(-100.0, 1000.0, "°C");
 pub(crate) const RESISTANCE_K_PER_W: Limit = Limit { least: 0.0, open: true, most: 1e6, unit: "K/W" };

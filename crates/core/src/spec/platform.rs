@@ -101,7 +101,7 @@ pub struct ProcessorSpec {
     /// Options for the device's backend.
     #[serde(default)]
     pub options: IndexMap<String, String>,
-    /// The speeds that it can run at; the first is the one that the profiles were taken at.
+    /// The speeds that it can run at; the first, the fastest, is the one that the profiles were taken at.
     #[serde(default)]
     pub operating_point: Vec<OperatingPointSpec>,
     /// Time from the request for another operating point until it takes effect [µs], ≥ 0. Work goes on at the old one meanwhile.
@@ -130,7 +130,7 @@ pub struct ProcessorSpec {
 pub struct OperatingPointSpec {
     /// Name, such as `performance`.
     pub name: String,
-    /// Speed relative to the profiled one, > 0. It concerns what computing takes; what the memory takes stays as it is.
+    /// Speed relative to the profiled one, > 0 and ≤ 1: the first point is the fastest. It concerns what computing takes; what the memory takes stays as it is.
     pub speed: f64,
     /// Power while busy [W], ≥ 0. Left out: the first point's (or the processor's) `active_w` × `speed` × the square of the voltages'
     /// ratio, if `volts` are given; otherwise unknown.

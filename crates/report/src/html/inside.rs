@@ -143,6 +143,22 @@ fn processor_charts(comparison: &Comparison, row: &PolicyRow) -> Vec<Chart> {
             chart(charts::over_time(&title, &values, end, 100.0, "%", SERIES[i % SERIES.len()], None));
         }
     }
+    for (i, processor) in first.processors.iter().enumerate() {
+        let model = system.platform.processors.as_slice().get(i).and_then(|unit| unit.power.as_ref());
+        let fastest = model.map_or(1.0, |model| model.points[model.fastest() as usize].speed);
+        if !processor.speed.is_empty() {
+            let title = format!("{} operating point over time, seed {}", processor.name, first.seed);
+            chart(charts::over_time(&title, &processor.speed, end, fastest, "×", SERIES[i % SERIES.len()], None));
+        }
+        if !processor.celsius.is_empty() {
+            let throttle = model.and_then(|model| model.thermal?.throttle);
+            let most = processor.celsius.iter().copied().fold(throttle.unwrap_or(0.0), f64::max);
+            let line = throttle.map(|at| Reference { at, label: format!("throttled from {at} °C") });
+            let title = format!("{} temperature over time, seed {}", processor.name, first.seed);
+            let values = &processor.celsius;
+            chart(charts::over_time(&title, values, end, most * 1.05, "°C", SERIES[i % SERIES.len()], line.as_ref()));
+        }
+    }
     if first.bus_traffic.iter().any(|traffic| *traffic > 0.0) {
         let most = first.bus_traffic.iter().copied().fold(0.0, f64::max);
         let bandwidth = system.platform.bandwidth;

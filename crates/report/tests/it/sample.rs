@@ -315,6 +315,9 @@ pub(crate) fn summary(system: &System, policy: &str, seed: u64, rates: &[f64]) -
                 values: Values::from([(Metric::Utilisation, busy)]),
                 utilisation: (0..bins).map(|bin| busy * (0.7 + 0.3 * (f64::from(bin) * 0.7).sin().abs())).collect(),
                 busy_by_model: shares(if *name == "cpu" { busy * 3600.0 } else { busy * 1800.0 }),
+                time_by_point: Vec::new(),
+                speed: Vec::new(),
+                celsius: Vec::new(),
             })
             .collect(),
         bus_traffic: (0..bins).map(|bin| 30.0 + 25.0 * (f64::from(bin) * 0.4).sin()).collect(),

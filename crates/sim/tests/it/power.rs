@@ -119,7 +119,8 @@ fn a_change_under_way_keeps_the_progress() {
     assert_eq!(points(&events), [(0.0, 0), (5.0, LOW)]);
     assert!((work_energy(&events) - (5.0 * 25.0 + 10.0 * 4.5)).abs() < 1e-9);
     // Nothing shared the bus: no contention, however slow the clock.
-    let stop = events.iter().find_map(|event| if let What::Stop { alone, .. } = event.what { Some(alone) } else { None });
+    let stop =
+        events.iter().find_map(|event| if let What::Stop { alone, .. } = event.what { Some(alone) } else { None });
     assert_eq!(stop, Some(Nanos::from_ms(15.0)));
 }
 
@@ -257,7 +258,7 @@ fn mixed(governor: &str, cap: Option<f64>, transition_us: u32) -> System {
     let points = r#"
         operating_point = [
             { name = "full", speed = 1, volts = 1.0 },
-            { name = "boost", speed = 1.3, active_w = 8 },
+            { name = "mid", speed = 0.8, active_w = 2 },
             { name = "low", speed = 0.4, volts = 0.7 },
         ]"#;
     let heat = "thermal = { resistance_k_per_w = 12, capacitance_j_per_k = 0.05, throttle_c = 55, release_c = 50, step_ms = 20 }";

@@ -147,7 +147,9 @@ impl Notes {
             ));
         }
         if let Some(cap) = platform.power_cap {
-            self.assume(format!("All processors together draw at most {cap} W, as far as slower operating points reach."));
+            self.assume(format!(
+                "All processors together draw at most {cap} W, as far as slower operating points reach."
+            ));
         }
     }
 

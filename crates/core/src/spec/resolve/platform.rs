@@ -119,13 +119,8 @@ pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Op
     };
     power::resolve(file, &mut platform);
     platform.links = default_links(&platform, Nanos::from_us(spec.memory.handover_us));
-    let mut resolved = ResolvedPlatform {
-        platform,
-        common_names,
-        load_bandwidth: spec.memory.load_gbps,
-        figures,
-        inline,
-    };
+    let mut resolved =
+        ResolvedPlatform { platform, common_names, load_bandwidth: spec.memory.load_gbps, figures, inline };
     set_links(&mut check, &root.key("link"), &spec.link, &mut resolved);
     (check.errors.len() == before).then_some(resolved)
 }

@@ -44,9 +44,9 @@ pub(super) fn check(
         check.optional(&at, "active_w", point.active_w, &limits::POWER_W);
         check.optional(&at, "idle_w", point.idle_w, &limits::POWER_W);
         check.optional(&at, "volts", point.volts, &limits::VOLTS);
-        if check.number(&at, "speed", point.speed, &limits::SPEED) && i == 0 && point.speed != 1.0 {
+        if check.number(&at, "speed", point.speed, &limits::POINT_SPEED) && i == 0 && point.speed != 1.0 {
             let problem = format!("the first operating point has speed {}", point.speed);
-            check.wrong(&at.key("speed"), problem, "profiles are taken at the first one: its speed is 1");
+            check.wrong(&at.key("speed"), problem, "profiles are taken at the first one, the fastest: its speed is 1");
         }
         sources.check_key(check, &at.key("source"), "operating_point", point.source.as_deref());
         if spec.operating_point.len() > 1 {
@@ -202,7 +202,10 @@ pub(super) fn check_known(document: &Document, root: &Field, system: &System, er
         if let Some(name) = unknown_energy(system, p) {
             wrong(
                 at.key("active_w"),
-                format!("{needs} needs the power of all work, but neither `{name}` on `{}` nor the processor states any", unit.name),
+                format!(
+                    "{needs} needs the power of all work, but neither `{name}` on `{}` nor the processor states any",
+                    unit.name
+                ),
                 "state `active_w`, or `energy_mj` in the profile",
             );
         }

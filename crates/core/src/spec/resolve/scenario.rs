@@ -121,6 +121,14 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         );
         builder.notes.warn(text);
     }
+    let choice = platform.platform.processors.iter().any(|p| p.power.as_ref().is_some_and(|m| m.points.len() > 1));
+    if let Some(governor) = options.governor.filter(|_| !choice) {
+        builder.notes.warn(format!(
+            "The governor `{}` has nothing to choose: no processor of `{}` has several operating points.",
+            governor.name(),
+            platform.platform.name
+        ));
+    }
     for (_, profile) in parts.users {
         if let Some(other) = profile.platform.as_ref().filter(|&other| *other != platform.platform.name) {
             builder.notes.warn(format!(
@@ -135,11 +143,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     if !builder.errors.is_empty() {
         return Err(SpecErrors::new(builder.errors));
     }
-    let run = Run {
-        contention: options.contention,
-        bytes_scale: options.bytes_scale,
-        variation,
-    };
+    let run = Run { contention: options.contention, bytes_scale: options.bytes_scale, variation };
     let (assumptions, warnings) = builder.notes.finish(&platform.platform, run);
     let system = System {
         scenario: scenario.name.clone(),
