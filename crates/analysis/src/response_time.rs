@@ -64,6 +64,9 @@ pub enum NoBound {
     /// The stage can run elsewhere, too.
     #[error("it can also run on another processor")]
     NotPinned,
+    /// The stage may run in several variants, which the policy chooses.
+    #[error("it may run in several variants")]
+    Variants,
     /// The stage is a language model.
     #[error("it generates tokens")]
     Autoregressive,
@@ -149,7 +152,7 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
         return Err(NoBound::Slots(unit.slots));
     }
     let others =
-        system.nodes.iter().any(|node| node.costs.enumerate().any(|(p, cost)| p != processor && cost.is_some()));
+        system.nodes.iter().any(|node| node.costs.ids().any(|p| p != processor && node.costs_on(p).next().is_some()));
     if system.contention && system.platform.bandwidth.is_some() && others {
         return Err(NoBound::Contention);
     }
@@ -169,10 +172,13 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
 fn task(system: &System, id: SourceId, processor: ProcessorId, order: Order) -> Result<Task, NoBound> {
     let source = &system.sources[id];
     let nodes: Vec<NodeId> = system.nodes_of(id).collect();
-    if !nodes.iter().any(|&node| system.cost(node, processor).is_some()) {
+    if !nodes.iter().any(|&node| system.nodes[node].costs_on(processor).next().is_some()) {
         return Err(NoBound::NotHere);
     }
     let &[node] = nodes.as_slice() else { return Err(NoBound::Chain) };
+    if !system.nodes[node].variants.is_empty() {
+        return Err(NoBound::Variants);
+    }
     let Some(cost) = system.cost(node, processor) else { return Err(NoBound::NotHere) };
     if system.nodes[node].costs.iter().flatten().count() > 1 {
         return Err(NoBound::NotPinned);
@@ -214,13 +220,16 @@ fn everything_fits(system: &System) -> bool {
     let Some(capacity) = system.platform.capacity else { return true };
     let mut needed = 0.0;
     for processor in system.platform.processors.ids() {
-        let runs_here = |node: &&Node| node.costs[processor].is_some();
-        let mut models: Vec<_> = system.nodes.iter().filter(runs_here).map(|node| node.model).collect();
+        let weights = |node: &Node| -> Vec<_> {
+            let here = node.variant_numbers().filter(|&variant| node.costs_of(variant)[processor].is_some());
+            here.map(|variant| system.weights_of(node.model_of(variant))).collect()
+        };
+        let mut models: Vec<_> = system.nodes.iter().flat_map(weights).collect();
         models.sort_unstable();
         models.dedup();
         needed += models.iter().map(|&model| system.models[model].weights.as_f64()).sum::<f64>();
         let activations =
-            system.nodes.iter().filter_map(|node| node.costs[processor].as_ref()).map(|cost| cost.activation_bytes);
+            system.nodes.iter().flat_map(|node| node.costs_on(processor)).map(|cost| cost.activation_bytes);
         needed += f64::from(system.platform.processors[processor].slots) * activations.max().unwrap_or(0) as f64;
     }
     // Caches grow with the number of requests, which nothing limits here.

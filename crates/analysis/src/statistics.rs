@@ -123,9 +123,14 @@ impl Sink for Statistics<'_> {
                     live.last_stage = stage;
                 }
             }
+            What::Switch { stage, variant, .. } => {
+                if let Some(live) = self.stages.get_mut(stage) {
+                    live.variant = variant;
+                }
+            }
             What::Start { run, stage, processor, setup, .. } => {
                 if let Some(live) = self.stages.get_mut(stage) {
-                    self.lanes.start(processor, run, live.node, at, setup);
+                    self.lanes.start(processor, run, (live.node, live.variant), at, setup);
                 }
             }
             What::Stop { run, stage, processor, why, alone, energy_mj, tokens, .. } => {

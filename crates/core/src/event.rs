@@ -45,6 +45,15 @@ pub enum What {
         /// Output length [tokens]; 0 unless autoregressive.
         output: u32,
     },
+    /// A policy lets a stage that has not begun run another of its variants.
+    Switch {
+        /// The stage.
+        stage: u64,
+        /// Number of the variant, 0 for the default one.
+        variant: u8,
+        /// The model that the variant is.
+        model: ModelId,
+    },
     /// A stage starts to run, or goes on. In a batch, several stages have the same run.
     Start {
         /// The run.

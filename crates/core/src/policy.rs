@@ -70,7 +70,7 @@ pub struct Shortage {
 /// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered. Evicts
 /// nothing if that would not cover it.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
-    let wanted = view.stage(shortage.stage).model;
+    let wanted = view.stage(shortage.stage).weights;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
         .state
         .memory
@@ -118,6 +118,14 @@ pub enum Action {
     Drop {
         /// The job.
         job: JobId,
+    },
+    /// Lets a stage run another of its variants: faster and worse, or slower and better. Not possible once the stage has begun, because no
+    /// variant can go on from another one's state.
+    Switch {
+        /// A ready stage.
+        stage: StageId,
+        /// Number of the variant; 0 is the default one. See [`Node::variants`].
+        variant: u8,
     },
     /// Removes a model's weights for one processor from memory. Not possible while a stage uses them.
     Evict {
@@ -169,6 +177,11 @@ impl Actions {
         self.list.push(Action::Drop { job });
     }
 
+    /// Lets a stage run another of its variants. See [`Action::Switch`].
+    pub fn switch(&mut self, stage: StageId, variant: u8) {
+        self.list.push(Action::Switch { stage, variant });
+    }
+
     /// Removes a model from memory. See [`Action::Evict`].
     pub fn evict(&mut self, model: ModelId, processor: ProcessorId) {
         self.list.push(Action::Evict { model, processor });
@@ -198,10 +211,16 @@ impl Actions {
 /// Why an action is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ActionError {
-    /// `Start`: the stage does not exist or has ended.
+    /// `Start`, `Switch`: the stage does not exist or has ended.
     #[error("the stage is not alive")]
     NoSuchStage,
-    /// `Start`: the stage runs already.
+    /// `Switch`: the stage has no variant with this number.
+    #[error("the stage has no such variant")]
+    NoSuchVariant,
+    /// `Switch`: the stage has begun; another variant could not go on from there.
+    #[error("the stage has begun in another variant")]
+    Begun,
+    /// `Start`, `Switch`: the stage runs already, or waits for its turn.
     #[error("the stage is running already")]
     NotReady,
     /// `Start`: no profile for this model on this processor, or the scenario forbids it.
@@ -306,9 +325,27 @@ impl<'a> View<'a> {
         self.system.platform.processors.ids()
     }
 
-    /// The stage's cost on a processor; `None` if it cannot run there.
+    /// The stage's cost on a processor, in the variant that it runs; `None` if it cannot run there.
     pub fn cost(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Cost> {
-        self.node(stage).costs[processor].as_ref()
+        self.cost_of(self.stage(stage), processor)
+    }
+
+    fn cost_of(&self, live: &Stage, processor: ProcessorId) -> Option<&'a Cost> {
+        self.system.nodes[live.node].costs_of(live.variant)[processor].as_ref()
+    }
+
+    /// Numbers of the variants that a stage may be [switched](Action::Switch) to, its current one included; only that one once it has
+    /// begun.
+    pub fn variants(&self, stage: StageId) -> impl ExactSizeIterator<Item = u8> + use<> {
+        let live = self.stage(stage);
+        if live.has_begun() { live.variant..=live.variant } else { 0..=self.node(stage).variants.len() as u8 }
+    }
+
+    /// Quality of a variant of the stage, relative to the best one: 0 to 1. 1 if there is no choice; `None` where scores are unknown or of
+    /// different kinds.
+    pub fn quality(&self, stage: StageId, variant: u8) -> Option<f64> {
+        let node = self.node(stage);
+        if node.variants.is_empty() { Some(1.0) } else { node.quality_of(variant) }
     }
 
     /// Whether the stage can run on a processor at all: it has a profile there, was not just refused for lack of memory, and the
@@ -345,8 +382,16 @@ impl<'a> View<'a> {
     /// Nominal latency of the rest of a stage on a processor, alone and by expected lengths; without hand-over, switch and load
     /// costs. `None` if it cannot run there.
     pub fn remaining(&self, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
-        let live = self.stage(stage);
-        let cost = self.cost(stage, processor)?;
+        self.remaining_of(self.stage(stage), processor)
+    }
+
+    /// Like [`View::remaining`], if the stage ran another of its variants.
+    pub fn remaining_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
+        self.remaining_of(&self.stage(stage).in_variant(self.system, variant), processor)
+    }
+
+    fn remaining_of(&self, live: &Stage, processor: ProcessorId) -> Option<Nanos> {
+        let cost = self.cost_of(live, processor)?;
         let rest = cost.remaining_ns(live.work, usize::from(live.phase), live.position);
         let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
         Some(Nanos::from_ns_f64(rest - partial))
@@ -354,8 +399,16 @@ impl<'a> View<'a> {
 
     /// Like [`View::remaining`] for the current phase only.
     pub fn remaining_in_phase(&self, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
-        let live = self.stage(stage);
-        let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
+        self.remaining_in_phase_of(self.stage(stage), processor)
+    }
+
+    /// Like [`View::remaining_in_phase`], if the stage ran another of its variants.
+    pub fn remaining_in_phase_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
+        self.remaining_in_phase_of(&self.stage(stage).in_variant(self.system, variant), processor)
+    }
+
+    fn remaining_in_phase_of(&self, live: &Stage, processor: ProcessorId) -> Option<Nanos> {
+        let (kind, cost) = &self.cost_of(live, processor)?.phases[usize::from(live.phase)];
         let end = live.work.units(*kind).max(live.position);
         let rest = cost.latency_ns(live.work, live.position, end);
         let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
@@ -367,17 +420,31 @@ impl<'a> View<'a> {
         self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
     }
 
+    /// The shortest [`View::remaining_as`] over all processors and all variants that the stage may still run.
+    pub fn remaining_least(&self, stage: StageId) -> Nanos {
+        let fastest = |variant| self.processors().filter_map(move |p| self.remaining_as(stage, variant, p)).min();
+        self.variants(stage).filter_map(fastest).min().expect("every stage can run somewhere")
+    }
+
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
     /// and caches.
     pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
-        let live = self.stage(stage);
+        self.setup_of(self.stage(stage), processor)
+    }
+
+    /// Like [`View::setup`], if the stage ran another of its variants.
+    pub fn setup_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Nanos {
+        self.setup_of(&self.stage(stage).in_variant(self.system, variant), processor)
+    }
+
+    fn setup_of(&self, live: &Stage, processor: ProcessorId) -> Nanos {
         let unit = &self.system.platform.processors[processor];
         let mut setup = Nanos::ZERO;
-        if self.occupancy(processor).last_model.is_some_and(|last| last != live.model) {
+        if self.occupancy(processor).last_model.is_some_and(|last| last != live.weights) {
             setup += unit.switch_cost;
         }
-        if !self.state.memory.is_resident(live.model, processor)
-            && let Some(cost) = self.cost(stage, processor)
+        if !self.state.memory.is_resident(live.weights, processor)
+            && let Some(cost) = self.cost_of(live, processor)
         {
             setup += Nanos(cost.load_ns);
         }
@@ -468,7 +535,7 @@ impl<'a> View<'a> {
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
             && !self.state.stages.iter().any(|(_, s)| {
-                s.model == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
+                s.weights == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
             })
     }
 

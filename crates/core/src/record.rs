@@ -170,6 +170,7 @@ fn problem_of(event: &Event, previous: Option<&Event>, system: &System) -> Optio
             processor(p)
         }
         What::Power { processor: p, .. } => processor(p),
+        What::Switch { model: m, .. } => model(m),
         What::Load { model: m, processor: p, .. } | What::Evict { model: m, processor: p, .. } => {
             model(m).or_else(|| processor(p))
         }

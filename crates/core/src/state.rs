@@ -110,8 +110,12 @@ pub struct Stage {
     pub job: JobId,
     /// Which stage of which chain.
     pub node: NodeId,
-    /// Model that it runs.
+    /// Which of its variants it runs: 0 is the default one. A policy can change it until the stage starts.
+    pub variant: u8,
+    /// Model that it runs: the variant.
     pub model: ModelId,
+    /// Model whose weights it uses: `model`, unless that one shares another one's.
+    pub weights: ModelId,
     /// When it became ready.
     pub ready_at: Nanos,
     /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected
@@ -139,12 +143,27 @@ pub struct Stage {
     pub refused: u64,
 }
 
+impl Stage {
+    /// Whether anything of it was done that another variant could not go on from.
+    pub fn has_begun(&self) -> bool {
+        self.running || self.phase > 0 || self.position > 0.0 || self.partial_ns > 0.0
+    }
+
+    /// The stage as it would be if it ran another of its variants.
+    #[must_use]
+    pub fn in_variant(self, system: &System, variant: u8) -> Self {
+        let node = &system.nodes[self.node];
+        let model = node.model_of(variant);
+        Self { variant, model, weights: system.weights_of(model), work: node.work_of(variant, self.work), ..self }
+    }
+}
+
 /// What a processor does.
 #[derive(Clone, Debug, Default)]
 pub struct Occupancy {
     /// Running work, at most one entry per slot, in order of start.
     pub runs: Vec<Run>,
-    /// Model that it started last.
+    /// Model whose weights it started with last: variants that share weights count as one.
     pub last_model: Option<ModelId>,
     /// When it last became less busy.
     pub idle_since: Nanos,

@@ -52,6 +52,11 @@ impl System {
         self.nodes[node].costs[processor].as_ref()
     }
 
+    /// The model whose weights a model runs with: itself, unless it shares another one's.
+    pub fn weights_of(&self, model: ModelId) -> ModelId {
+        self.models[model].weights_of.unwrap_or(model)
+    }
+
     /// The processor with this name.
     pub fn processor(&self, name: &str) -> Option<ProcessorId> {
         self.platform.processors.enumerate().find(|(_, p)| p.name == name).map(|(id, _)| id)
@@ -194,6 +199,9 @@ pub struct Model {
     /// Network file for real runs; `None`: the catalogue's model of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The model whose weights it runs with, where it has none of its own: a sub-network of a supernet, an early exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_of: Option<ModelId>,
 }
 
 /// A stage of a source's chain.
@@ -229,6 +237,85 @@ pub struct Node {
     pub before: Vec<NodeId>,
     /// Edges to the stages that follow.
     pub after: Vec<Edge>,
+    /// Variants that a policy may choose instead of `model`, in the order of the file; variant number 1 is the first of them. Their
+    /// phases are of the same kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Alternative>,
+    /// Quality of `model`, relative to the best of the stage's variants: 0 to 1, 1 for the best. `None` without a choice, or where
+    /// scores are unknown or of different kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f64>,
+}
+
+impl Node {
+    /// Numbers of the variants that the stage may run: 0 is its default one.
+    pub fn variant_numbers(&self) -> impl ExactSizeIterator<Item = u8> + use<> {
+        0..=self.variants.len() as u8
+    }
+
+    /// Cost of a variant on each processor; of the default one if there is none with this number.
+    pub fn costs_of(&self, variant: u8) -> &IdVec<ProcessorId, Option<Cost>> {
+        if variant == 0 {
+            return &self.costs;
+        }
+        self.variants.get(usize::from(variant) - 1).map_or(&self.costs, |other| &other.costs)
+    }
+
+    /// The model that a variant is; that of the default one if there is none with this number.
+    pub fn model_of(&self, variant: u8) -> ModelId {
+        self.alternative(variant).map_or(self.model, |other| other.model)
+    }
+
+    /// Quality of a variant, relative to the best of the stage's variants; see [`Node::quality`].
+    pub fn quality_of(&self, variant: u8) -> Option<f64> {
+        self.alternative(variant).map_or(self.quality, |other| other.quality)
+    }
+
+    /// Steps of an iterative model in a variant.
+    pub fn steps_of(&self, variant: u8) -> u32 {
+        self.alternative(variant).map_or(self.steps, |other| other.steps)
+    }
+
+    /// Work of a stage, if a variant did it: only the number of steps differs.
+    pub fn work_of(&self, variant: u8, work: Work) -> Work {
+        Work { steps: self.steps_of(variant), ..work }
+    }
+
+    /// The number of the variant that is this model.
+    pub fn variant_of(&self, model: ModelId) -> Option<u8> {
+        self.variant_numbers().find(|&variant| self.model_of(variant) == model)
+    }
+
+    /// Costs of all variants on all processors.
+    pub fn all_costs(&self) -> impl Iterator<Item = &Cost> {
+        self.costs.iter().chain(self.variants.iter().flat_map(|other| &other.costs)).flatten()
+    }
+
+    /// Costs of all variants that can run on a processor.
+    pub fn costs_on(&self, processor: ProcessorId) -> impl Iterator<Item = &Cost> {
+        self.variant_numbers().filter_map(move |variant| self.costs_of(variant)[processor].as_ref())
+    }
+
+    fn alternative(&self, variant: u8) -> Option<&Alternative> {
+        self.variants.get(usize::from(variant).wrapping_sub(1))
+    }
+}
+
+/// A variant that a stage may run instead of its default one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The model in this variant.
+    pub model: ModelId,
+    /// Cost on each processor; `None` where it cannot run.
+    pub costs: IdVec<ProcessorId, Option<Cost>>,
+    /// The fastest processor by nominal latency (ties: the first).
+    pub fastest: ProcessorId,
+    /// Nominal latency there, for expected sizes.
+    pub best: Nanos,
+    /// Steps of an iterative model.
+    pub steps: u32,
+    /// Quality relative to the best of the stage's variants; see [`Node::quality`].
+    pub quality: Option<f64>,
 }
 
 /// An edge to a stage that follows.
@@ -400,15 +487,29 @@ impl System {
                 node.before.iter().all(|&before| before < id && inside(before)),
                 "an edge does not come from an earlier stage of its chain",
             )?;
+            check(node.variants.len() < usize::from(u8::MAX), "a stage has too many variants")?;
+            for other in &node.variants {
+                check(self.models.get(other.model).is_some(), "a variant refers to a model that does not exist")?;
+                check(other.costs.len() == processors, "a variant's costs do not match the processors")?;
+                check(
+                    other.costs.get(other.fastest).is_some_and(Option::is_some),
+                    "a variant's fastest processor cannot run it",
+                )?;
+            }
             let phases = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
-            let mut kinds = node.costs.iter().flatten().map(phases);
+            let mut kinds = node.all_costs().map(phases);
             let first = kinds.next().unwrap_or_default();
             check(
                 !first.is_empty() && kinds.all(|other| other == first),
-                "a stage's phases differ between processors",
+                "a stage's phases differ between processors or variants",
             )?;
-            let figures = node.costs.iter().flatten().all(|cost| (cost.figure as usize) < self.figures.len());
+            let figures = node.all_costs().all(|cost| (cost.figure as usize) < self.figures.len());
             check(figures, "a cost refers to a figure that does not exist")?;
+        }
+        for model in &self.models {
+            // What is shared is no share itself.
+            let whole = |id: ModelId| self.models.get(id).is_some_and(|other| other.weights_of.is_none());
+            check(model.weights_of.is_none_or(whole), "a model shares weights that no model has")?;
         }
         for source in &self.sources {
             let Range { start, end } = source.nodes;

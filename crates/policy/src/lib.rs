@@ -16,7 +16,7 @@
 //! * **Batches**: a stage in decode that finds no idle processor joins a running batch of its model, where the profile allows it.
 //! * **Preemption** is asked for only when no idle processor and no batch takes the stage, only on processors that preempt, only
 //!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free.
-//! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle` and `dream:drop=true`; late jobs are the scenario's business.
+//! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle`, `onbeat`, `mixed-criticality` and `dream:drop=true`; late jobs are the scenario's business.
 //! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
 
 mod band_lsf;
@@ -55,6 +55,7 @@ mod lookahead;
 mod max_min;
 mod mct;
 mod min_min;
+mod mixed_criticality;
 mod mlfq;
 mod npu_prefill;
 mod olb;
@@ -80,6 +81,7 @@ mod srpt;
 mod state_aware;
 mod static_mapping;
 mod sufferage;
+mod supernet;
 mod tbs;
 mod terastal;
 #[cfg(test)]
@@ -88,6 +90,7 @@ mod throttle;
 mod times;
 mod usage;
 mod utilisation_partition;
+mod variants;
 mod waiting;
 
 pub use registry::{ParameterInfo, PolicyError, PolicyInfo, STANDARD, all, find, group, make};

@@ -154,6 +154,7 @@ static POLICIES: &[PolicyInfo] = &[
     chain_edf::INFO,
     cbs::INFO,
     skip_over::INFO,
+    crate::mixed_criticality::INFO,
     k_edf::INFO,
     laxity::INFO,
     mlfq::INFO,

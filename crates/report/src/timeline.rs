@@ -181,6 +181,17 @@ struct Talking {
     output: u32,
 }
 
+/// A live stage.
+#[derive(Clone, Copy)]
+struct Seen {
+    job: u64,
+    node: NodeId,
+    /// In the variant that it runs.
+    model: ModelId,
+    /// Output tokens.
+    output: u32,
+}
+
 struct Builder<'a> {
     system: &'a System,
     lanes: Vec<Lane>,
@@ -190,8 +201,8 @@ struct Builder<'a> {
     occupied: Vec<Option<u64>>,
     /// Slices that have not ended, by run.
     open: BTreeMap<u64, (Slice, u32)>,
-    /// Stages by serial number: job, node, output tokens.
-    stages: BTreeMap<u64, (u64, NodeId, u32)>,
+    /// Stages by serial number.
+    stages: BTreeMap<u64, Seen>,
     talking: BTreeMap<u64, Talking>,
     slices: Vec<Slice>,
     jobs: BTreeMap<u64, Job>,
@@ -267,15 +278,20 @@ impl<'a> Builder<'a> {
                 self.jobs.insert(job, Job { job, source, release: nominal, deadline, end: at, outcome });
             }
             What::Length { stage, output } => {
-                if let Some((_, _, expected)) = self.stages.get_mut(&stage) {
-                    *expected = output;
+                if let Some(seen) = self.stages.get_mut(&stage) {
+                    seen.output = output;
                 }
                 if let Some(talking) = self.talking.get_mut(&stage) {
                     talking.output = output;
                 }
             }
             What::Ready { stage, job, node, output, .. } => {
-                self.stages.insert(stage, (job, node, output));
+                self.stages.insert(stage, Seen { job, node, model: self.system.nodes[node].model, output });
+            }
+            What::Switch { stage, model, .. } => {
+                if let Some(seen) = self.stages.get_mut(&stage) {
+                    seen.model = model;
+                }
             }
             What::Start { run, stage, processor, phase, setup } => {
                 self.start(at, run, stage, processor, phase, setup);
@@ -316,14 +332,13 @@ impl<'a> Builder<'a> {
             *running += 1;
             return;
         }
-        let Some(&(job, node, _)) = self.stages.get(&stage) else { return };
+        let Some(&Seen { job, node, model, .. }) = self.stages.get(&stage) else { return };
         let first = self.first_lane[processor.index()];
         let slots = self.system.platform.processors[processor].slots as usize;
         // A record of a real run can show more runs at once than the platform has slots; they then share the last lane.
         let lane = (first..first + slots).find(|&lane| self.occupied[lane].is_none()).unwrap_or(first + slots - 1);
         self.occupied[lane] = Some(run);
         let source = self.system.nodes[node].source;
-        let model = self.system.nodes[node].model;
         let slice = Slice {
             lane,
             start: at,
@@ -365,7 +380,7 @@ impl<'a> Builder<'a> {
     }
 
     fn first_token(&mut self, at: Nanos, stage: u64, job: u64) {
-        let Some(&(_, node, output)) = self.stages.get(&stage) else { return };
+        let Some(&Seen { node, output, .. }) = self.stages.get(&stage) else { return };
         self.talking.insert(stage, Talking { first: at, output });
         let (Some(job_seen), true) = (self.jobs.get(&job), self.is_last_talker(node)) else {
             return;
@@ -387,7 +402,7 @@ impl<'a> Builder<'a> {
     }
 
     fn stage_done(&mut self, at: Nanos, stage: u64, job: u64) {
-        let Some((_, node, _)) = self.stages.remove(&stage) else { return };
+        let Some(Seen { node, .. }) = self.stages.remove(&stage) else { return };
         let Some(talking) = self.talking.remove(&stage) else { return };
         let (Some(job_seen), true) = (self.jobs.get(&job), self.is_last_talker(node)) else {
             return;

@@ -280,8 +280,12 @@ impl<'a, S: Sink> Live<'a, S> {
     fn drop_the_doomed(&mut self) {
         if self.course.state.failed != 0 {
             let stranded = |stage: StageId| {
-                let costs = &self.course.system.nodes[self.course.state.stages[stage].node].costs;
-                costs.enumerate().all(|(p, cost)| cost.is_none() || self.course.state.failed & refusal_bit(p) != 0)
+                let live = &self.course.state.stages[stage];
+                let node = &self.course.system.nodes[live.node];
+                let lost = |p| self.course.state.failed & refusal_bit(p) != 0;
+                // What has not begun can still be switched to a variant that runs elsewhere.
+                let stuck = |variant| node.costs_of(variant).enumerate().all(|(p, cost)| cost.is_none() || lost(p));
+                self.course.view().variants(stage).all(stuck)
             };
             let stages: Vec<StageId> = self.course.state.ready.iter().copied().filter(|&s| stranded(s)).collect();
             for stage in stages {
@@ -342,7 +346,7 @@ impl<'a, S: Sink> Live<'a, S> {
             Effect::Done => {}
             Effect::Launch { stage, processor, setup, loads, segments } => {
                 if loads {
-                    self.resident.push((self.course.state.stages[stage].model, processor));
+                    self.resident.push((self.course.state.stages[stage].weights, processor));
                 }
                 self.launch(processor, &[stage], setup, loads, segments);
             }
@@ -373,6 +377,7 @@ fn digest(actions: &[Action]) -> u64 {
             Action::Evict { model, processor } => [4, u64::from(model.0), u64::from(processor.0), 0],
             Action::Wake { at } => [5, at.0, 0, 0],
             Action::SetPoint { processor, point } => [6, u64::from(processor.0), u64::from(point), 0],
+            Action::Switch { stage, variant } => [7, u64::from(stage.0), u64::from(variant), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

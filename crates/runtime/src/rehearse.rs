@@ -59,7 +59,7 @@ impl<'a> Plan<'a> {
             .members
             .iter()
             .filter_map(|member| {
-                let cost = system.nodes[member.node].costs[launch.processor].as_ref()?;
+                let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref()?;
                 Some((&cost.phases.get(phase)?.1, member))
             })
             .collect();
@@ -75,7 +75,8 @@ impl<'a> Plan<'a> {
         let left = costs.iter().map(left).min().unwrap_or(0);
         let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
         let last_phase = costs.iter().all(|(_, member)| {
-            let phases = system.nodes[member.node].costs[launch.processor].as_ref().map(|cost| &cost.phases);
+            let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref();
+            let phases = cost.map(|cost| &cost.phases);
             let later = phases.into_iter().flatten().skip(phase + 1);
             later.into_iter().all(|(kind, _)| member.work.units(*kind) <= 0.0)
         });

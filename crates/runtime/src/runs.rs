@@ -45,7 +45,8 @@ impl LiveRun {
 
 /// The profile entry that a stage runs by, on a processor in its current phase.
 pub(crate) fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
-    let cost = system.nodes[stage.node].costs[processor].as_ref().expect("a stage starts only where it can run");
+    let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
+    let cost = cost.expect("a stage starts only where it can run");
     &cost.phases[usize::from(stage.phase)].1
 }
 
@@ -109,6 +110,7 @@ impl<S: Sink> Live<'_, S> {
                 serial: other.serial,
                 job: job.serial,
                 node: other.node,
+                variant: other.variant,
                 instance: hidden.instance,
                 fresh,
                 from: other.position,
@@ -134,7 +136,7 @@ impl<S: Sink> Live<'_, S> {
         });
         let expected = self.expected(p, stages, segments);
         let occupancy = &mut self.course.state.processors[p];
-        occupancy.last_model = Some(live.model);
+        occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
             serial,
             stage: stages[0],

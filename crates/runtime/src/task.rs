@@ -77,6 +77,8 @@ pub struct Member {
     pub job: u64,
     /// Which stage of which chain.
     pub node: NodeId,
+    /// Which of its variants it runs.
+    pub variant: u8,
     /// Number among the instances of its node in the job.
     pub instance: u32,
     /// Whether it has not run before.

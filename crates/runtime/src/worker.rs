@@ -200,7 +200,7 @@ impl Worker {
         let mut session = self.session(&*model, &launch, member, seat, &input, &shared.control)?;
         let (steps, finished) = self.step(&launch, member, session.as_mut(), &shared)?;
         let output = if finished { Some(self.hand_over(member, session.as_mut())?) } else { None };
-        let seat = Seat { processor: self.processor, session };
+        let seat = Seat { model: launch.model, processor: self.processor, session };
         Ok(Ended { steps, finished, seat: Some((member.clone(), seat)), output })
     }
 
@@ -258,7 +258,7 @@ impl Worker {
 
     /// How many segments a preempted stage has behind it.
     fn steps_before(&self, launch: &Launch, member: &Member) -> usize {
-        let cost = self.system.nodes[member.node].costs[launch.processor].as_ref();
+        let cost = self.system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref();
         let phase = cost.and_then(|cost| cost.phases.get(usize::from(launch.phase_index)));
         match phase {
             Some((_, onbeat_core::cost::PhaseCost::Fixed { boundaries, .. })) => {

@@ -85,7 +85,8 @@ pub(crate) fn cost_of<'s>(
     stage: &onbeat_core::state::Stage,
     processor: ProcessorId,
 ) -> &'s PhaseCost {
-    let cost = system.nodes[stage.node].costs[processor].as_ref().expect("a stage starts only where it can run");
+    let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
+    let cost = cost.expect("a stage starts only where it can run");
     &cost.phases[usize::from(stage.phase)].1
 }
 
@@ -231,7 +232,7 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             started: now,
             why,
-            setup_traffic: if loads { self.load_traffic(live.model, setup) } else { 0.0 },
+            setup_traffic: if loads { self.load_traffic(live.weights, setup) } else { 0.0 },
             meter: Meter::at(now),
         };
         run.target = self.next_mark(stages, 0.0, length);
@@ -244,7 +245,7 @@ impl<S: Sink> Engine<'_, S> {
 
         let expected = self.expected_rest(p, stages, segments, length);
         let occupancy = &mut self.course.state.processors[p];
-        occupancy.last_model = Some(live.model);
+        occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
             serial,
             stage: first,

@@ -1,7 +1,7 @@
 //! What processors and the memory bus did.
 
 use onbeat_core::event::StopReason;
-use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId};
+use onbeat_core::id::{IdVec, ModelId, NodeId, ProcessorId};
 use onbeat_core::spec::ProvenanceKind;
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
@@ -18,6 +18,7 @@ pub(super) const KINDS: [ProvenanceKind; 3] =
 struct OpenRun {
     serial: u64,
     node: NodeId,
+    variant: u8,
     start: Nanos,
     setup: Nanos,
     /// Stages that it serves and that have not stopped yet.
@@ -102,7 +103,14 @@ impl<'s> Lanes<'s> {
     }
 
     /// A stage starts, alone or in a batch.
-    pub(super) fn start(&mut self, processor: ProcessorId, run: u64, node: NodeId, at: Nanos, setup: Nanos) {
+    pub(super) fn start(
+        &mut self,
+        processor: ProcessorId,
+        run: u64,
+        (node, variant): (NodeId, u8),
+        at: Nanos,
+        setup: Nanos,
+    ) {
         let lane = &mut self.by_processor[processor];
         if let Some(open) = lane.open.iter_mut().find(|open| open.serial == run) {
             open.members += 1;
@@ -115,6 +123,7 @@ impl<'s> Lanes<'s> {
         lane.open.push(OpenRun {
             serial: run,
             node,
+            variant,
             start: at,
             setup,
             members: 1,
@@ -172,14 +181,14 @@ impl<'s> Lanes<'s> {
         lane.lost_ns += worked.as_f64() - alone;
         lane.preemptions += u64::from(run.preempted);
         let node = &system.nodes[run.node];
-        lane.busy_by_model[node.model] += busy;
+        lane.busy_by_model[node.model_of(run.variant)] += busy;
         if share > 0.0 {
             lane.work_energy = match (lane.work_energy, run.energy) {
                 (Some(sum), Some(energy)) => Some(sum + Millijoules(energy.0 * share)),
                 _ => None,
             };
         }
-        if let Some(cost) = &node.costs[processor] {
+        if let Some(cost) = &node.costs_of(run.variant)[processor] {
             let kind = system.figures.get(cost.figure as usize).map(|figure| figure.kind);
             if let Some(i) = KINDS.iter().position(|&k| Some(k) == kind) {
                 self.alone_by_kind[i] += alone;
@@ -234,13 +243,16 @@ impl<'s> Lanes<'s> {
     }
 }
 
-/// The largest energy that the stage's work can cost on any processor that can run it [mJ]; `None` if some processor's is
-/// unknown.
+/// The largest energy that the stage's work can cost in any variant on any processor that can run it [mJ]; `None` if some processor's
+/// is unknown.
 pub(super) fn worst_energy(system: &System, node: NodeId, work: onbeat_core::cost::Work) -> Option<f64> {
     let mut worst = 0.0_f64;
-    for (i, cost) in system.nodes[node].costs.iter().enumerate() {
+    let node = &system.nodes[node];
+    let costs = |variant| node.costs_of(variant).enumerate().map(move |(p, cost)| (variant, p, cost));
+    for (variant, p, cost) in node.variant_numbers().flat_map(costs) {
         let Some(cost) = cost else { continue };
-        let active_w = system.platform.processors[ProcessorId::new(i)].active_w;
+        let work = node.work_of(variant, work);
+        let active_w = system.platform.processors[p].active_w;
         let mut sum = 0.0;
         for (kind, phase) in &cost.phases {
             let units = work.units(*kind);

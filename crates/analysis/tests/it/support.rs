@@ -177,6 +177,7 @@ impl Builder {
             state: Bytes::ZERO,
             quality: None,
             path: None,
+            weights_of: None,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
@@ -215,6 +216,8 @@ impl Builder {
             output_bytes: 0.0,
             before,
             after: Vec::new(),
+            variants: Vec::new(),
+            quality: None,
         })
     }
 }

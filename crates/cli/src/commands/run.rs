@@ -105,7 +105,8 @@ fn unbatch(system: &mut System, ui: Ui) {
     let real: Vec<bool> = system.platform.processors.iter().map(onbeat_core::system::Processor::runs_models).collect();
     let mut batched = false;
     for node in &mut system.nodes {
-        for (cost, _) in node.costs.iter_mut().zip(&real).filter(|(_, real)| **real) {
+        let all = node.variants.iter_mut().map(|other| &mut other.costs).chain([&mut node.costs]);
+        for (cost, _) in all.flat_map(|costs| costs.iter_mut().zip(&real)).filter(|(_, real)| **real) {
             for (_, phase) in cost.iter_mut().flat_map(|cost| &mut cost.phases) {
                 if let PhaseCost::Decode { batch, .. } = phase {
                     batched |= batch.take().is_some();

@@ -91,6 +91,8 @@ pub(crate) const PRIORITY: Limit = Limit { least: -999_999.0, open: false, most:
 pub(crate) const PROCESSORS_MAX: usize = 256;
 /// The most stages of a chain.
 pub(crate) const STAGES_MAX: usize = 1024;
+/// The most other variants of a stage.
+pub(crate) const VARIANTS_MAX: usize = 32;
 /// The most stages of all chains of all streams and sessions.
 pub(crate) const NODES_MAX: usize = 65_536;
 /// The most streams and sessions.

@@ -38,6 +38,6 @@ pub use platform::{
 pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec, SessionSpec,
-    StageSpec, StreamSpec, VariationKind, VariationSpec,
+    Any, ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec, SessionSpec,
+    StageSpec, StreamSpec, VariantsSpec, VariationKind, VariationSpec,
 };

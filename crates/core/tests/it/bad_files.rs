@@ -119,6 +119,26 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"camera\"\nmodel = \"detector\"",
         "name = \"camera\"\nmodel = \"detector/small\"",
     ),
+    (
+        "variants are not a word",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = \"all\" }",
+    ),
+    (
+        "unknown variant to choose",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = [\"detector/smal\"] }",
+    ),
+    (
+        "a variant twice",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = [\"detector/small\", \"detector/small\"] }",
+    ),
+    (
+        "a variant of another shape",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = [\"painter\"] }",
+    ),
     ("unknown stage", "stage = \"hear\"", "stage = \"heer\""),
     (
         "circle",
@@ -324,4 +344,16 @@ fn figures_outside_of_scenarios_need_sources() {
     let without_platform = GOOD[..GOOD.find("[platform]").unwrap()].to_owned();
     let on_platform = library.resolve_text("s.toml", &without_platform, Some("bare.toml"), &Options::default(), &files);
     insta::assert_snapshot!("sources", format!("{with_profile}\n\n{}", on_platform.unwrap_err()));
+}
+
+#[test]
+fn a_streaming_stage_has_no_choice() {
+    let text =
+        GOOD.replacen("detector = { weights_mb = 5", "detector = { shape = \"streaming\", weights_mb = 5", 1).replacen(
+            "{ name = \"hear\", model = \"detector\" }",
+            "{ name = \"hear\", model = \"detector\", variants = \"any\" }",
+            1,
+        );
+    let message = message(&text, &Options::default());
+    assert!(message.contains("the state that one variant leaves is of no use to another"), "{message}");
 }

@@ -169,6 +169,8 @@ fn source(
             output_bytes: 0.0,
             before,
             after,
+            variants: Vec::new(),
+            quality: None,
         });
     }
     system.sources.push(Source {
@@ -201,6 +203,7 @@ fn model(name: &str, talks: bool) -> Model {
         state: Bytes::ZERO,
         quality: None,
         path: None,
+        weights_of: None,
     }
 }
 
@@ -365,6 +368,7 @@ fn source_summary(source: &Source, rate: f64, shake: f64) -> SourceSummary {
         ttft_goal_ms: source.ttft.map(Nanos::as_ms),
         tpot_goal_ms: source.tpot.map(Nanos::as_ms),
         values,
+        variants: Vec::new(),
         response_ecdf: ecdf(scale * 0.2, scale * (0.12 + rate)),
         ttft_ecdf: if source.session { ecdf(120.0, 60.0 * shake * (1.0 + rate)) } else { Vec::new() },
     }

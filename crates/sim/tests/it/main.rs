@@ -16,3 +16,4 @@ mod preemption;
 mod properties;
 mod published;
 mod support;
+mod variants;

@@ -32,8 +32,12 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, works: &[Work]
         .iter()
         .zip(works)
         .map(|(node, &work)| {
-            let latencies = node.costs.iter().flatten().map(|cost| shortest_ns(cost, work, variation));
-            latencies.fold(f64::INFINITY, f64::min)
+            let least = |variant: u8| {
+                let work = node.work_of(variant, work);
+                let latencies = node.costs_of(variant).iter().flatten().map(|cost| shortest_ns(cost, work, variation));
+                latencies.fold(f64::INFINITY, f64::min)
+            };
+            node.variant_numbers().map(least).fold(f64::INFINITY, f64::min)
         })
         .collect();
     // Edges by their end: (start, whether it is certainly taken).
