@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(model.equilibrium(3.0), Some((55.0, 20.0)), "25 °C + 3 W x 10 K/W");
         for seconds in [0.001, 1.0, 20.0, 100.0] {
             let after = model.pass(25.0, 3.0, Nanos::from_secs(seconds));
-            let expected = 25.0 + 3.0 * 10.0 * (1.0 - (-seconds / 20.0).exp());
+            let expected = 25.0 + 3.0 * 10.0 * (1.0 - libm::exp(-seconds / 20.0));
             assert!((after.celsius - expected).abs() < 1e-9, "{seconds} s: {} instead of {expected}", after.celsius);
             assert!((after.joules - 3.0 * seconds).abs() < 1e-9);
         }

@@ -336,8 +336,16 @@ mod tests {
             for info in all() {
                 let actions = rig.decide(info.name);
                 // Some policies have one place for a stage, and here it is the NPU.
-                let one_place =
-                    ["static", "p-edf", "exclusive-lru", "heft-plan", "cpop", "peft", "lookahead", "cycle-conserving-edf"];
+                let one_place = [
+                    "static",
+                    "p-edf",
+                    "exclusive-lru",
+                    "heft-plan",
+                    "cpop",
+                    "peft",
+                    "lookahead",
+                    "cycle-conserving-edf",
+                ];
                 let pinned = one_place.contains(&info.name) && refused == 0b10;
                 assert_eq!(actions, Vec::from_iter(allowed.filter(|_| !pinned)), "{} {refused:b}", info.name);
             }

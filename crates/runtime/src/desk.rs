@@ -380,7 +380,7 @@ fn a_virtual_device_takes_longer_at_a_slower_point_and_a_real_one_is_left_alone(
     // 7 ms at half of the clock; nothing of it is bound by memory.
     let slow = took(&system);
     assert!((13.9..=14.1).contains(&slow), "{slow}");
-    let mut real = system.clone();
+    let mut real = system;
     for unit in &mut real.platform.processors {
         unit.device = Some(onbeat_core::system::Device { name: "rten".to_owned(), ..Default::default() });
     }

@@ -38,7 +38,7 @@ mod worker;
 pub use awake::Awake;
 pub use library::{Feed, Keep, Library, Product, Trouble};
 pub use live::Live;
-pub use machine::{Machine, energy_uj, machine, real_time_permission, resident_bytes};
+pub use machine::{Machine, energy_uj, machine, nvidia_energy_uj, real_time_permission, resident_bytes};
 pub use plan::{Finished, Options, Plan, RunError, Times};
 pub use replay::{ReplayError, facts_of, replay};
 pub use run::run;

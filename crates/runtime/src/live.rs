@@ -343,7 +343,8 @@ impl<'a, S: Sink> Live<'a, S> {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Done => {}
+            // Points are decided on at the end of every instant.
+            Effect::Done | Effect::Speed => {}
             Effect::Launch { stage, processor, setup, loads, segments } => {
                 if loads {
                     self.resident.push((self.course.state.stages[stage].weights, processor));
@@ -351,8 +352,6 @@ impl<'a, S: Sink> Live<'a, S> {
                 self.launch(processor, &[stage], setup, loads, segments);
             }
             Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
-            // Points are decided on at the end of every instant.
-            Effect::Speed => {}
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }

@@ -102,6 +102,7 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         serial: run,
         job: run,
         node,
+        variant: 0,
         instance: 0,
         fresh: true,
         from: 0.0,

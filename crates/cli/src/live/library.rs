@@ -59,6 +59,11 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
+    /// Whether one of NVIDIA's graphics processors computes: its energy is counted elsewhere than the processor package's.
+    pub(crate) fn is_nvidia(&self) -> bool {
+        matches!(self, Self::Networks { device, .. } if ["CUDA", "TensorRT", "NvTensorRT"].iter().any(|name| device.contains(name)))
+    }
+
     /// What a platform file's `device` stands for: `rten`, `ort:OpenVINOExecutionProvider:NPU`, `remote:http://host:port/v1`.
     pub(crate) fn find(device: &onbeat_core::system::Device, cache: &Cache) -> Result<Self, Failure> {
         let (name, rest) = device.name.split_once(':').unwrap_or((&device.name, ""));

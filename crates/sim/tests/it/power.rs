@@ -185,7 +185,7 @@ fn heat_throttles_at_the_time_that_the_closed_form_says() {
     let events = run(&system, Box::new(Script(first_come)), 1);
     let changes = points(&events);
     assert_eq!(changes[0], (0.0, 0));
-    assert!((changes[1].0 - 2197.224578).abs() < 1e-6 && changes[1].1 == 1, "{changes:?}");
+    assert!((changes[1].0 - 2_197.224_578).abs() < 1e-6 && changes[1].1 == 1, "{changes:?}");
     // At 3 W x 0.75 x 0.64 = 1.44 W it cools towards 39.4 °C: to 40 °C after 2 ln(5.6/0.6) s. Then it is fast again.
     let released = changes[1].0 + 2000.0 * (5.6_f64 / 0.6).ln();
     assert!((changes[2].0 - released).abs() < 1e-5 && changes[2].1 == 0, "{changes:?} and {released}");

@@ -201,14 +201,12 @@ fn dream_lowers_uxcost_and_violations_against_fcfs() {
         let system = shipped(scenario, "xrbench-dual-4k-ws-4k-os");
         let [fcfs, dream] = ["fcfs", "dream:drop=true"].map(|policy| summary(&system, policy, 1));
         let cost = |summary: &Summary| summary.run[&Metric::UxCost];
-        println!("{scenario}: {} {}", cost(&fcfs), cost(&dream));
         log_ratio += (cost(&dream) / cost(&fcfs)).ln() / scenarios.len() as f64;
         for (sum, summary) in violations.iter_mut().zip([&fcfs, &dream]) {
             *sum += summary.run[&Metric::MeanViolationRate] / scenarios.len() as f64;
         }
     }
     let reduction = 1.0 - log_ratio.exp();
-    println!("{reduction} {violations:?}");
     assert!(violations[1] < violations[0], "{violations:?}");
     assert!((0.15..0.8).contains(&reduction), "{reduction}");
 }
