@@ -94,18 +94,30 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
     }
 }
 
+/// How far a run goes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// So many of the profile's segments, ≥ 1.
+    Segments(u32),
+    /// So many units of the phase – prompt tokens, output tokens, steps –, ≥ 1. Where the processor takes prompt pieces of any size
+    /// (`chunk_efficiency`), exactly so many; elsewhere up to the first of the profile's boundaries at which so many are done. A piece
+    /// that was interrupted inside is finished first.
+    Units(u32),
+}
+
 /// Something that a policy wants done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
     /// Runs a ready stage's current phase on a processor that has a free slot – or, if the processor runs a batchable decode
-    /// phase of the same model, joins that batch at its next boundary.
+    /// phase of the same model, joins that batch at its next boundary. A stage in prefill joins it for one step, with a piece of its
+    /// prompt that the limit states, where the profile has `mixed_steps`.
     Start {
         /// The stage.
         stage: StageId,
         /// Where.
         processor: ProcessorId,
-        /// The most segments to run; `None`: to the end of the phase.
-        segments: Option<u32>,
+        /// How far it goes at most; `None`: to the end of the phase.
+        limit: Option<Limit>,
     },
     /// Ends the run that serves a stage as soon as its processor can (at once or at the next boundary). The stages become ready
     /// again. Not possible on processors that never preempt.
@@ -141,12 +153,17 @@ pub struct Actions {
 impl Actions {
     /// Runs a ready stage's current phase to its end. See [`Action::Start`].
     pub fn start(&mut self, stage: StageId, processor: ProcessorId) {
-        self.list.push(Action::Start { stage, processor, segments: None });
+        self.list.push(Action::Start { stage, processor, limit: None });
     }
 
     /// Runs at most `segments` segments of a ready stage's current phase. See [`Action::Start`].
     pub fn start_segments(&mut self, stage: StageId, processor: ProcessorId, segments: u32) {
-        self.list.push(Action::Start { stage, processor, segments: Some(segments) });
+        self.start_limited(stage, processor, Some(Limit::Segments(segments)));
+    }
+
+    /// Runs a ready stage's current phase, at most up to a limit. See [`Action::Start`].
+    pub fn start_limited(&mut self, stage: StageId, processor: ProcessorId, limit: Option<Limit>) {
+        self.list.push(Action::Start { stage, processor, limit });
     }
 
     /// Ends a stage's run as soon as possible. See [`Action::Preempt`].
@@ -198,8 +215,8 @@ pub enum ActionError {
     /// `Start`: every slot is taken, and there is no batch to join.
     #[error("the processor has no free slot and no batch to join")]
     Busy,
-    /// `Start`: zero segments.
-    #[error("a run has at least one segment")]
+    /// `Start`: a limit of zero.
+    #[error("a run has at least one segment or unit")]
     NoSegments,
     /// `Preempt`: the stage does not run.
     #[error("the stage is not running")]
@@ -299,23 +316,40 @@ impl<'a> View<'a> {
         self.system.platform.processors[processor].slots - self.occupancy(processor).runs.len() as u32
     }
 
-    /// Whether a stage could join a batch that runs on the processor: same model, both in decode, room in the batch, and the run
-    /// is not being ended.
+    /// Whether a stage in decode could join a batch that runs on the processor: same model, both in decode, room in the batch, and
+    /// the run is not being ended.
     pub fn can_join(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.batch_to_join(stage, processor).is_some()
+        self.stage(stage).kind == Phase::Decode && self.batch_to_join(stage, processor).is_some()
     }
 
-    /// The run of the processor that a stage could join; see [`View::can_join`].
+    /// Whether a piece of a stage's prompt could join a step of a batch that runs on the processor: the profile has `mixed_steps`,
+    /// and otherwise as for [`View::can_join`].
+    pub fn can_mix(&self, stage: StageId, processor: ProcessorId) -> bool {
+        self.stage(stage).kind == Phase::Prefill && self.batch_to_join(stage, processor).is_some()
+    }
+
+    /// The run of the processor that a stage could join; see [`View::can_join`] and [`View::can_mix`].
     pub fn batch_to_join(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Run> {
         let live = self.stage(stage);
-        if live.kind != Phase::Decode {
-            return None;
-        }
-        let (_, cost) = self.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
-        let most = cost.batch_max() as usize;
+        let phases = &self.cost(stage, processor)?.phases;
+        let (_, cost) = phases.get(usize::from(live.phase))?;
+        let most = match live.kind {
+            Phase::Decode => cost.batch_max(),
+            // The piece is there for a single step, so that even a step without batches can take one along.
+            Phase::Prefill if self.state.mixes && cost.pieces()?.mixed => {
+                phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
+            }
+            _ => return None,
+        };
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most
+            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most as usize
         })
+    }
+
+    /// Time in which a processor reads a model's weights once, by the smaller of its own and the bus's bandwidth; zero where neither
+    /// is known. A [mixed step](crate::cost::mixed_step_ns) saves up to this.
+    pub fn reading_weights(&self, model: ModelId, processor: ProcessorId) -> Nanos {
+        Nanos::from_ns_f64(self.system.reading_weights_ns(model, processor))
     }
 
     /// Nominal latency of the rest of a stage on a processor, alone and by expected lengths; without hand-over, switch and load

@@ -24,6 +24,8 @@ pub struct State {
     pub memory: Memory,
     /// Processors, as bits by id, that have failed: nothing can run there any more.
     pub failed: u64,
+    /// Whether prompt pieces can share steps with decode where the profile says so: in a simulation, not in a real run.
+    pub mixes: bool,
 }
 
 impl State {
@@ -45,6 +47,7 @@ impl State {
                     .collect(),
             },
             failed: 0,
+            mixes: true,
         }
     }
 }

@@ -56,6 +56,18 @@ impl System {
         self.platform.processors.enumerate().find(|(_, p)| p.name == name).map(|(id, _)| id)
     }
 
+    /// Time in which a processor reads a model's weights once, by the smaller of its own and the bus's bandwidth [ns]; 0 where
+    /// neither is known.
+    pub fn reading_weights_ns(&self, model: ModelId, processor: ProcessorId) -> f64 {
+        let own = self.platform.processors[processor].bandwidth;
+        let bandwidth = match (own, self.platform.bandwidth) {
+            (Some(own), Some(bus)) => own.min(bus),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return 0.0,
+        };
+        self.models[model].weights.as_f64() / bandwidth
+    }
+
     /// Ids of a source's stages.
     pub fn nodes_of(&self, source: SourceId) -> impl ExactSizeIterator<Item = NodeId> + use<> {
         let Range { start, end } = self.sources[source].nodes;

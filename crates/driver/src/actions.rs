@@ -2,7 +2,7 @@
 
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, ActionError, Shortage, View, refusal_bit};
+use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -22,8 +22,8 @@ pub enum Effect {
         setup: Nanos,
         /// Whether the weights are loaded first.
         loads: bool,
-        /// The most segments to run; `None`: to the end of the phase.
-        segments: Option<u32>,
+        /// How far to run at most; `None`: to the end of the phase.
+        limit: Option<Limit>,
     },
     /// A stage, for which there is memory, joins a batch.
     Join {
@@ -35,6 +35,8 @@ pub enum Effect {
         run: usize,
         /// Hand-over before it can join, nominally.
         setup: Nanos,
+        /// How much of its prompt a stage in prefill brings along; `None`: all of it.
+        limit: Option<Limit>,
     },
     /// A run ends as soon as the processor can.
     Cut {
@@ -52,7 +54,7 @@ impl<S: Sink> Course<'_, S> {
     /// If the action is not possible now.
     pub fn act(&mut self, action: Action) -> Result<Effect, ActionError> {
         match action {
-            Action::Start { stage, processor, segments } => self.start(stage, processor, segments),
+            Action::Start { stage, processor, limit } => self.start(stage, processor, limit),
             Action::Preempt { stage } => self.preempt(stage),
             Action::Drop { job } => {
                 let live = self.state.jobs.get(job).ok_or(ActionError::NoSuchJob)?;
@@ -76,7 +78,7 @@ impl<S: Sink> Course<'_, S> {
         }
     }
 
-    fn start(&mut self, stage: StageId, p: ProcessorId, segments: Option<u32>) -> Result<Effect, ActionError> {
+    fn start(&mut self, stage: StageId, p: ProcessorId, limit: Option<Limit>) -> Result<Effect, ActionError> {
         let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
         if live.running {
             return Err(ActionError::NotReady);
@@ -88,7 +90,7 @@ impl<S: Sink> Course<'_, S> {
         if self.state.failed & refusal_bit(p) != 0 {
             return Err(ActionError::ProcessorFailed);
         }
-        if segments == Some(0) {
+        if matches!(limit, Some(Limit::Segments(0) | Limit::Units(0))) {
             return Err(ActionError::NoSegments);
         }
         let view = View { system: self.system, state: &self.state };
@@ -99,7 +101,7 @@ impl<S: Sink> Course<'_, S> {
             let setup = view.setup(stage, p);
             if self.make_room(stage, p)? {
                 self.state.ready.remove(place);
-                return Ok(Effect::Join { stage, processor: p, run: i, setup });
+                return Ok(Effect::Join { stage, processor: p, run: i, setup, limit });
             }
             return Ok(Effect::Done);
         }
@@ -112,7 +114,7 @@ impl<S: Sink> Course<'_, S> {
                 // Progress within a segment stays behind when a stage moves to another kind of processor.
                 self.state.stages[stage].partial_ns = 0.0;
             }
-            return Ok(Effect::Launch { stage, processor: p, setup, loads, segments });
+            return Ok(Effect::Launch { stage, processor: p, setup, loads, limit });
         }
         Ok(Effect::Done)
     }

@@ -68,6 +68,8 @@ pub struct Hidden {
     pub activation: Bytes,
     /// Number among the instances of its node in the job.
     pub instance: u32,
+    /// Where the prompt piece ends that it is in the middle of, or that it joins a batch with [units]; 0 without one.
+    pub piece_end: f64,
 }
 
 /// What is the same for all stages of a node.

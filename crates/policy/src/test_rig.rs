@@ -1,6 +1,6 @@
 //! Systems and states built by hand, for the policies' unit tests. Times are in milliseconds.
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Pieces, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId};
@@ -28,7 +28,7 @@ pub(crate) fn ms(ms: f64) -> Nanos {
 
 /// The action that starts a stage on a processor.
 pub(crate) fn start(stage: StageId, processor: u32) -> Action {
-    Action::Start { stage, processor: ProcessorId(processor), segments: None }
+    Action::Start { stage, processor: ProcessorId(processor), limit: None }
 }
 
 /// The action that preempts a stage.
@@ -125,6 +125,7 @@ impl Rig {
                 bytes_per_segment: 0.0,
                 bytes_per_token: 0.0,
                 energy_mj: None,
+                pieces: Pieces::default(),
             };
             let decode = PhaseCost::Decode {
                 step_ns: StepSum::new(Curve::constant(step * 1e6)),
@@ -204,6 +205,19 @@ impl Rig {
             nodes: node.0..node.0 + 1,
             shortest: best,
         })
+    }
+
+    /// Lets a session's prompts run in pieces of any size, at full speed, and share steps with answers.
+    pub(crate) fn mix(&mut self, source: SourceId) {
+        let node = NodeId(self.system.sources[source].nodes.start);
+        for cost in self.system.nodes[node].costs.iter_mut().flatten() {
+            for (_, phase) in &mut cost.phases {
+                if let PhaseCost::Prefill { pieces, .. } = phase {
+                    pieces.efficiency = Some(Curve::constant(1.0));
+                    pieces.mixed = true;
+                }
+            }
+        }
     }
 
     /// Gives one source's model to another source.

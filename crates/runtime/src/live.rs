@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use onbeat_core::event::{DropCause, Sink, StopReason, What};
 use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, Actions, Policy, refusal_bit};
+use onbeat_core::policy::{Action, Actions, Limit, Policy, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -50,6 +50,8 @@ impl<'a, S: Sink> Live<'a, S> {
             actions: Actions::default(),
         };
         live.resident = live.resident_now();
+        // No backend executes a step for several requests.
+        live.course.state.mixes = false;
         live
     }
 
@@ -319,13 +321,13 @@ impl<'a, S: Sink> Live<'a, S> {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Done => {}
-            Effect::Launch { stage, processor, setup, loads, segments } => {
+            Effect::Launch { stage, processor, setup, loads, limit } => {
                 if loads {
                     self.resident.push((self.course.state.stages[stage].model, processor));
                 }
-                self.launch(processor, &[stage], setup, loads, segments);
+                self.launch(processor, &[stage], setup, loads, limit);
             }
-            Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
+            Effect::Join { stage, processor, run, setup, limit: _ } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }
@@ -341,9 +343,13 @@ fn digest(actions: &[Action]) -> u64 {
     };
     for action in actions {
         let numbers = match *action {
-            Action::Start { stage, processor, segments } => {
-                let segments = segments.map_or(0, |n| u64::from(n) + 1);
-                [1, u64::from(stage.0), u64::from(processor.0), segments]
+            Action::Start { stage, processor, limit } => {
+                let limit = match limit {
+                    None => 0,
+                    Some(Limit::Segments(n)) => u64::from(n) + 1,
+                    Some(Limit::Units(n)) => u64::from(n) | 1 << 63,
+                };
+                [1, u64::from(stage.0), u64::from(processor.0), limit]
             }
             Action::Preempt { stage } => [2, u64::from(stage.0), 0, 0],
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],

@@ -147,10 +147,10 @@ impl<'a, S: Sink> Engine<'a, S> {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Done => {}
-            Effect::Launch { stage, processor, setup, loads, segments } => {
-                self.launch(processor, &[stage], setup, loads, segments);
+            Effect::Launch { stage, processor, setup, loads, limit } => {
+                self.launch(processor, &[stage], setup, loads, limit);
             }
-            Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
+            Effect::Join { stage, processor, run, setup, limit } => self.join(stage, processor, run, setup, limit),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }

@@ -16,6 +16,7 @@ mod bus;
 mod engine;
 mod runs;
 mod sharing;
+mod steps;
 mod stops;
 
 pub use engine::{Engine, simulate};

@@ -14,4 +14,5 @@ mod oracles;
 mod preemption;
 mod properties;
 mod published;
+mod serving;
 mod support;
