@@ -170,6 +170,7 @@ impl Sink for Statistics<'_> {
                 }
             }
             What::OutOfMemory { .. }
+            | What::EvictCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

@@ -67,7 +67,8 @@ pub struct Shortage {
 }
 
 /// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered. Evicts
-/// nothing if that would not cover it.
+/// nothing if that would not cover it – unless caches grow by blocks: then the caches of waiting stages that became ready after this one
+/// go as well, the youngest first, to be computed again, so that the oldest stage always gets on.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
     let wanted = view.stage(shortage.stage).model;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
@@ -79,12 +80,16 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         .filter(|&(_, model, p)| (model, p) != (wanted, shortage.processor) && view.can_evict(model, p))
         .collect();
     let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
-    if evictable < shortage.missing.0 {
-        // It would not help: what is in memory may as well stay.
-        return;
+    let mut missing = shortage.missing;
+    if evictable < missing.0 {
+        let short_of = missing.0 - evictable;
+        if view.system.platform.kv_block.is_none() || !evict_youngest_caches(view, shortage.stage, short_of, actions) {
+            // It would not help: what is in memory may as well stay.
+            return;
+        }
+        missing = Bytes(evictable);
     }
     idle.sort_unstable();
-    let mut missing = shortage.missing;
     for (_, model, processor) in idle {
         if missing == Bytes::ZERO {
             break;
@@ -92,6 +97,30 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         actions.evict(model, processor);
         missing = Bytes(missing.0.saturating_sub(view.system.models[model].weights.0));
     }
+}
+
+/// Evicts caches of waiting stages that became ready after `stage`, the youngest first, to be computed again, until they free `missing`
+/// bytes. Whether they do; if not, nothing is evicted.
+fn evict_youngest_caches(view: &View<'_>, stage: StageId, missing: u64, actions: &mut Actions) -> bool {
+    let serial = view.stage(stage).serial;
+    let waiting = view.ready().iter().copied().filter(|&other| {
+        view.stage(other).serial > serial && view.can_evict_cache(other, false)
+    });
+    let mut caches: Vec<(u64, StageId)> = waiting.map(|other| (view.stage(other).serial, other)).collect();
+    let held = |&(_, other): &(u64, StageId)| view.stage(other).cache.held.0;
+    if caches.iter().map(held).sum::<u64>() < missing {
+        return false;
+    }
+    caches.sort_unstable();
+    let mut freed = 0;
+    for cache in caches.iter().rev() {
+        if freed >= missing {
+            break;
+        }
+        actions.evict_cache(cache.1, false);
+        freed += held(cache);
+    }
+    true
 }
 
 /// How far a run goes at most.
@@ -137,6 +166,14 @@ pub enum Action {
         /// The processor.
         processor: ProcessorId,
     },
+    /// Takes the key-value cache of a stage that does not run out of memory: into slower memory, from which it is read back when
+    /// the stage goes on, or for good, so that its prompt and all tokens so far are prefilled again.
+    EvictCache {
+        /// The stage.
+        stage: StageId,
+        /// Whether the cache is kept, in slower memory.
+        keep: bool,
+    },
     /// Asks to be called again at a time in the future.
     Wake {
         /// When.
@@ -179,6 +216,11 @@ impl Actions {
     /// Removes a model from memory. See [`Action::Evict`].
     pub fn evict(&mut self, model: ModelId, processor: ProcessorId) {
         self.list.push(Action::Evict { model, processor });
+    }
+
+    /// Takes a waiting stage's cache out of memory. See [`Action::EvictCache`].
+    pub fn evict_cache(&mut self, stage: StageId, keep: bool) {
+        self.list.push(Action::EvictCache { stage, keep });
     }
 
     /// Asks to be called again. See [`Action::Wake`].
@@ -236,7 +278,13 @@ pub enum ActionError {
     /// `Evict`: a stage that has started uses the weights or their caches.
     #[error("the model is in use")]
     InUse,
-    /// Anything but `Evict` in answer to [`Policy::out_of_memory`].
+    /// `EvictCache`: the stage runs, has no cache in memory, or runs for real.
+    #[error("the stage has no cache that could be evicted now")]
+    NoCache,
+    /// `EvictCache`: there is no slower memory, or no room in it.
+    #[error("there is no slower memory with room for the cache")]
+    NoSwap,
+    /// Anything but `Evict` and `EvictCache` in answer to [`Policy::out_of_memory`].
     #[error("only evictions are possible when a start is short of memory")]
     OnlyEvictions,
     /// `Wake`: not in the future.
@@ -336,7 +384,7 @@ impl<'a> View<'a> {
         let most = match live.kind {
             Phase::Decode => cost.batch_max(),
             // The piece is there for a single step, so that even a step without batches can take one along.
-            Phase::Prefill if self.state.mixes && cost.pieces()?.mixed => {
+            Phase::Prefill if !self.state.real && cost.pieces()?.mixed => {
                 phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
             }
             _ => return None,
@@ -344,6 +392,42 @@ impl<'a> View<'a> {
         self.occupancy(processor).runs.iter().find(|run| {
             run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most as usize
         })
+    }
+
+    /// Whether the cache of a stage can be evicted: it does not run, has a cache in memory, and nothing runs for real. To `keep` it,
+    /// there must be slower memory with room for it.
+    pub fn can_evict_cache(&self, stage: StageId, keep: bool) -> bool {
+        let live = self.stage(stage);
+        let room = || {
+            let swap = self.system.platform.swap?;
+            let left = swap.capacity.map_or(u64::MAX, |all| all.0.saturating_sub(self.state.memory.swapped.0));
+            Some(left >= self.cache_in_use(stage).0)
+        };
+        !live.running && !self.state.real && live.cache.held > Bytes::ZERO && (!keep || room() == Some(true))
+    }
+
+    /// The part of a stage's cache that holds something: what moving it moves.
+    pub fn cache_in_use(&self, stage: StageId) -> Bytes {
+        let live = self.stage(stage);
+        let tokens = if live.kind == Phase::Prefill {
+            live.position
+        } else {
+            f64::from(live.work.prompt) + 1.0 + live.position
+        };
+        Bytes((self.system.models[live.model].kv_per_token.as_f64() * tokens) as u64)
+    }
+
+    /// Memory that a stage's cache needs to go on from where it stands: all of the prompt and the next token, by blocks. `largest` is
+    /// the largest output, for which there is memory from the beginning where caches do not grow.
+    pub fn cache_needed(&self, stage: StageId, largest: u32) -> Bytes {
+        let live = self.stage(stage);
+        let per_token = self.system.models[live.model].kv_per_token.0;
+        let Some(block) = self.system.platform.kv_block.filter(|_| !self.state.real) else {
+            return Bytes(per_token * (u64::from(live.work.prompt) + u64::from(largest)));
+        };
+        let done = if live.kind == Phase::Prefill { 0 } else { live.position as u64 };
+        let tokens = u64::from(live.work.prompt) + done + 1;
+        Bytes(per_token * tokens.next_multiple_of(u64::from(block.max(1))))
     }
 
     /// Time in which a processor reads a model's weights once, by the smaller of its own and the bus's bandwidth; zero where neither
@@ -391,6 +475,13 @@ impl<'a> View<'a> {
         {
             setup += Nanos(cost.load_ns);
         }
+        if live.cache.swapped > Bytes::ZERO
+            && let Some(swap) = self.system.platform.swap
+        {
+            // What the link was given before goes first, a cache on its way out included.
+            let busy = self.state.memory.swap_free_at.saturating_sub(self.now());
+            setup += busy + swap.link.time(live.cache.swapped.as_f64());
+        }
         setup + self.handover(live, processor)
     }
 
@@ -426,7 +517,7 @@ impl<'a> View<'a> {
         if self.system.models[live.model].shape == ModelShape::Autoregressive {
             let source = &self.system.sources[job.source];
             let first_due = source.ttft.map(|ttft| job.release.saturating_add(ttft));
-            if live.kind == Phase::Decode {
+            if live.kind == Phase::Decode || live.first_token.is_some() {
                 if let Some(tpot) = source.tpot {
                     let first = live.first_token.unwrap_or(live.ready_at).max(first_due.unwrap_or(Nanos::ZERO));
                     let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
@@ -467,8 +558,12 @@ impl<'a> View<'a> {
         if let Some(from) = stage.processor
             && from != processor
         {
-            let prompt = if stage.kind == Phase::Prefill { stage.position as u32 } else { stage.work.prompt };
-            let context = f64::from(prompt) + f64::from(stage.tokens);
+            let context = match stage.kind {
+                _ if stage.cache.swapped > Bytes::ZERO => 0.0,
+                Phase::Prefill => stage.position,
+                Phase::Decode => f64::from(stage.work.prompt) + 1.0 + stage.position,
+                _ => 0.0,
+            };
             time += links[from][processor].time(model.kv_per_token.as_f64() * context + model.state.as_f64());
         }
         if let Some((from, bytes)) = stage.input

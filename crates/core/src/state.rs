@@ -24,8 +24,9 @@ pub struct State {
     pub memory: Memory,
     /// Processors, as bits by id, that have failed: nothing can run there any more.
     pub failed: u64,
-    /// Whether prompt pieces can share steps with decode where the profile says so: in a simulation, not in a real run.
-    pub mixes: bool,
+    /// Whether models run for real: then prompt pieces share no steps with decode, and caches stay where they are until their
+    /// stage ends.
+    pub real: bool,
 }
 
 impl State {
@@ -40,6 +41,8 @@ impl State {
             memory: Memory {
                 capacity: system.platform.capacity,
                 used: Bytes::ZERO,
+                swapped: Bytes::ZERO,
+                swap_free_at: Nanos::ZERO,
                 resident: system
                     .models
                     .iter()
@@ -47,7 +50,7 @@ impl State {
                     .collect(),
             },
             failed: 0,
-            mixes: true,
+            real: false,
         }
     }
 }
@@ -105,6 +108,17 @@ pub struct Stage {
     pub tokens: u32,
     /// Processors, as bits by id, on which its start was refused because memory ran out; cleared when memory is freed.
     pub refused: u64,
+    /// Where its key-value cache is.
+    pub cache: Cache,
+}
+
+/// Where a stage's key-value cache is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// Memory that is held for it.
+    pub held: Bytes,
+    /// What of it lies in slower memory: all of it, or nothing.
+    pub swapped: Bytes,
 }
 
 /// What a processor does.
@@ -153,6 +167,10 @@ pub struct Memory {
     pub capacity: Option<Bytes>,
     /// How much is in use.
     pub used: Bytes,
+    /// How much of the slower memory is in use.
+    pub swapped: Bytes,
+    /// When the link to the slower memory will have moved what it has been given so far.
+    pub swap_free_at: Nanos,
     /// When each model's weights on each processor were last used; `None`: not in memory.
     pub resident: IdVec<ModelId, IdVec<ProcessorId, Option<Nanos>>>,
 }

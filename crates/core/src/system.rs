@@ -101,6 +101,21 @@ pub struct Platform {
     pub bandwidth: Option<f64>,
     /// Cost of handing data from a processor (row) to another (column).
     pub links: IdVec<ProcessorId, IdVec<ProcessorId, Link>>,
+    /// Caches grow by blocks of so many tokens; `None`: they are reserved for the largest output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_block: Option<u32>,
+    /// Slower memory that caches can be moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
+}
+
+/// Slower memory for caches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Swap {
+    /// How much there is; `None`: unlimited.
+    pub capacity: Option<Bytes>,
+    /// The link to it, the same in both directions.
+    pub link: Link,
 }
 
 /// A processor.

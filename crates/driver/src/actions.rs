@@ -3,6 +3,7 @@
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
+use onbeat_core::state::Stage;
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -68,6 +69,10 @@ impl<S: Sink> Course<'_, S> {
                 self.evict(model, processor)?;
                 Ok(Effect::Done)
             }
+            Action::EvictCache { stage, keep } => {
+                self.evict_cache(stage, keep)?;
+                Ok(Effect::Done)
+            }
             Action::Wake { at } => {
                 if at <= self.state.now {
                     return Err(ActionError::NotInFuture);
@@ -83,7 +88,9 @@ impl<S: Sink> Course<'_, S> {
         if live.running {
             return Err(ActionError::NotReady);
         }
-        let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
+        if !self.state.ready.contains(&stage) {
+            return Err(ActionError::NotReady);
+        }
         if self.system.nodes[live.node].costs.get(p).is_none_or(Option::is_none) {
             return Err(ActionError::CannotRunHere);
         }
@@ -100,6 +107,8 @@ impl<S: Sink> Course<'_, S> {
             let i = i.expect("the batch was just found");
             let setup = view.setup(stage, p);
             if self.make_room(stage, p)? {
+                let setup = self.after_reading_back(&live, setup);
+                let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
                 self.state.ready.remove(place);
                 return Ok(Effect::Join { stage, processor: p, run: i, setup, limit });
             }
@@ -108,6 +117,7 @@ impl<S: Sink> Course<'_, S> {
         let setup = view.setup(stage, p);
         let loads = !self.state.memory.is_resident(live.model, p);
         if self.make_room(stage, p)? {
+            let setup = self.after_reading_back(&live, setup);
             let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
             self.state.ready.remove(place);
             if !self.keeps_partial(live.processor, p) {
@@ -117,6 +127,14 @@ impl<S: Sink> Course<'_, S> {
             return Ok(Effect::Launch { stage, processor: p, setup, loads, limit });
         }
         Ok(Effect::Done)
+    }
+
+    /// A setup that lasts at least until a cache has been read back.
+    fn after_reading_back(&self, stage: &Stage, setup: Nanos) -> Nanos {
+        if stage.cache.swapped == Bytes::ZERO {
+            return setup;
+        }
+        setup.max(self.state.memory.swap_free_at.saturating_sub(self.state.now))
     }
 
     fn keeps_partial(&self, from: Option<ProcessorId>, to: ProcessorId) -> bool {
@@ -190,7 +208,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
-    fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
+    pub(crate) fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
         if live.refused & refusal_bit(p) != 0 {
             // Nothing was freed since.
@@ -199,24 +217,22 @@ impl<S: Sink> Course<'_, S> {
         let model = &self.system.models[live.model];
         let resident = self.state.memory.is_resident(live.model, p);
         let weights = if resident { Bytes::ZERO } else { model.weights };
-        let cache = if self.hidden[stage.index()].cache == Bytes::ZERO {
-            let work = self.hidden[stage.index()].work;
-            let output = work.output.max(self.system.nodes[live.node].output_max);
-            Bytes(model.kv_per_token.0 * (u64::from(work.prompt) + u64::from(output)))
-        } else {
-            Bytes::ZERO
-        };
+        let cache = self.cache_to_add(stage);
         let cost = self.system.nodes[live.node].costs[p].as_ref().expect("the caller has checked that it can run here");
         let activation = Bytes(cost.activation_bytes);
-        let need = weights + cache + activation;
+        // A stage whose cache grows while it runs holds the memory for its activations already.
+        let need = weights + cache + (activation - self.hidden[stage.index()].activation);
         if let Some(missing) = self.missing(need) {
             let shortage = Shortage { stage, processor: p, missing };
             let mut room = std::mem::take(&mut self.room);
             room.clear();
             self.policy.out_of_memory(&View { system: self.system, state: &self.state }, &shortage, &mut room);
             for &action in room.as_slice() {
-                let Action::Evict { model, processor } = action else { return Err(ActionError::OnlyEvictions) };
-                self.evict(model, processor)?;
+                match action {
+                    Action::Evict { model, processor } => self.evict(model, processor)?,
+                    Action::EvictCache { stage, keep } => self.evict_cache(stage, keep)?,
+                    _ => return Err(ActionError::OnlyEvictions),
+                }
             }
             self.room = room;
             if let Some(missing) = self.missing(need) {
@@ -232,10 +248,11 @@ impl<S: Sink> Course<'_, S> {
         } else {
             self.load(live.model, p);
         }
+        self.state.stages[stage].refused &= !refusal_bit(p);
+        self.read_back(stage);
+        let activation = activation - std::mem::replace(&mut self.hidden(stage).activation, activation);
         if cache + activation > Bytes::ZERO {
-            let hidden = self.hidden(stage);
-            hidden.cache += cache;
-            hidden.activation = activation;
+            self.state.stages[stage].cache.held += cache;
             self.state.memory.used += cache + activation;
             let used = self.state.memory.used;
             self.emit(What::Memory { used });
@@ -255,13 +272,7 @@ impl<S: Sink> Course<'_, S> {
         self.free(activation);
     }
 
-    /// Gives back the memory of a stage's cache.
-    pub(crate) fn free_cache(&mut self, stage: StageId) {
-        let cache = std::mem::take(&mut self.hidden[stage.index()].cache);
-        self.free(cache);
-    }
-
-    fn free(&mut self, bytes: Bytes) {
+    pub(crate) fn free(&mut self, bytes: Bytes) {
         if bytes > Bytes::ZERO {
             self.state.memory.used -= bytes;
             let used = self.state.memory.used;
@@ -271,7 +282,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// Memory was freed: what was refused may be tried again.
-    fn forgive_refusals(&mut self) {
+    pub(crate) fn forgive_refusals(&mut self) {
         for &stage in &self.state.ready {
             self.state.stages[stage].refused = 0;
         }

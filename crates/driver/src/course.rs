@@ -8,7 +8,7 @@ use onbeat_core::id::{Id, IdVec, JobId, NodeId, SourceId, StageId};
 use onbeat_core::policy::{Action, ActionError, Actions, Policy, View};
 use onbeat_core::state::State;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 
 use crate::arrivals::SourceState;
 use crate::error::DriveError;
@@ -98,6 +98,8 @@ pub(crate) enum TimerKind {
     Release,
     /// The policy wants to be asked.
     Wake,
+    /// A cache has been moved to slower memory.
+    SwappedOut,
 }
 
 impl<'a, S: Sink> Course<'a, S> {
@@ -164,6 +166,10 @@ impl<'a, S: Sink> Course<'a, S> {
                 TimerKind::Arrival => self.arrive(SourceId(timer.order)),
                 TimerKind::Release => self.release(SourceId(timer.order), timer.payload, timer.nominal),
                 TimerKind::Wake => self.changed = true,
+                TimerKind::SwappedOut => {
+                    self.free(Bytes(timer.payload));
+                    self.changed = true;
+                }
             }
         }
         if self.state.jobs.len() > JOBS_ALIVE_MAX {

@@ -7,7 +7,7 @@ use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, JobId, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::View;
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, VariationKind};
-use onbeat_core::state::{Job, Stage};
+use onbeat_core::state::{Cache, Job, Stage};
 use onbeat_core::system::{Edge, System};
 use onbeat_core::units::{Bytes, Nanos};
 
@@ -62,8 +62,8 @@ pub struct Hidden {
     pub variation: f64,
     /// Output tokens that were handed on to stages that follow every so many of them.
     pub handed: u32,
-    /// Memory reserved for its cache.
-    pub cache: Bytes,
+    /// Output tokens that count as part of the prompt, because they are prefilled again.
+    pub before: u32,
     /// Memory held while it runs.
     pub activation: Bytes,
     /// Number among the instances of its node in the job.
@@ -289,6 +289,7 @@ impl<S: Sink> Course<'_, S> {
             first_token: None,
             tokens: 0,
             refused: 0,
+            cache: Cache::default(),
         });
         if stage.index() == self.hidden.len() {
             self.hidden.push(hidden);
@@ -442,7 +443,7 @@ impl<S: Sink> Course<'_, S> {
     /// Takes a stage out of everything that knows it.
     fn remove_stage(&mut self, stage: StageId) {
         let live = self.state.stages.remove(stage);
-        self.free_cache(stage);
+        self.free_cache(live.cache);
         let stages = &mut self.books[live.job.index()].stages;
         let i = stages.iter().position(|&other| other == stage).expect("a job knows its stages");
         stages.swap_remove(i);

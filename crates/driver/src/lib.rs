@@ -6,6 +6,7 @@
 
 mod actions;
 mod arrivals;
+mod caches;
 mod check;
 mod course;
 mod error;

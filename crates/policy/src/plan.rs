@@ -188,7 +188,7 @@ impl Plan {
         let live = view.stage(stage);
         let cost = view.cost(stage, processor)?;
         let (_, phase) = cost.phases.get(usize::from(live.phase))?;
-        if live.kind != Phase::Prefill || !view.state.mixes || !phase.pieces()?.mixed {
+        if live.kind != Phase::Prefill || view.state.real || !phase.pieces()?.mixed {
             return None;
         }
         let most = cost.phases.iter().map(|(_, phase)| phase.batch_max()).max().unwrap_or(1).max(2);

@@ -181,6 +181,7 @@ static POLICIES: &[PolicyInfo] = &[
     crate::heft_reserved::INFO,
     crate::exclusive_lru::INFO,
     crate::rate_limiter::INFO,
+    crate::kv_priority::INFO,
     crate::throttle::INFO,
     crate::heft_plan::INFO,
     crate::cpop::INFO,

@@ -75,16 +75,21 @@ impl Order for WithinBudget {
     }
 
     fn share(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
-        let left = |p| Some((self.budget.checked_sub(plan.tokens_to_share(view, stage, p)?)?, p));
-        let most = view.processors().filter_map(left).max_by_key(|&(left, p)| (left, std::cmp::Reverse(p)));
-        let live = view.stage(stage);
-        let needed = (live.work.units(Phase::Prefill) - live.position).max(1.0) as u32;
-        most.filter(|&(left, _)| left > 0).map(|(left, p)| (p, left.min(needed)))
+        share_within(self.budget, view, plan, stage)
     }
 
     fn preemption_margin(&self) -> Option<u64> {
         Some(0)
     }
+}
+
+/// Where most is left of a budget of tokens per step for a piece of the stage's prompt, and how many tokens the piece has.
+pub(crate) fn share_within(budget: u32, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
+    let left = |p| Some((budget.checked_sub(plan.tokens_to_share(view, stage, p)?)?, p));
+    let most = view.processors().filter_map(left).max_by_key(|&(left, p)| (left, std::cmp::Reverse(p)));
+    let live = view.stage(stage);
+    let needed = (live.work.units(Phase::Prefill) - live.position).max(1.0) as u32;
+    most.filter(|&(left, _)| left > 0).map(|(left, p)| (p, left.min(needed)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
-use onbeat_core::state::{Job, Run, Stage, State};
+use onbeat_core::state::{Cache, Job, Run, Stage, State};
 use onbeat_core::system::{Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
 use onbeat_core::units::{Bytes, Nanos};
 
@@ -72,6 +72,8 @@ impl Rig {
                 capacity: None,
                 bandwidth: None,
                 links,
+                kv_block: None,
+                swap: None,
             },
             models: IdVec::new(),
             nodes: IdVec::new(),
@@ -257,6 +259,7 @@ impl Rig {
             first_token: None,
             tokens: 0,
             refused: 0,
+            cache: Cache::default(),
         });
         self.serials += 1;
         stage

@@ -275,6 +275,7 @@ impl<'a> Builder<'a> {
             }
             What::Bus { traffic, .. } => self.bus.push((at, traffic)),
             What::OutOfMemory { .. }
+            | What::EvictCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

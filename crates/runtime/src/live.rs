@@ -50,8 +50,7 @@ impl<'a, S: Sink> Live<'a, S> {
             actions: Actions::default(),
         };
         live.resident = live.resident_now();
-        // No backend executes a step for several requests.
-        live.course.state.mixes = false;
+        live.course.state.real = true;
         live
     }
 
@@ -355,6 +354,7 @@ fn digest(actions: &[Action]) -> u64 {
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],
             Action::Evict { model, processor } => [4, u64::from(model.0), u64::from(processor.0), 0],
             Action::Wake { at } => [5, at.0, 0, 0],
+            Action::EvictCache { stage, keep } => [6, u64::from(stage.0), u64::from(keep), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

@@ -29,6 +29,8 @@ pub struct Engine<'a, S> {
     pub(crate) shares: Vec<f64>,
     pub(crate) order: Vec<usize>,
     finished: bool,
+    /// What a policy did wrong when a cache was to grow.
+    pub(crate) wrong: Option<SimError>,
 }
 
 impl<'a, S: Sink> Engine<'a, S> {
@@ -55,6 +57,7 @@ impl<'a, S: Sink> Engine<'a, S> {
             shares: Vec::new(),
             order: Vec::new(),
             finished: false,
+            wrong: None,
         }
     }
 
@@ -90,6 +93,9 @@ impl<'a, S: Sink> Engine<'a, S> {
         self.course.outcome.instants += 1;
         if boundary == at {
             self.pass_boundaries();
+            if let Some(error) = self.wrong.take() {
+                return Err(error);
+            }
         }
         self.course.expire_timers()?;
         if self.course.changed {

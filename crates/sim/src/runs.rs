@@ -133,8 +133,7 @@ impl<S: Sink> Engine<'_, S> {
                 run.done_ns = run.target_ns;
                 run.updated = now;
                 if run.target < run.length {
-                    self.pass_mark(p, i);
-                    false
+                    self.pass_mark(p, i)
                 } else {
                     self.leave(p, i)
                 }
@@ -247,7 +246,7 @@ impl<S: Sink> Engine<'_, S> {
             why,
             setup_traffic: if loads { self.load_traffic(live.model, setup) } else { 0.0 },
         };
-        run.target = self.next_mark(stages, 0.0, length);
+        run.target = self.next_mark(stages, &run, 0.0);
         run.target_ns = self.time_to(p, stages, &run, run.target);
         run.demand = self.demand_of(p, stages, &run);
         run.next_at = if run.doing == Doing::Setup { now + setup } else { now + at_rate(run.target_ns, 1.0) };
@@ -309,7 +308,7 @@ impl<S: Sink> Engine<'_, S> {
         } else {
             run.length = run.length.min(1.0);
         }
-        run.target = self.next_mark(&stages, 0.0, run.length);
+        run.target = self.next_mark(&stages, &run, 0.0);
         run.target_ns = self.time_to(p, &stages, &run, run.target);
         run.demand = self.demand_of(p, &stages, &run);
         let ready_at = if run.doing == Doing::Setup { run.next_at } else { now };
@@ -379,10 +378,16 @@ impl<S: Sink> Engine<'_, S> {
         sum / run.decoders as f64 * cost.batch_factor(run.decoders as u32)
     }
 
-    /// The next position after `x` [units since the start] at which tokens are to be handed on, at most `length`.
-    fn next_mark(&self, stages: &[StageId], x: f64, length: f64) -> f64 {
-        let mut mark = length;
-        for &stage in stages {
+    /// The next position after `x` [units since the start] at which tokens are to be handed on or a cache is full, at most the run's
+    /// length.
+    fn next_mark(&self, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+        let mut mark = run.length;
+        for (k, &stage) in stages.iter().enumerate() {
+            if k < run.decoders
+                && let Some(full) = self.course.cache_full_at(stage)
+            {
+                mark = mark.min((full - run.start_of(k)).max(x + 1.0));
+            }
             let live = &self.course.state.stages[stage];
             if live.kind == Phase::Decode
                 && let Some(next) = self.course.next_part(stage)
@@ -394,21 +399,46 @@ impl<S: Sink> Engine<'_, S> {
         mark
     }
 
-    /// A run has reached a point at which tokens are to be handed on, and goes on.
-    fn pass_mark(&mut self, p: ProcessorId, i: usize) {
+    /// A run has reached a point at which tokens are to be handed on, or a cache is full. It goes on, unless memory has run out.
+    /// Whether it left its place.
+    fn pass_mark(&mut self, p: ProcessorId, i: usize) -> bool {
         let stages: Vec<StageId> =
             self.course.state.processors[p].runs[i].stages().take(self.runs[p][i].members).collect();
         let x = self.runs[p][i].target;
         for (k, &stage) in stages.iter().enumerate() {
-            self.course.count_tokens(stage, self.runs[p][i].start_of(k) + x);
+            let position = self.runs[p][i].start_of(k) + x;
+            self.course.count_tokens(stage, position);
+            if self.course.caches_grow() {
+                self.course.state.stages[stage].position = position;
+            }
         }
-        let length = self.runs[p][i].length;
-        let target = self.next_mark(&stages, x, length);
+        if !self.grow_caches(p, &stages) {
+            let run = &mut self.runs[p][i];
+            run.length = x;
+            if run.why == StopReason::Finished {
+                run.why = StopReason::Rebatched;
+            }
+            return self.leave(p, i);
+        }
+        let target = self.next_mark(&stages, &self.runs[p][i], x);
         let target_ns = self.time_to(p, &stages, &self.runs[p][i], target);
         let (now, run) = (self.course.state.now, &mut self.runs[p][i]);
         run.target = target;
         run.target_ns = target_ns;
         run.next_at = now + at_rate(run.target_ns - run.done_ns, run.rate);
+        false
+    }
+
+    /// Gives the caches of stages that decode room for their next tokens. Whether there is memory for all.
+    pub(crate) fn grow_caches(&mut self, p: ProcessorId, stages: &[StageId]) -> bool {
+        let mut enough = true;
+        for &stage in stages {
+            match self.course.grow_cache(stage, p) {
+                Ok(grown) => enough &= grown,
+                Err(error) => self.wrong = Some(error),
+            }
+        }
+        enough
     }
 
     /// Brings the tokens that policies see of running decode phases up to date.
@@ -421,10 +451,11 @@ impl<S: Sink> Engine<'_, S> {
                     for k in 0..self.runs[p][i].decoders {
                         let stage = nth_stage(&self.course.state.processors[p].runs[i], k);
                         let position = self.runs[p][i].start_of(k) + x;
+                        let before = self.course.hidden[stage.index()].before;
                         let live = &mut self.course.state.stages[stage];
                         live.position = position;
-                        live.tokens = live.tokens.max(position as u32 + 1);
-                        live.work.output = live.work.output.max(live.tokens + 1);
+                        live.tokens = live.tokens.max(before + position as u32 + 1);
+                        live.work.output = live.work.output.max(live.tokens - before + 1);
                     }
                 }
             }

@@ -141,7 +141,16 @@ impl<S: Sink> Engine<'_, S> {
                 going_on.push(stage);
             }
         }
-        if !going_on.is_empty() || !joiners.is_empty() {
+        if !going_on.is_empty() && !self.grow_caches(p, &going_on) {
+            // Memory has run out: the policy decides who goes on, at this very instant.
+            for &stage in &joiners {
+                self.course.leave_batch(stage);
+            }
+            for stage in going_on.into_iter().chain(joiners) {
+                self.course.free_activation(stage);
+                self.course.wait_again(stage);
+            }
+        } else if !going_on.is_empty() || !joiners.is_empty() {
             self.regroup(p, &run, going_on, joiners);
         }
         for (job, serial) in first_job.into_iter().chain(other_jobs) {
@@ -212,7 +221,7 @@ impl<S: Sink> Engine<'_, S> {
         if finished {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.state.ready.push(stage);
+            self.course.wait_again(stage);
         }
         goes_on
     }
@@ -290,7 +299,7 @@ impl<S: Sink> Engine<'_, S> {
             for stage in joiners {
                 self.course.leave_batch(stage);
                 self.course.free_activation(stage);
-                self.course.state.ready.push(stage);
+                self.course.wait_again(stage);
             }
             return;
         }
@@ -306,7 +315,7 @@ impl<S: Sink> Engine<'_, S> {
             // The batch is over: whoever wanted to share its next step is ready again.
             for stage in stages {
                 self.course.free_activation(stage);
-                self.course.state.ready.push(stage);
+                self.course.wait_again(stage);
             }
             return;
         }

@@ -47,6 +47,8 @@ impl Builder {
                     capacity: None,
                     bandwidth: None,
                     links: (0..processors).map(|_| row()).collect(),
+                    kv_block: None,
+                    swap: None,
                 },
                 models: IdVec::new(),
                 nodes: IdVec::new(),

@@ -60,6 +60,8 @@ pub(crate) fn system(streams: usize) -> System {
             capacity: Some(Bytes(16_000_000_000)),
             bandwidth: Some(68.0),
             links: (0..3).map(|_| (0..3).map(|_| Link::default()).collect()).collect(),
+            kv_block: None,
+            swap: None,
         },
         models: IdVec::new(),
         nodes: IdVec::new(),
