@@ -85,8 +85,9 @@ pub struct Stage {
     pub model: ModelId,
     /// When it became ready.
     pub ready_at: Nanos,
-    /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected
-    /// output length (at least what was generated so far).
+    /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected or
+    /// predicted output length (at least what was generated so far). Where a cache is computed again, the tokens so far count as
+    /// prompt.
     pub work: Work,
     /// Number of the current phase.
     pub phase: u8,

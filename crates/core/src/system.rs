@@ -286,6 +286,25 @@ pub struct Source {
     pub nodes: Range<u32>,
     /// Nominal latency of the longest certain path on the fastest processors, for smallest sizes: no job can be faster.
     pub shortest: Nanos,
+    /// What is special about the texts of its requests.
+    #[serde(default, skip_serializing_if = "Text::is_default")]
+    pub text: Text,
+}
+
+/// What is special about the texts of a session's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Text {
+    /// Each prompt begins with the conversation so far; a conversation has at most so many tokens. `None`: requests stand alone.
+    pub conversation: Option<u32>,
+    /// Policies see a prediction of each output length with this error: standard deviation of the logarithm. `None`: they see the
+    /// mean length.
+    pub predictor: Option<f64>,
+}
+
+impl Text {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Source {

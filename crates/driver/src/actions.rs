@@ -223,6 +223,9 @@ impl<S: Sink> Course<'_, S> {
         // A stage whose cache grows while it runs holds the memory for its activations already.
         let need = weights + cache + (activation - self.hidden[stage.index()].activation);
         if let Some(missing) = self.missing(need) {
+            self.give_up_kept(stage, missing);
+        }
+        if let Some(missing) = self.missing(need) {
             let shortage = Shortage { stage, processor: p, missing };
             let mut room = std::mem::take(&mut self.room);
             room.clear();
@@ -249,6 +252,7 @@ impl<S: Sink> Course<'_, S> {
             self.load(live.model, p);
         }
         self.state.stages[stage].refused &= !refusal_bit(p);
+        self.hidden(stage).reused = false;
         self.read_back(stage);
         let activation = activation - std::mem::replace(&mut self.hidden(stage).activation, activation);
         if cache + activation > Bytes::ZERO {

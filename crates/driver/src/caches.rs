@@ -14,9 +14,6 @@ impl<S: Sink> Course<'_, S> {
     /// Memory that a stage's cache needs to go on, beyond what it holds.
     pub(crate) fn cache_to_add(&self, stage: StageId) -> Bytes {
         let live = &self.state.stages[stage];
-        if live.cache.held > Bytes::ZERO && !self.caches_grow() {
-            return Bytes::ZERO;
-        }
         let view = View { system: self.system, state: &self.state };
         let hidden = &self.hidden[stage.index()];
         let largest = hidden.work.output.max(self.system.nodes[live.node].output_max.saturating_sub(hidden.before));
@@ -97,7 +94,7 @@ impl<S: Sink> Course<'_, S> {
 
     /// A stage whose cache is gone starts again: its prompt, and the tokens so far as a part of it, are prefilled, and the next token
     /// comes out of that.
-    fn begin_again(&mut self, stage: StageId) {
+    pub(crate) fn begin_again(&mut self, stage: StageId) {
         let live = &mut self.state.stages[stage];
         let hidden = &mut self.hidden[stage.index()];
         if live.kind == Phase::Decode {

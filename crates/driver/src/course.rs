@@ -1,16 +1,17 @@
 //! The course of a run: what is going on, what will happen at known times, and what was decided.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use onbeat_core::event::{Event, Sink, What};
-use onbeat_core::id::{Id, IdVec, JobId, NodeId, SourceId, StageId};
+use onbeat_core::id::{Id, IdVec, JobId, ModelId, NodeId, SourceId, StageId};
 use onbeat_core::policy::{Action, ActionError, Actions, Policy, View};
 use onbeat_core::state::State;
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::arrivals::SourceState;
+use crate::conversations::Conversation;
 use crate::error::DriveError;
 use crate::facts::Facts;
 use crate::jobs::{Book, Hidden, InOrder, NodeTraits};
@@ -66,6 +67,8 @@ pub struct Course<'a, S> {
     pub(crate) in_order: IdVec<NodeId, InOrder>,
     /// What policies do not see of jobs, by [`JobId`].
     pub(crate) books: Vec<Book>,
+    /// Conversations of sessions that have them.
+    pub(crate) conversations: BTreeMap<(SourceId, ModelId), Conversation>,
     pub(crate) sequence: u64,
     pub(crate) room: Actions,
     /// Jobs whose drop rules are applied when the actions of the current decision are done.
@@ -129,6 +132,7 @@ impl<'a, S: Sink> Course<'a, S> {
             sources: system.sources.iter().map(|source| SourceState::new(source, seed)).collect(),
             in_order: system.nodes.iter().map(|_| InOrder::default()).collect(),
             books: Vec::new(),
+            conversations: BTreeMap::new(),
             sequence: 0,
             room: Actions::default(),
             to_judge: Vec::new(),

@@ -12,7 +12,7 @@ use onbeat_core::system::{Edge, System};
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
-use crate::random::{Key, sample, uniform, variation};
+use crate::random::{Key, predict, sample, uniform, variation};
 
 /// What policies do not see of a job.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,10 @@ pub struct Hidden {
     pub instance: u32,
     /// Where the prompt piece ends that it is in the middle of, or that it joins a batch with [units]; 0 without one.
     pub piece_end: f64,
+    /// Number of the conversation that it continues; 0 without one.
+    pub(crate) conversation: u32,
+    /// Whether it has the cache of that conversation and has not started.
+    pub(crate) reused: bool,
 }
 
 /// What is the same for all stages of a node.
@@ -118,6 +122,7 @@ pub(crate) struct InOrder {
 mod purpose {
     pub(super) const STAGE: u64 = 1;
     pub(super) const EDGE: u64 = 2;
+    pub(super) const PREDICTION: u64 = 3;
 }
 
 impl<S: Sink> Course<'_, S> {
@@ -270,8 +275,17 @@ impl<S: Sink> Course<'_, S> {
         if autoregressive && let Some((prompt, output)) = self.length_of(job, node, instance) {
             hidden.work.prompt = prompt.max(1);
             hidden.work.output = output.max(1);
+        } else if autoregressive {
+            self.continue_conversation(spec.source, spec.model, &mut hidden);
         }
-        let visible = Work { prompt: hidden.work.prompt, ..spec.expected };
+        let mut visible = Work { prompt: hidden.work.prompt, ..spec.expected };
+        if let Some(sigma) = system.sources[spec.source].text.predictor
+            && autoregressive
+            && !self.state.real
+        {
+            let key = self.key(job).part(purpose::PREDICTION).part(u64::from(node.0)).part(u64::from(instance));
+            visible.output = predict(hidden.work.output, sigma, &mut key.stream());
+        }
         let stage = self.state.stages.insert(Stage {
             serial: u64::MAX,
             job,
@@ -308,6 +322,8 @@ impl<S: Sink> Course<'_, S> {
         let live = &mut self.state.stages[stage];
         live.serial = serial;
         live.ready_at = self.state.now;
+        self.take_over_cache(stage);
+        let live = &self.state.stages[stage];
         let (job, node, kind) = (live.job, live.node, live.kind);
         self.state.ready.push(stage);
         self.changed = true;
@@ -324,6 +340,7 @@ impl<S: Sink> Course<'_, S> {
         let instance = self.hidden[stage.index()].instance;
         let job_serial = self.state.jobs[live.job].serial;
         self.emit(What::StageDone { stage: live.serial, job: job_serial });
+        self.keep_cache(stage);
         self.remove_stage(stage);
         let job = live.job;
         if self.nodes[live.node].alone {

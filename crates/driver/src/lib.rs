@@ -7,6 +7,7 @@
 mod actions;
 mod arrivals;
 mod caches;
+mod conversations;
 mod check;
 mod course;
 mod error;

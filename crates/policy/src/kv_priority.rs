@@ -127,6 +127,17 @@ fn is_new(view: &View<'_>, stage: StageId) -> bool {
     live.tokens == 0 && live.cache.held == Bytes::ZERO && live.cache.swapped == Bytes::ZERO
 }
 
+/// Whether there is memory for a request that has lost its cache, with what those behind it could lose.
+fn fits_again(view: &View<'_>, stage: StageId) -> bool {
+    let Some(free) = view.state.memory.free() else { return true };
+    let own = view.stage(stage).cache.held.0;
+    let missing = view.cache_needed(stage, view.node(stage).output_max).0.saturating_sub(own + free.0);
+    let behind = view.ready().iter().filter(|&&other| {
+        missing > 0 && view.can_evict_cache(other, false) && rank(view, other) > rank(view, stage)
+    });
+    missing == 0 || behind.map(|&other| view.stage(other).cache.held.0).sum::<u64>() >= missing
+}
+
 /// The order of requests: by priority, then first come, first served.
 fn rank(view: &View<'_>, stage: StageId) -> u64 {
     let priority = (1_000_000 - i64::from(view.source(stage).priority)).clamp(0, 2_000_000) as u64;
@@ -170,9 +181,10 @@ impl Order for ByPriority {
     }
 
     fn considers(&self, view: &View<'_>, stage: StageId) -> bool {
-        !(view.stage(stage).kind == Phase::Prefill
-            && is_new(view, stage)
-            && rank(view, stage) >= self.admitted_below)
+        if view.stage(stage).kind != Phase::Prefill {
+            return true;
+        }
+        if is_new(view, stage) { rank(view, stage) < self.admitted_below } else { fits_again(view, stage) }
     }
 
     fn limit(&mut self, view: &View<'_>, stage: StageId, _: ProcessorId) -> Option<Limit> {

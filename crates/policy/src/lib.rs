@@ -46,6 +46,7 @@ mod heft_plan;
 mod heft_reserved;
 mod heterogeneous_priority;
 mod k_edf;
+mod jitserve;
 mod kv_priority;
 mod latency_greedy;
 mod laxity;

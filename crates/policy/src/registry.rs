@@ -173,6 +173,7 @@ static POLICIES: &[PolicyInfo] = &[
     crate::sarathi::INFO,
     crate::slack_chunk::INFO,
     crate::flow_prefill::INFO,
+    crate::jitserve::INFO,
     crate::dream::INFO,
     crate::prema::INFO,
     crate::dysta::INFO,

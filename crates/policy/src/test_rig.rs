@@ -7,7 +7,7 @@ use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Cache, Job, Run, Stage, State};
-use onbeat_core::system::{Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
+use onbeat_core::system::{Arrival, Link, Model, Node, Platform, Processor, Source, System, Text, Variation};
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
@@ -206,6 +206,7 @@ impl Rig {
             count: None,
             nodes: node.0..node.0 + 1,
             shortest: best,
+            text: Text::default(),
         })
     }
 

@@ -121,6 +121,7 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         setup: Nanos::ZERO,
         steps_max: None,
         units_per_step: 1,
+        piece: false,
     };
     let shared = Arc::new(Shared::default());
     let order =

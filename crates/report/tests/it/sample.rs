@@ -187,6 +187,7 @@ fn source(
         count: None,
         nodes: first..system.nodes.len() as u32,
         shortest: Nanos::ZERO,
+        text: onbeat_core::system::Text::default(),
     });
 }
 

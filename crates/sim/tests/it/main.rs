@@ -6,6 +6,7 @@
 mod caches;
 mod chains;
 mod contention;
+mod conversations;
 mod determinism;
 mod generative;
 mod isolation;

@@ -158,7 +158,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let output = lengths(&stage.output, &planned.output);
         let steps = self.steps(stage, &variant)?;
         let lengths = [prompt.as_ref(), output.as_ref()];
-        let sizes = match sizes::of(&planned.source.arrival, tokens.then_some(lengths), steps) {
+        let mut sizes = match sizes::of(&planned.source.arrival, tokens.then_some(lengths), steps) {
             Ok(sizes) => sizes,
             Err(key) => {
                 let problem = format!("`{}` has no {key} length", stage.spec.name);
@@ -167,6 +167,9 @@ impl<'a, 'c> Builder<'a, 'c> {
                 return None;
             }
         };
+        if let Some(most) = planned.source.text.conversation.filter(|_| tokens) {
+            sizes.largest.prompt = sizes.largest.prompt.max(most);
+        }
         let output = output.map(|output| self.cut_to_reserve(output, sizes, &stage.spec.name));
         let model = self.model(&variant);
         let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
