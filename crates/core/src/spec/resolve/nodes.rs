@@ -426,6 +426,9 @@ impl<'a, 'c> Builder<'a, 'c> {
             if spec.prefill_chunk.is_none() {
                 self.notes.whole_prefill(what);
             }
+            if spec.mixed_steps {
+                self.notes.mixed_steps(what);
+            }
             if variant.spec.kv_kb_per_token.is_none() {
                 self.notes.unknown_cache(&model);
             }
