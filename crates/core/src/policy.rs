@@ -70,6 +70,19 @@ pub struct Shortage {
 /// nothing if that would not cover it – unless caches grow by blocks: then the caches of waiting stages that became ready after this one
 /// go as well, the youngest first, to be computed again, so that the oldest stage always gets on.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+    let evictable = evict_idle_models(view, shortage, actions);
+    if evictable < shortage.missing.0 && view.system.platform.kv_block.is_some() {
+        let short_of = shortage.missing.0 - evictable;
+        if evict_youngest_caches(view, shortage.stage, short_of, actions) {
+            let enough = Shortage { missing: Bytes(evictable), ..*shortage };
+            evict_idle_models(view, &enough, actions);
+        }
+    }
+}
+
+/// Evicts idle models like [`evict_least_recently_used`], and no caches. How much memory idle models take [bytes]; if that does not cover
+/// the shortage, nothing was evicted.
+pub fn evict_idle_models(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) -> u64 {
     let wanted = view.stage(shortage.stage).model;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
         .state
@@ -80,16 +93,12 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         .filter(|&(_, model, p)| (model, p) != (wanted, shortage.processor) && view.can_evict(model, p))
         .collect();
     let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
-    let mut missing = shortage.missing;
-    if evictable < missing.0 {
-        let short_of = missing.0 - evictable;
-        if view.system.platform.kv_block.is_none() || !evict_youngest_caches(view, shortage.stage, short_of, actions) {
-            // It would not help: what is in memory may as well stay.
-            return;
-        }
-        missing = Bytes(evictable);
+    if evictable < shortage.missing.0 {
+        // It would not help: what is in memory may as well stay.
+        return evictable;
     }
     idle.sort_unstable();
+    let mut missing = shortage.missing;
     for (_, model, processor) in idle {
         if missing == Bytes::ZERO {
             break;
@@ -97,6 +106,7 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         actions.evict(model, processor);
         missing = Bytes(missing.0.saturating_sub(view.system.models[model].weights.0));
     }
+    evictable
 }
 
 /// Evicts caches of waiting stages that became ready after `stage`, the youngest first, to be computed again, until they free `missing`

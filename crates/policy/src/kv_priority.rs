@@ -3,7 +3,7 @@
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{IdVec, NodeId, ProcessorId, StageId};
-use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_least_recently_used};
+use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Bytes;
@@ -76,12 +76,9 @@ impl Policy for KvPriority {
     }
 
     fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
-        if view.system.platform.kv_block.is_none() {
-            evict_least_recently_used(view, shortage, actions);
-            return;
-        }
-        if is_new(view, shortage.stage) {
-            // A request that is not admitted yet takes memory from nobody.
+        let idle = evict_idle_models(view, shortage, actions);
+        if idle >= shortage.missing.0 || is_new(view, shortage.stage) {
+            // A request that is not admitted yet takes memory from no other request.
             return;
         }
         let limit = rank(view, shortage.stage);
@@ -91,7 +88,6 @@ impl Policy for KvPriority {
         self.victims.sort_unstable();
         let held = |&(_, stage): &(u64, StageId)| view.stage(stage).cache.held.0;
         if self.victims.iter().map(held).sum::<u64>() < shortage.missing.0 {
-            evict_least_recently_used(view, shortage, actions);
             return;
         }
         let mut freed = 0;
@@ -238,10 +234,10 @@ mod tests {
         rig.state.memory.used = Bytes(900);
         assert_eq!(rig.decide("kv-priority"), []);
         // What is more urgent and does not fit holds up the rest.
-        rig.state.memory.used = Bytes(0);
-        rig.state.stages[holder].cache.held = Bytes(1);
-        rig.ready(urgent, 0.0);
-        assert_eq!(rig.decide("kv-priority"), [preempt(holder)]);
+        rig.state.memory.used = Bytes(880);
+        let long = rig.ready(urgent, 0.0);
+        rig.state.stages[long].work.prompt = 2000;
+        assert_eq!(rig.decide("kv-priority"), []);
     }
 
     #[test]
