@@ -209,6 +209,18 @@ impl<S: Sink> Course<'_, S> {
 
     /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
     pub(crate) fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
+        let node = &self.system.nodes[self.state.stages[stage].node];
+        let cost = node.costs[p].as_ref().expect("the caller has checked that it can run here");
+        self.make_room_for(stage, p, Bytes(cost.activation_bytes))
+    }
+
+    /// The same with so much for activations: nothing if a stage that runs holds it already.
+    pub(crate) fn make_room_for(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        activation: Bytes,
+    ) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
         if live.refused & refusal_bit(p) != 0 {
             // Nothing was freed since.
@@ -218,10 +230,7 @@ impl<S: Sink> Course<'_, S> {
         let resident = self.state.memory.is_resident(live.model, p);
         let weights = if resident { Bytes::ZERO } else { model.weights };
         let cache = self.cache_to_add(stage);
-        let cost = self.system.nodes[live.node].costs[p].as_ref().expect("the caller has checked that it can run here");
-        let activation = Bytes(cost.activation_bytes);
-        // A stage whose cache grows while it runs holds the memory for its activations already.
-        let need = weights + cache + (activation - self.hidden[stage.index()].activation);
+        let need = weights + cache + activation;
         if let Some(missing) = self.missing(need) {
             self.give_up_kept(stage, missing);
         }
@@ -254,7 +263,7 @@ impl<S: Sink> Course<'_, S> {
         self.state.stages[stage].refused &= !refusal_bit(p);
         self.hidden(stage).reused = false;
         self.read_back(stage);
-        let activation = activation - std::mem::replace(&mut self.hidden(stage).activation, activation);
+        self.hidden(stage).activation += activation;
         if cache + activation > Bytes::ZERO {
             self.state.stages[stage].cache.held += cache;
             self.state.memory.used += cache + activation;

@@ -46,7 +46,7 @@ impl<S: Sink> Course<'_, S> {
             return Ok(true);
         }
         let action = Action::Start { stage, processor, limit: None };
-        self.make_room(stage, processor).map_err(|reason| self.illegal(action, reason))
+        self.make_room_for(stage, processor, Bytes::ZERO).map_err(|reason| self.illegal(action, reason))
     }
 
     /// A stage that ran is ready again. Its cache may now make room for others.
