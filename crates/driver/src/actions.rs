@@ -102,7 +102,14 @@ impl<S: Sink> Course<'_, S> {
         }
         let view = View { system: self.system, state: &self.state };
         if view.free_slots(p) == 0 {
-            let batch = view.batch_to_join(stage, p).ok_or(ActionError::Busy)?.serial;
+            let Some(batch) = view.batch_to_join(stage, p).map(|run| run.serial) else {
+                if self.hidden[stage.index()].lost_in == self.outcome.decisions {
+                    // It could have joined before this decision took its cache away; the policy is asked again.
+                    self.changed = true;
+                    return Ok(Effect::Done);
+                }
+                return Err(ActionError::Busy);
+            };
             let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
             let i = i.expect("the batch was just found");
             let setup = view.setup(stage, p);

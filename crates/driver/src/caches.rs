@@ -95,8 +95,10 @@ impl<S: Sink> Course<'_, S> {
     /// A stage whose cache is gone starts again: its prompt, and the tokens so far as a part of it, are prefilled, and the next token
     /// comes out of that.
     pub(crate) fn begin_again(&mut self, stage: StageId) {
+        let decision = self.outcome.decisions;
         let live = &mut self.state.stages[stage];
         let hidden = &mut self.hidden[stage.index()];
+        hidden.lost_in = decision;
         if live.kind == Phase::Decode {
             let written = live.position as u32 + 1;
             hidden.before += written;

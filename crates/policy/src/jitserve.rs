@@ -175,7 +175,7 @@ mod tests {
         // Its first token was due at 1000 ms and came at 100: the next one is due at 1050.
         let writing = rig.running_decode(chat, 0, 100.0);
         rig.state.now = ms(200.0);
-        let prompt = rig.ready(chat, 0.0);
+        rig.ready(chat, 0.0);
         // 100 ms of prompt, due at 1000 ms, 700 ms of slack: nobody is in a hurry; wake up when the slack is 100.
         assert_eq!(rig.decide("jitserve"), [Action::Wake { at: ms(800.0) }]);
         rig.state.now = ms(800.0);

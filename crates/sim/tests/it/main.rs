@@ -18,3 +18,4 @@ mod properties;
 mod published;
 mod serving;
 mod support;
+mod tmp_scenarios;
