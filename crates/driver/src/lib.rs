@@ -6,6 +6,8 @@
 
 mod actions;
 mod arrivals;
+mod caches;
+mod conversations;
 mod check;
 mod course;
 mod error;
