@@ -289,10 +289,7 @@ impl PhaseCost {
     /// can be run, their latency.
     pub fn piece_ns(&self, work: Work, from: f64, to: f64) -> f64 {
         let Self::Prefill {
-            latency_ns,
-            chunk_overhead_ns,
-            pieces: Pieces { efficiency: Some(efficiency), .. },
-            ..
+            latency_ns, chunk_overhead_ns, pieces: Pieces { efficiency: Some(efficiency), .. }, ..
         } = self
         else {
             return self.latency_ns(work, from, to);

@@ -114,9 +114,11 @@ pub fn evict_idle_models(view: &View<'_>, shortage: &Shortage, actions: &mut Act
 /// bytes. Whether they do; if not, nothing is evicted.
 fn evict_youngest_caches(view: &View<'_>, stage: StageId, missing: u64, actions: &mut Actions) -> bool {
     let serial = view.stage(stage).serial;
-    let waiting = view.ready().iter().copied().filter(|&other| {
-        view.stage(other).serial > serial && view.can_evict_cache(other, false)
-    });
+    let waiting = view
+        .ready()
+        .iter()
+        .copied()
+        .filter(|&other| view.stage(other).serial > serial && view.can_evict_cache(other, false));
     let mut caches: Vec<(u64, StageId)> = waiting.map(|other| (view.stage(other).serial, other)).collect();
     let held = |&(_, other): &(u64, StageId)| view.stage(other).cache.held.0;
     if caches.iter().map(held).sum::<u64>() < missing {
@@ -480,11 +482,8 @@ impl<'a> View<'a> {
     /// The part of a stage's cache that holds something: what moving it moves.
     pub fn cache_in_use(&self, stage: StageId) -> Bytes {
         let live = self.stage(stage);
-        let tokens = if live.kind == Phase::Prefill {
-            live.position
-        } else {
-            f64::from(live.work.prompt) + 1.0 + live.position
-        };
+        let tokens =
+            if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position };
         Bytes((self.system.models[live.model].kv_per_token.as_f64() * tokens) as u64)
     }
 

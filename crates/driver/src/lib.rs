@@ -7,8 +7,8 @@
 mod actions;
 mod arrivals;
 mod caches;
-mod conversations;
 mod check;
+mod conversations;
 mod course;
 mod error;
 mod facts;

@@ -135,8 +135,7 @@ mod tests {
         let mut random = Key::of_source(1, "predictor").stream();
         assert_eq!(predict(123, 0.0, &mut random), 123);
         let n = 50_000;
-        let errors: Vec<f64> =
-            (0..n).map(|_| libm::log(f64::from(predict(100_000, 0.4, &mut random)) / 1e5)).collect();
+        let errors: Vec<f64> = (0..n).map(|_| libm::log(f64::from(predict(100_000, 0.4, &mut random)) / 1e5)).collect();
         let mean = errors.iter().sum::<f64>() / f64::from(n);
         let sigma = (errors.iter().map(|e| (e - mean) * (e - mean)).sum::<f64>() / f64::from(n)).sqrt();
         assert!(mean.abs() < 0.01 && (sigma - 0.4).abs() < 0.01, "mean {mean}, sigma {sigma}");

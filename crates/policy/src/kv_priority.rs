@@ -128,9 +128,10 @@ fn fits_again(view: &View<'_>, stage: StageId) -> bool {
     let Some(free) = view.state.memory.free() else { return true };
     let own = view.stage(stage).cache.held.0;
     let missing = view.cache_needed(stage, view.node(stage).output_max).0.saturating_sub(own + free.0);
-    let behind = view.ready().iter().filter(|&&other| {
-        missing > 0 && view.can_evict_cache(other, false) && rank(view, other) > rank(view, stage)
-    });
+    let behind = view
+        .ready()
+        .iter()
+        .filter(|&&other| missing > 0 && view.can_evict_cache(other, false) && rank(view, other) > rank(view, stage));
     missing == 0 || behind.map(|&other| view.stage(other).cache.held.0).sum::<u64>() >= missing
 }
 
@@ -243,7 +244,8 @@ mod tests {
     #[test]
     fn the_least_urgent_loses_its_cache() {
         let (mut rig, chat, urgent) = rig();
-        let (old, young, vip) = (rig.ready_decode(chat, 0.0), rig.ready_decode(chat, 0.0), rig.ready_decode(urgent, 0.0));
+        let (old, young, vip) =
+            (rig.ready_decode(chat, 0.0), rig.ready_decode(chat, 0.0), rig.ready_decode(urgent, 0.0));
         for stage in [old, young, vip] {
             rig.state.stages[stage].cache.held = Bytes(110);
         }

@@ -51,12 +51,8 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         }
         Some(Stream { first, period, deadline, spans })
     });
-    let order = BySlack {
-        least: tokens("least")?,
-        most: tokens("most")?,
-        streams: streams.collect(),
-        times: Times::default(),
-    };
+    let order =
+        BySlack { least: tokens("least")?, most: tokens("most")?, streams: streams.collect(), times: Times::default() };
     Ok(Box::new(SlackChunk { order, dispatch: Dispatch::default() }))
 }
 

@@ -136,11 +136,7 @@ impl<S: Sink> Engine<'_, S> {
             Doing::Work => {
                 run.done_ns = run.target_ns;
                 run.credit(now);
-                if run.target < run.length {
-                    self.pass_mark(p, i)
-                } else {
-                    self.leave(p, i)
-                }
+                if run.target < run.length { self.pass_mark(p, i) } else { self.leave(p, i) }
             }
             Doing::Saving => {
                 self.stop(p, i);

@@ -214,8 +214,7 @@ impl<S: Sink> Engine<'_, S> {
             self.course.count_tokens(stage, position);
         }
         let finished = complete && position >= end;
-        let goes_on =
-            !finished && !brings_piece && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
+        let goes_on = !finished && !brings_piece && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
         if !goes_on {
             self.course.free_activation(stage);
         }
@@ -255,9 +254,7 @@ impl<S: Sink> Engine<'_, S> {
                 cost.bytes(work, from, to) - bytes_per_step * (to - from) * (1.0 - 1.0 / batch)
             }
             _ if in_mixed => piece_bytes(cost, to - from),
-            _ if run.piece => {
-                cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length)
-            }
+            _ if run.piece => cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length),
             _ => cost.bytes(work, from, to),
         };
         let energy_mj = match cost.energy_mj(from, to) {

@@ -104,7 +104,10 @@ fn the_shares_of_a_mixed_step_add_up_to_it() {
     }
     // Decode: its 10 ms, the weights and the energy of a step. The piece: what it adds, its own 200 kB and its own energy.
     let mixed: Vec<_> = runs.values().filter(|stages| stages.len() == 2).take(2).cloned().collect();
-    assert_eq!(mixed, [vec![(0, 10.0, 80.0, 7.0), (1, 2.0, 0.2, 50.0)], vec![(0, 10.0, 80.0, 7.0), (1, 2.0, 0.2, 50.0)]]);
+    assert_eq!(
+        mixed,
+        [vec![(0, 10.0, 80.0, 7.0), (1, 2.0, 0.2, 50.0)], vec![(0, 10.0, 80.0, 7.0), (1, 2.0, 0.2, 50.0)]]
+    );
 }
 
 #[test]
@@ -168,7 +171,8 @@ fn a_prompt_gives_way_at_a_layer_group_and_goes_on_where_it_was() {
     // Groups of 2 ms: the prompt stops at 6, the frame runs until 9, 14 ms of prompt remain. Nothing is done twice.
     assert_eq!(done_at(&system, &events, "frames"), [9.0]);
     assert_eq!(done_at(&system, &events, "chat"), [23.0]);
-    let why: Vec<_> = events.iter().filter_map(|e| if let What::Stop { why, .. } = e.what { Some(why) } else { None }).collect();
+    let why: Vec<_> =
+        events.iter().filter_map(|e| if let What::Stop { why, .. } = e.what { Some(why) } else { None }).collect();
     assert_eq!(why, [StopReason::Preempted, StopReason::Finished, StopReason::Finished]);
     // In pieces of 150 tokens (15 ms), a piece has ten groups of 1.5 ms; what is left of it goes first.
     let (system, events) = run_script(&llm("layer_groups = 10\nchunk_efficiency = [[1, 1.0]]", &sources), frames_first);

@@ -144,7 +144,11 @@ fn check_memory(check: &mut Check<'_>, file: PlatformFile<'_>, sources: Sources<
     check.optional(&at, "swap_gb", memory.swap_gb, &limits::MEMORY_GB);
     for (key, given) in [("swap_us", memory.swap_us.is_some()), ("swap_gb", memory.swap_gb.is_some())] {
         if given && memory.swap_gbps.is_none() {
-            check.wrong(&at.key(key), format!("`{key}` without `swap_gbps`"), "give the bandwidth of the slower memory");
+            check.wrong(
+                &at.key(key),
+                format!("`{key}` without `swap_gbps`"),
+                "give the bandwidth of the slower memory",
+            );
         }
     }
     check_provenance(check, &at, &memory.provenance, &MEMORY_FIGURES, sources);
