@@ -180,6 +180,7 @@ impl Sink for Statistics<'_> {
                 self.lanes.power(processor, at, &Reading { point, throttled, energy_mj, celsius, peak_celsius });
             }
             What::OutOfMemory { .. }
+            | What::EvictCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

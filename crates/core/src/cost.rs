@@ -16,6 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::curve::{Curve, StepSum};
+use crate::policy::Limit;
 
 /// A part of a stage with one kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,6 +112,9 @@ pub enum PhaseCost {
         bytes_per_token: f64,
         /// Energy per token [mJ].
         energy_mj: Option<f64>,
+        /// What can be done with pieces of a prompt besides running the segments above.
+        #[serde(default, skip_serializing_if = "Pieces::is_default")]
+        pieces: Pieces,
     },
     /// Output tokens after the first, for [`Phase::Decode`].
     Decode {
@@ -125,6 +129,45 @@ pub enum PhaseCost {
         /// Energy per step [mJ].
         energy_mj: Option<f64>,
     },
+}
+
+/// What a processor can do with pieces of a prompt besides running the profile's segments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pieces {
+    /// It takes pieces of any size: their tokens per second relative to those of the whole prompt, in (0, 1], by the piece's size
+    /// [tokens]. `None`: only the profile's segments.
+    pub efficiency: Option<Curve>,
+    /// Equal parts of a segment or piece after each of which it can be preempted, ≥ 1.
+    pub layer_groups: u32,
+    /// Whether a piece can share a step with the decode steps of a batch.
+    pub mixed: bool,
+}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self { efficiency: None, layer_groups: 1, mixed: false }
+    }
+}
+
+impl Pieces {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Nominal latency of a mixed step: decode steps that alone take `decode_ns`, and pieces of prompts that alone take `pieces_ns`.
+/// `weights_ns` is the time in which the weights are read once.
+///
+/// A decode step reads the weights and computes little meanwhile; a piece computes much. Together they read the weights once, and
+/// compute the pieces in that time; what is longer of the two counts. With W = min(`weights_ns`, `decode_ns`):
+///
+/// `decode_ns` − W + max(W, `pieces_ns`)
+///
+/// So pieces up to W are free, and larger ones save W compared with running them apart (piggybacking: Agrawal et al., SARATHI,
+/// arXiv 2308.16369, section 3; the formula is ours). Never shorter than either part alone, never longer than both.
+pub fn mixed_step_ns(decode_ns: f64, pieces_ns: f64, weights_ns: f64) -> f64 {
+    let weights = weights_ns.min(decode_ns);
+    decode_ns - weights + weights.max(pieces_ns)
 }
 
 /// Relative tolerance within which two positions are the same boundary.
@@ -188,6 +231,81 @@ impl PhaseCost {
             Self::Prefill { chunk: None, .. } => end,
             Self::Prefill { chunk: Some(chunk), .. } => next_multiple(position, f64::from(*chunk)).min(end),
             Self::Steps { .. } | Self::Decode { .. } => next_multiple(position, 1.0).min(end),
+        }
+    }
+
+    /// What can be done with pieces of a prompt; `None` for other phases.
+    pub fn pieces(&self) -> Option<&Pieces> {
+        match self {
+            Self::Prefill { pieces, .. } => Some(pieces),
+            _ => None,
+        }
+    }
+
+    /// Whether prompt pieces of any size can be run.
+    pub fn any_piece(&self) -> bool {
+        self.pieces().is_some_and(|pieces| pieces.efficiency.is_some())
+    }
+
+    /// Equal parts of a segment after which it can be preempted; 1 if only at its end.
+    pub fn layer_groups(&self) -> u32 {
+        self.pieces().map_or(1, |pieces| pieces.layer_groups)
+    }
+
+    /// Where a run that starts at `from` under a limit ends [units].
+    pub fn limit_end(&self, work: Work, phase: Phase, from: f64, limit: Limit) -> f64 {
+        let end = work.units(phase);
+        let mut to = from;
+        match limit {
+            Limit::Segments(segments) => {
+                for _ in 0..segments {
+                    to = self.next_boundary(work, phase, to);
+                    if to >= end {
+                        break;
+                    }
+                }
+                to
+            }
+            Limit::Units(units) if self.any_piece() => (from + f64::from(units)).min(end),
+            Limit::Units(units) => {
+                // Whole steps, chunks of one size, or few segments: no loop over tokens.
+                if let Self::Prefill { chunk: Some(chunk), .. } = self {
+                    let chunk = f64::from(*chunk);
+                    return (((from + f64::from(units)) / chunk - SAME_POSITION).ceil() * chunk).min(end);
+                }
+                while to < end && to < from + f64::from(units) - SAME_POSITION {
+                    to = match self {
+                        Self::Steps { .. } | Self::Decode { .. } => from + f64::from(units),
+                        _ => self.next_boundary(work, phase, to),
+                    };
+                }
+                to.min(end)
+            }
+        }
+    }
+
+    /// Nominal latency of the prompt tokens `from`..`to` as one piece, alone [ns]: their time within the whole prompt over the
+    /// efficiency of a piece of that size, and the overhead of a segment that is not the first. Where only the profile's segments
+    /// can be run, their latency.
+    pub fn piece_ns(&self, work: Work, from: f64, to: f64) -> f64 {
+        let Self::Prefill {
+            latency_ns, chunk_overhead_ns, pieces: Pieces { efficiency: Some(efficiency), .. }, ..
+        } = self
+        else {
+            return self.latency_ns(work, from, to);
+        };
+        let &(largest, _) = efficiency.points().last().expect("a curve has at least one point");
+        let within = latency_ns.at(to) - latency_ns.at(from);
+        within / efficiency.at((to - from).min(largest)) + if from > 0.0 { *chunk_overhead_ns } else { 0.0 }
+    }
+
+    /// Data moved over the bus by the prompt tokens `from`..`to` as one piece [bytes]: the weights once.
+    pub fn piece_bytes(&self, work: Work, from: f64, to: f64) -> f64 {
+        match self {
+            Self::Prefill { bytes_per_segment, bytes_per_token, pieces, .. } if pieces.efficiency.is_some() => {
+                bytes_per_segment + bytes_per_token * (to - from)
+            }
+            _ => self.bytes(work, from, to),
         }
     }
 
@@ -314,7 +432,62 @@ mod tests {
             bytes_per_segment: 1e6,
             bytes_per_token: 10.0,
             energy_mj: None,
+            pieces: Pieces::default(),
         }
+    }
+
+    /// The same, in pieces of any size: of 50 tokens at half the speed, of 200 and more at full speed.
+    fn any_size() -> PhaseCost {
+        let mut cost = prefill(None);
+        if let PhaseCost::Prefill { pieces, chunk_overhead_ns, .. } = &mut cost {
+            pieces.efficiency = Some(Curve::new(vec![(50.0, 0.5), (200.0, 1.0)], Below::Hold));
+            *chunk_overhead_ns = 0.0;
+        }
+        cost
+    }
+
+    #[test]
+    fn small_pieces_of_a_prompt_are_less_efficient() {
+        let work = Work { prompt: 400, output: 1, steps: 0 };
+        let cost = any_size();
+        // The tokens 100 to 150 take 1000 ns in the whole prompt, and twice that alone; 125 tokens run at 0.75 of the speed.
+        assert_eq!(cost.piece_ns(work, 100.0, 150.0), 2000.0);
+        assert_eq!(cost.piece_ns(work, 100.0, 225.0), 2500.0 / 0.75);
+        assert_eq!(cost.piece_ns(work, 0.0, 400.0), 7000.0, "past the last point the efficiency is held");
+        assert_eq!(cost.piece_ns(work, 0.0, 10.0), 200.0, "and below the first");
+        assert_eq!(cost.piece_bytes(work, 100.0, 150.0), 1e6 + 500.0);
+        assert_eq!(prefill(None).piece_ns(work, 0.0, 10.0), 100.0, "only as a part of the whole");
+    }
+
+    #[test]
+    fn a_limit_in_units_ends_where_the_device_can_end() {
+        let work = Work { prompt: 250, output: 9, steps: 0 };
+        let end = |cost: &PhaseCost, from, units| cost.limit_end(work, Phase::Prefill, from, Limit::Units(units));
+        assert_eq!(end(&any_size(), 30.0, 70), 100.0);
+        assert_eq!(end(&any_size(), 230.0, 70), 250.0);
+        assert_eq!(end(&prefill(Some(100)), 0.0, 1), 100.0);
+        assert_eq!(end(&prefill(Some(100)), 0.0, 100), 100.0);
+        assert_eq!(end(&prefill(Some(100)), 100.0, 101), 250.0);
+        assert_eq!(end(&prefill(None), 0.0, 1), 250.0);
+        let decode = PhaseCost::Decode {
+            step_ns: StepSum::new(Curve::constant(1.0)),
+            batch: None,
+            bytes_per_step: 0.0,
+            bytes_per_context_token: 0.0,
+            energy_mj: None,
+        };
+        assert_eq!(decode.limit_end(work, Phase::Decode, 2.0, Limit::Units(3)), 5.0);
+        assert_eq!(decode.limit_end(work, Phase::Decode, 2.0, Limit::Segments(3)), 5.0);
+        assert_eq!(decode.limit_end(work, Phase::Decode, 6.0, Limit::Units(3)), 8.0);
+    }
+
+    #[test]
+    fn a_mixed_step_reads_the_weights_once() {
+        // A step of 10 ms, 8 of them reading weights: a piece of 6 ms is free, one of 20 saves the 8.
+        assert_eq!(mixed_step_ns(10.0, 6.0, 8.0), 10.0);
+        assert_eq!(mixed_step_ns(10.0, 20.0, 8.0), 22.0);
+        assert_eq!(mixed_step_ns(10.0, 20.0, 0.0), 30.0, "no bandwidth is known: one after the other");
+        assert_eq!(mixed_step_ns(10.0, 20.0, 15.0), 20.0, "weights cannot take longer than the step");
     }
 
     #[test]

@@ -135,6 +135,15 @@ pub enum What {
         /// Memory in use afterwards.
         used: Bytes,
     },
+    /// A waiting stage's cache is taken out of memory.
+    EvictCache {
+        /// The stage.
+        stage: u64,
+        /// What it held.
+        held: Bytes,
+        /// What is moved to slower memory; 0 if the cache is to be computed again.
+        moved: Bytes,
+    },
     /// A start did not fit into memory.
     OutOfMemory {
         /// The stage that should have started.

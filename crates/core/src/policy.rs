@@ -68,8 +68,22 @@ pub struct Shortage {
 }
 
 /// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered. Evicts
-/// nothing if that would not cover it.
+/// nothing if that would not cover it – unless caches grow by blocks: then the caches of waiting stages that became ready after this one
+/// go as well, the youngest first, to be computed again, so that the oldest stage always gets on.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+    let evictable = evict_idle_models(view, shortage, actions);
+    if evictable < shortage.missing.0 && view.system.platform.kv_block.is_some() {
+        let short_of = shortage.missing.0 - evictable;
+        if evict_youngest_caches(view, shortage.stage, short_of, actions) {
+            let enough = Shortage { missing: Bytes(evictable), ..*shortage };
+            evict_idle_models(view, &enough, actions);
+        }
+    }
+}
+
+/// Evicts idle models like [`evict_least_recently_used`], and no caches. How much memory idle models take [bytes]; if that does not cover
+/// the shortage, nothing was evicted.
+pub fn evict_idle_models(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) -> u64 {
     let wanted = view.stage(shortage.stage).weights;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
         .state
@@ -82,7 +96,7 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
     let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
     if evictable < shortage.missing.0 {
         // It would not help: what is in memory may as well stay.
-        return;
+        return evictable;
     }
     idle.sort_unstable();
     let mut missing = shortage.missing;
@@ -93,20 +107,59 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
         actions.evict(model, processor);
         missing = Bytes(missing.0.saturating_sub(view.system.models[model].weights.0));
     }
+    evictable
+}
+
+/// Evicts caches of waiting stages that became ready after `stage`, the youngest first, to be computed again, until they free `missing`
+/// bytes. Whether they do; if not, nothing is evicted.
+fn evict_youngest_caches(view: &View<'_>, stage: StageId, missing: u64, actions: &mut Actions) -> bool {
+    let serial = view.stage(stage).serial;
+    let waiting = view
+        .ready()
+        .iter()
+        .copied()
+        .filter(|&other| view.stage(other).serial > serial && view.can_evict_cache(other, false));
+    let mut caches: Vec<(u64, StageId)> = waiting.map(|other| (view.stage(other).serial, other)).collect();
+    let held = |&(_, other): &(u64, StageId)| view.stage(other).cache.held.0;
+    if caches.iter().map(held).sum::<u64>() < missing {
+        return false;
+    }
+    caches.sort_unstable();
+    let mut freed = 0;
+    for cache in caches.iter().rev() {
+        if freed >= missing {
+            break;
+        }
+        actions.evict_cache(cache.1, false);
+        freed += held(cache);
+    }
+    true
+}
+
+/// How far a run goes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// So many of the profile's segments, ≥ 1.
+    Segments(u32),
+    /// So many units of the phase – prompt tokens, output tokens, steps –, ≥ 1. Where the processor takes prompt pieces of any size
+    /// (`chunk_efficiency`), exactly so many; elsewhere up to the first of the profile's boundaries at which so many are done. A piece
+    /// that was interrupted inside is finished first.
+    Units(u32),
 }
 
 /// Something that a policy wants done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
     /// Runs a ready stage's current phase on a processor that has a free slot – or, if the processor runs a batchable decode
-    /// phase of the same model, joins that batch at its next boundary.
+    /// phase of the same model, joins that batch at its next boundary. A stage in prefill joins it for one step, with a piece of its
+    /// prompt that the limit states, where the profile has `mixed_steps`.
     Start {
         /// The stage.
         stage: StageId,
         /// Where.
         processor: ProcessorId,
-        /// The most segments to run; `None`: to the end of the phase.
-        segments: Option<u32>,
+        /// How far it goes at most; `None`: to the end of the phase.
+        limit: Option<Limit>,
     },
     /// Ends the run that serves a stage as soon as its processor can (at once or at the next boundary). The stages become ready
     /// again. Not possible on processors that never preempt.
@@ -134,6 +187,14 @@ pub enum Action {
         /// The processor.
         processor: ProcessorId,
     },
+    /// Takes the key-value cache of a stage that does not run out of memory: into slower memory, from which it is read back when
+    /// the stage goes on, or for good, so that its prompt and all tokens so far are prefilled again.
+    EvictCache {
+        /// The stage.
+        stage: StageId,
+        /// Whether the cache is kept, in slower memory.
+        keep: bool,
+    },
     /// Asks to be called again at a time in the future.
     Wake {
         /// When.
@@ -159,12 +220,17 @@ pub struct Actions {
 impl Actions {
     /// Runs a ready stage's current phase to its end. See [`Action::Start`].
     pub fn start(&mut self, stage: StageId, processor: ProcessorId) {
-        self.list.push(Action::Start { stage, processor, segments: None });
+        self.list.push(Action::Start { stage, processor, limit: None });
     }
 
     /// Runs at most `segments` segments of a ready stage's current phase. See [`Action::Start`].
     pub fn start_segments(&mut self, stage: StageId, processor: ProcessorId, segments: u32) {
-        self.list.push(Action::Start { stage, processor, segments: Some(segments) });
+        self.start_limited(stage, processor, Some(Limit::Segments(segments)));
+    }
+
+    /// Runs a ready stage's current phase, at most up to a limit. See [`Action::Start`].
+    pub fn start_limited(&mut self, stage: StageId, processor: ProcessorId, limit: Option<Limit>) {
+        self.list.push(Action::Start { stage, processor, limit });
     }
 
     /// Ends a stage's run as soon as possible. See [`Action::Preempt`].
@@ -185,6 +251,11 @@ impl Actions {
     /// Removes a model from memory. See [`Action::Evict`].
     pub fn evict(&mut self, model: ModelId, processor: ProcessorId) {
         self.list.push(Action::Evict { model, processor });
+    }
+
+    /// Takes a waiting stage's cache out of memory. See [`Action::EvictCache`].
+    pub fn evict_cache(&mut self, stage: StageId, keep: bool) {
+        self.list.push(Action::EvictCache { stage, keep });
     }
 
     /// Asks to be called again. See [`Action::Wake`].
@@ -232,8 +303,8 @@ pub enum ActionError {
     /// `Start`: every slot is taken, and there is no batch to join.
     #[error("the processor has no free slot and no batch to join")]
     Busy,
-    /// `Start`: zero segments.
-    #[error("a run has at least one segment")]
+    /// `Start`: a limit of zero.
+    #[error("a run has at least one segment or unit")]
     NoSegments,
     /// `Preempt`: the stage does not run.
     #[error("the stage is not running")]
@@ -253,7 +324,13 @@ pub enum ActionError {
     /// `Evict`: a stage that has started uses the weights or their caches.
     #[error("the model is in use")]
     InUse,
-    /// Anything but `Evict` in answer to [`Policy::out_of_memory`].
+    /// `EvictCache`: the stage runs, has no cache in memory, or runs for real.
+    #[error("the stage has no cache that could be evicted now")]
+    NoCache,
+    /// `EvictCache`: there is no slower memory, or no room in it.
+    #[error("there is no slower memory with room for the cache")]
+    NoSwap,
+    /// Anything but `Evict` and `EvictCache` in answer to [`Policy::out_of_memory`].
     #[error("only evictions are possible when a start is short of memory")]
     OnlyEvictions,
     /// `Wake`: not in the future.
@@ -360,23 +437,73 @@ impl<'a> View<'a> {
         self.system.platform.processors[processor].slots - self.occupancy(processor).runs.len() as u32
     }
 
-    /// Whether a stage could join a batch that runs on the processor: same model, both in decode, room in the batch, and the run
-    /// is not being ended.
+    /// Whether a stage in decode could join a batch that runs on the processor: same model, both in decode, room in the batch, and
+    /// the run is not being ended.
     pub fn can_join(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.batch_to_join(stage, processor).is_some()
+        self.stage(stage).kind == Phase::Decode && self.batch_to_join(stage, processor).is_some()
     }
 
-    /// The run of the processor that a stage could join; see [`View::can_join`].
+    /// Whether a piece of a stage's prompt could join a step of a batch that runs on the processor: the profile has `mixed_steps`,
+    /// and otherwise as for [`View::can_join`].
+    pub fn can_mix(&self, stage: StageId, processor: ProcessorId) -> bool {
+        self.stage(stage).kind == Phase::Prefill && self.batch_to_join(stage, processor).is_some()
+    }
+
+    /// The run of the processor that a stage could join; see [`View::can_join`] and [`View::can_mix`].
     pub fn batch_to_join(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Run> {
         let live = self.stage(stage);
-        if live.kind != Phase::Decode {
-            return None;
-        }
-        let (_, cost) = self.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
-        let most = cost.batch_max() as usize;
+        let phases = &self.cost(stage, processor)?.phases;
+        let (_, cost) = phases.get(usize::from(live.phase))?;
+        let most = match live.kind {
+            Phase::Decode => cost.batch_max(),
+            // The piece is there for a single step, so that even a step without batches can take one along.
+            Phase::Prefill if !self.state.real && cost.pieces()?.mixed => {
+                phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
+            }
+            _ => return None,
+        };
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most
+            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most as usize
         })
+    }
+
+    /// Whether the cache of a stage can be evicted: it does not run, has a cache in memory, and nothing runs for real. To `keep` it,
+    /// there must be slower memory with room for it.
+    pub fn can_evict_cache(&self, stage: StageId, keep: bool) -> bool {
+        let live = self.stage(stage);
+        let room = || {
+            let swap = self.system.platform.swap?;
+            let left = swap.capacity.map_or(u64::MAX, |all| all.0.saturating_sub(self.state.memory.swapped.0));
+            Some(left >= self.cache_in_use(stage).0)
+        };
+        !live.running && !self.state.real && live.cache.held > Bytes::ZERO && (!keep || room() == Some(true))
+    }
+
+    /// The part of a stage's cache that holds something: what moving it moves.
+    pub fn cache_in_use(&self, stage: StageId) -> Bytes {
+        let live = self.stage(stage);
+        let tokens =
+            if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position };
+        Bytes((self.system.models[live.model].kv_per_token.as_f64() * tokens) as u64)
+    }
+
+    /// Memory that a stage's cache needs to go on from where it stands: all of the prompt and the next token, by blocks. `largest` is
+    /// the largest output, for which there is memory from the beginning where caches do not grow.
+    pub fn cache_needed(&self, stage: StageId, largest: u32) -> Bytes {
+        let live = self.stage(stage);
+        let per_token = self.system.models[live.model].kv_per_token.0;
+        let Some(block) = self.system.platform.kv_block.filter(|_| !self.state.real) else {
+            return Bytes(per_token * (u64::from(live.work.prompt) + u64::from(largest)));
+        };
+        let done = if live.kind == Phase::Prefill { 0 } else { live.position as u64 };
+        let tokens = u64::from(live.work.prompt) + done + 1;
+        Bytes(per_token * tokens.next_multiple_of(u64::from(block.max(1))))
+    }
+
+    /// Time in which a processor reads a model's weights once, by the smaller of its own and the bus's bandwidth; zero where neither
+    /// is known. A [mixed step](crate::cost::mixed_step_ns) saves up to this.
+    pub fn reading_weights(&self, model: ModelId, processor: ProcessorId) -> Nanos {
+        Nanos::from_ns_f64(self.system.reading_weights_ns(model, processor))
     }
 
     /// Nominal latency of the rest of a stage on a processor, alone and by expected lengths; without hand-over, switch and load
@@ -448,6 +575,13 @@ impl<'a> View<'a> {
         {
             setup += Nanos(cost.load_ns);
         }
+        if live.cache.swapped > Bytes::ZERO
+            && let Some(swap) = self.system.platform.swap
+        {
+            // What the link was given before goes first, a cache on its way out included.
+            let busy = self.state.memory.swap_free_at.saturating_sub(self.now());
+            setup += busy + swap.link.time(live.cache.swapped.as_f64());
+        }
         setup + self.handover(live, processor)
     }
 
@@ -483,7 +617,7 @@ impl<'a> View<'a> {
         if self.system.models[live.model].shape == ModelShape::Autoregressive {
             let source = &self.system.sources[job.source];
             let first_due = source.ttft.map(|ttft| job.release.saturating_add(ttft));
-            if live.kind == Phase::Decode {
+            if live.kind == Phase::Decode || live.first_token.is_some() {
                 if let Some(tpot) = source.tpot {
                     let first = live.first_token.unwrap_or(live.ready_at).max(first_due.unwrap_or(Nanos::ZERO));
                     let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
@@ -554,8 +688,12 @@ impl<'a> View<'a> {
         if let Some(from) = stage.processor
             && from != processor
         {
-            let prompt = if stage.kind == Phase::Prefill { stage.position as u32 } else { stage.work.prompt };
-            let context = f64::from(prompt) + f64::from(stage.tokens);
+            let context = match stage.kind {
+                _ if stage.cache.swapped > Bytes::ZERO => 0.0,
+                Phase::Prefill => stage.position,
+                Phase::Decode => f64::from(stage.work.prompt) + 1.0 + stage.position,
+                _ => 0.0,
+            };
             time += links[from][processor].time(model.kv_per_token.as_f64() * context + model.state.as_f64());
         }
         if let Some((from, bytes)) = stage.input

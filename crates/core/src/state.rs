@@ -26,6 +26,9 @@ pub struct State {
     pub failed: u64,
     /// Speed, power and temperature of each processor.
     pub power: IdVec<ProcessorId, PowerState>,
+    /// Whether models run for real: then prompt pieces share no steps with decode, and caches stay where they are until their
+    /// stage ends.
+    pub real: bool,
 }
 
 impl State {
@@ -40,6 +43,8 @@ impl State {
             memory: Memory {
                 capacity: system.platform.capacity,
                 used: Bytes::ZERO,
+                swapped: Bytes::ZERO,
+                swap_free_at: Nanos::ZERO,
                 resident: system
                     .models
                     .iter()
@@ -47,6 +52,7 @@ impl State {
                     .collect(),
             },
             failed: 0,
+            real: false,
             power: system.platform.processors.iter().map(PowerState::new).collect(),
         }
     }
@@ -118,8 +124,9 @@ pub struct Stage {
     pub weights: ModelId,
     /// When it became ready.
     pub ready_at: Nanos,
-    /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected
-    /// output length (at least what was generated so far).
+    /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected or
+    /// predicted output length (at least what was generated so far). Where a cache is computed again, the tokens so far count as
+    /// prompt.
     pub work: Work,
     /// Number of the current phase.
     pub phase: u8,
@@ -141,6 +148,17 @@ pub struct Stage {
     pub tokens: u32,
     /// Processors, as bits by id, on which its start was refused because memory ran out; cleared when memory is freed.
     pub refused: u64,
+    /// Where its key-value cache is.
+    pub cache: Cache,
+}
+
+/// Where a stage's key-value cache is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// Memory that is held for it.
+    pub held: Bytes,
+    /// What of it lies in slower memory: all of it, or nothing.
+    pub swapped: Bytes,
 }
 
 impl Stage {
@@ -204,6 +222,10 @@ pub struct Memory {
     pub capacity: Option<Bytes>,
     /// How much is in use.
     pub used: Bytes,
+    /// How much of the slower memory is in use.
+    pub swapped: Bytes,
+    /// When the link to the slower memory will have moved what it has been given so far.
+    pub swap_free_at: Nanos,
     /// When each model's weights on each processor were last used; `None`: not in memory.
     pub resident: IdVec<ModelId, IdVec<ProcessorId, Option<Nanos>>>,
 }

@@ -62,6 +62,18 @@ impl System {
         self.platform.processors.enumerate().find(|(_, p)| p.name == name).map(|(id, _)| id)
     }
 
+    /// Time in which a processor reads a model's weights once, by the smaller of its own and the bus's bandwidth [ns]; 0 where
+    /// neither is known.
+    pub fn reading_weights_ns(&self, model: ModelId, processor: ProcessorId) -> f64 {
+        let own = self.platform.processors[processor].bandwidth;
+        let bandwidth = match (own, self.platform.bandwidth) {
+            (Some(own), Some(bus)) => own.min(bus),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return 0.0,
+        };
+        self.models[model].weights.as_f64() / bandwidth
+    }
+
     /// Ids of a source's stages.
     pub fn nodes_of(&self, source: SourceId) -> impl ExactSizeIterator<Item = NodeId> + use<> {
         let Range { start, end } = self.sources[source].nodes;
@@ -98,6 +110,21 @@ pub struct Platform {
     /// The most power that all processors together may draw [W]; `None`: no limit. Needs [`Processor::power`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_cap: Option<f64>,
+    /// Caches grow by blocks of so many tokens; `None`: they are reserved for the largest output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_block: Option<u32>,
+    /// Slower memory that caches can be moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
+}
+
+/// Slower memory for caches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Swap {
+    /// How much there is; `None`: unlimited.
+    pub capacity: Option<Bytes>,
+    /// The link to it, the same in both directions.
+    pub link: Link,
 }
 
 impl Platform {
@@ -364,6 +391,25 @@ pub struct Source {
     pub nodes: Range<u32>,
     /// Nominal latency of the longest certain path on the fastest processors, for smallest sizes: no job can be faster.
     pub shortest: Nanos,
+    /// What is special about the texts of its requests.
+    #[serde(default, skip_serializing_if = "Text::is_default")]
+    pub text: Text,
+}
+
+/// What is special about the texts of a session's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Text {
+    /// Each prompt begins with the conversation so far; a conversation has at most so many tokens. `None`: requests stand alone.
+    pub conversation: Option<u32>,
+    /// Policies see a prediction of each output length with this error: standard deviation of the logarithm. `None`: they see the
+    /// mean length.
+    pub predictor: Option<f64>,
+}
+
+impl Text {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Source {

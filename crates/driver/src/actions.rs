@@ -2,7 +2,7 @@
 
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, ActionError, Shortage, View, refusal_bit};
+use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::units::{Bytes, Nanos};
 
@@ -23,8 +23,8 @@ pub enum Effect {
         setup: Nanos,
         /// Whether the weights are loaded first.
         loads: bool,
-        /// The most segments to run; `None`: to the end of the phase.
-        segments: Option<u32>,
+        /// How far to run at most; `None`: to the end of the phase.
+        limit: Option<Limit>,
     },
     /// A stage, for which there is memory, joins a batch.
     Join {
@@ -36,6 +36,8 @@ pub enum Effect {
         run: usize,
         /// Hand-over before it can join, nominally.
         setup: Nanos,
+        /// How much of its prompt a stage in prefill brings along; `None`: all of it.
+        limit: Option<Limit>,
     },
     /// The speed of a processor may change: all are to be determined anew.
     Speed,
@@ -55,7 +57,7 @@ impl<S: Sink> Course<'_, S> {
     /// If the action is not possible now.
     pub fn act(&mut self, action: Action) -> Result<Effect, ActionError> {
         match action {
-            Action::Start { stage, processor, segments } => self.start(stage, processor, segments),
+            Action::Start { stage, processor, limit } => self.start(stage, processor, limit),
             Action::Preempt { stage } => self.preempt(stage),
             Action::Drop { job } => {
                 let live = self.state.jobs.get(job).ok_or(ActionError::NoSuchJob)?;
@@ -73,6 +75,10 @@ impl<S: Sink> Course<'_, S> {
                 self.evict(model, processor)?;
                 Ok(Effect::Done)
             }
+            Action::EvictCache { stage, keep } => {
+                self.evict_cache(stage, keep)?;
+                Ok(Effect::Done)
+            }
             Action::Wake { at } => {
                 if at <= self.state.now {
                     return Err(ActionError::NotInFuture);
@@ -87,45 +93,65 @@ impl<S: Sink> Course<'_, S> {
         }
     }
 
-    fn start(&mut self, stage: StageId, p: ProcessorId, segments: Option<u32>) -> Result<Effect, ActionError> {
+    fn start(&mut self, stage: StageId, p: ProcessorId, limit: Option<Limit>) -> Result<Effect, ActionError> {
         let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
         if live.running {
             return Err(ActionError::NotReady);
         }
-        let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
+        if !self.state.ready.contains(&stage) {
+            return Err(ActionError::NotReady);
+        }
         if self.system.nodes[live.node].costs_of(live.variant).get(p).is_none_or(Option::is_none) {
             return Err(ActionError::CannotRunHere);
         }
         if self.state.failed & refusal_bit(p) != 0 {
             return Err(ActionError::ProcessorFailed);
         }
-        if segments == Some(0) {
+        if matches!(limit, Some(Limit::Segments(0) | Limit::Units(0))) {
             return Err(ActionError::NoSegments);
         }
         let view = View { system: self.system, state: &self.state };
         if view.free_slots(p) == 0 {
-            let batch = view.batch_to_join(stage, p).ok_or(ActionError::Busy)?.serial;
+            let Some(batch) = view.batch_to_join(stage, p).map(|run| run.serial) else {
+                if self.hidden[stage.index()].lost_in == self.outcome.decisions {
+                    // It could have joined before this decision took its cache away; the policy is asked again.
+                    self.changed = true;
+                    return Ok(Effect::Done);
+                }
+                return Err(ActionError::Busy);
+            };
             let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
             let i = i.expect("the batch was just found");
             let setup = view.setup(stage, p);
             if self.make_room(stage, p)? {
+                let setup = self.after_reading_back(&live, setup);
+                let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
                 self.state.ready.remove(place);
-                return Ok(Effect::Join { stage, processor: p, run: i, setup });
+                return Ok(Effect::Join { stage, processor: p, run: i, setup, limit });
             }
             return Ok(Effect::Done);
         }
         let setup = view.setup(stage, p);
         let loads = !self.state.memory.is_resident(live.weights, p);
         if self.make_room(stage, p)? {
+            let setup = self.after_reading_back(&live, setup);
             let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
             self.state.ready.remove(place);
             if !self.keeps_partial(live.processor, p) {
                 // Progress within a segment stays behind when a stage moves to another kind of processor.
                 self.state.stages[stage].partial_ns = 0.0;
             }
-            return Ok(Effect::Launch { stage, processor: p, setup, loads, segments });
+            return Ok(Effect::Launch { stage, processor: p, setup, loads, limit });
         }
         Ok(Effect::Done)
+    }
+
+    /// A setup that lasts at least until a cache has been read back.
+    fn after_reading_back(&self, stage: &Stage, setup: Nanos) -> Nanos {
+        if stage.cache.swapped == Bytes::ZERO {
+            return setup;
+        }
+        setup.max(self.state.memory.swap_free_at.saturating_sub(self.state.now))
     }
 
     fn keeps_partial(&self, from: Option<ProcessorId>, to: ProcessorId) -> bool {
@@ -240,7 +266,20 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
-    fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
+    pub(crate) fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
+        let live = &self.state.stages[stage];
+        let cost = self.system.nodes[live.node].costs_of(live.variant)[p].as_ref();
+        let cost = cost.expect("the caller has checked that it can run here");
+        self.make_room_for(stage, p, Bytes(cost.activation_bytes))
+    }
+
+    /// The same with so much for activations: nothing if a stage that runs holds it already.
+    pub(crate) fn make_room_for(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        activation: Bytes,
+    ) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
         if live.refused & refusal_bit(p) != 0 {
             // Nothing was freed since.
@@ -249,25 +288,22 @@ impl<S: Sink> Course<'_, S> {
         let model = &self.system.models[live.model];
         let resident = self.state.memory.is_resident(live.weights, p);
         let weights = if resident { Bytes::ZERO } else { self.system.models[live.weights].weights };
-        let cache = if self.hidden[stage.index()].cache == Bytes::ZERO {
-            let work = self.hidden[stage.index()].work;
-            let output = work.output.max(self.system.nodes[live.node].output_max);
-            Bytes(model.kv_per_token.0 * (u64::from(work.prompt) + u64::from(output)))
-        } else {
-            Bytes::ZERO
-        };
-        let cost = self.system.nodes[live.node].costs_of(live.variant)[p].as_ref();
-        let cost = cost.expect("the caller has checked that it can run here");
-        let activation = Bytes(cost.activation_bytes);
+        let cache = self.cache_to_add(stage);
         let need = weights + cache + activation;
+        if let Some(missing) = self.missing(need) {
+            self.give_up_kept(stage, missing);
+        }
         if let Some(missing) = self.missing(need) {
             let shortage = Shortage { stage, processor: p, missing };
             let mut room = std::mem::take(&mut self.room);
             room.clear();
             self.policy.out_of_memory(&View { system: self.system, state: &self.state }, &shortage, &mut room);
             for &action in room.as_slice() {
-                let Action::Evict { model, processor } = action else { return Err(ActionError::OnlyEvictions) };
-                self.evict(model, processor)?;
+                match action {
+                    Action::Evict { model, processor } => self.evict(model, processor)?,
+                    Action::EvictCache { stage, keep } => self.evict_cache(stage, keep)?,
+                    _ => return Err(ActionError::OnlyEvictions),
+                }
             }
             self.room = room;
             if let Some(missing) = self.missing(need) {
@@ -283,10 +319,12 @@ impl<S: Sink> Course<'_, S> {
         } else {
             self.load(live.weights, p);
         }
+        self.state.stages[stage].refused &= !refusal_bit(p);
+        self.hidden(stage).reused = false;
+        self.read_back(stage);
+        self.hidden(stage).activation += activation;
         if cache + activation > Bytes::ZERO {
-            let hidden = self.hidden(stage);
-            hidden.cache += cache;
-            hidden.activation = activation;
+            self.state.stages[stage].cache.held += cache;
             self.state.memory.used += cache + activation;
             let used = self.state.memory.used;
             self.emit(What::Memory { used });
@@ -306,13 +344,7 @@ impl<S: Sink> Course<'_, S> {
         self.free(activation);
     }
 
-    /// Gives back the memory of a stage's cache.
-    pub(crate) fn free_cache(&mut self, stage: StageId) {
-        let cache = std::mem::take(&mut self.hidden[stage.index()].cache);
-        self.free(cache);
-    }
-
-    fn free(&mut self, bytes: Bytes) {
+    pub(crate) fn free(&mut self, bytes: Bytes) {
         if bytes > Bytes::ZERO {
             self.state.memory.used -= bytes;
             let used = self.state.memory.used;
@@ -322,7 +354,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// Memory was freed: what was refused may be tried again.
-    fn forgive_refusals(&mut self) {
+    pub(crate) fn forgive_refusals(&mut self) {
         for &stage in &self.state.ready {
             self.state.stages[stage].refused = 0;
         }

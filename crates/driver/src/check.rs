@@ -179,6 +179,7 @@ impl Sink for Checker {
             What::End => self.ended = true,
             What::Load { .. }
             | What::Evict { .. }
+            | What::EvictCache { .. }
             | What::OutOfMemory { .. }
             | What::Memory { .. }
             | What::Bus { .. }

@@ -1,16 +1,17 @@
 //! The course of a run: what is going on, what will happen at known times, and what was decided.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use onbeat_core::event::{Event, Sink, What};
-use onbeat_core::id::{Id, IdVec, JobId, NodeId, SourceId, StageId};
+use onbeat_core::id::{Id, IdVec, JobId, ModelId, NodeId, SourceId, StageId};
 use onbeat_core::policy::{Action, ActionError, Actions, Policy, View};
 use onbeat_core::state::State;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 
 use crate::arrivals::SourceState;
+use crate::conversations::Conversation;
 use crate::error::DriveError;
 use crate::facts::Facts;
 use crate::jobs::{Book, Hidden, InOrder, NodeTraits};
@@ -69,6 +70,8 @@ pub struct Course<'a, S> {
     pub(crate) in_order: IdVec<NodeId, InOrder>,
     /// What policies do not see of jobs, by [`JobId`].
     pub(crate) books: Vec<Book>,
+    /// Conversations of sessions that have them.
+    pub(crate) conversations: BTreeMap<(SourceId, ModelId), Conversation>,
     pub(crate) sequence: u64,
     pub(crate) room: Actions,
     /// Speed, power and heat of processors, where the platform says anything about them.
@@ -105,6 +108,8 @@ pub(crate) enum TimerKind {
     Release,
     /// The policy wants to be asked.
     Wake,
+    /// A cache has been moved to slower memory.
+    SwappedOut,
 }
 
 impl<'a, S: Sink> Course<'a, S> {
@@ -135,6 +140,7 @@ impl<'a, S: Sink> Course<'a, S> {
             sources: system.sources.iter().map(|source| SourceState::new(source, seed)).collect(),
             in_order: system.nodes.iter().map(|_| InOrder::default()).collect(),
             books: Vec::new(),
+            conversations: BTreeMap::new(),
             sequence: 0,
             room: Actions::default(),
             power: Power::new(system),
@@ -175,6 +181,10 @@ impl<'a, S: Sink> Course<'a, S> {
                 TimerKind::Arrival => self.arrive(SourceId(timer.order)),
                 TimerKind::Release => self.release(SourceId(timer.order), timer.payload, timer.nominal),
                 TimerKind::Wake => self.changed = true,
+                TimerKind::SwappedOut => {
+                    self.free(Bytes(timer.payload));
+                    self.changed = true;
+                }
             }
         }
         if self.state.jobs.len() > JOBS_ALIVE_MAX {

@@ -7,12 +7,12 @@ use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, JobId, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::View;
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, VariationKind};
-use onbeat_core::state::{Job, Stage};
+use onbeat_core::state::{Cache, Job, Stage};
 use onbeat_core::system::{Edge, System};
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
-use crate::random::{Key, sample, uniform, variation};
+use crate::random::{Key, predict, sample, uniform, variation};
 
 /// What policies do not see of a job.
 #[derive(Clone, Debug, Default)]
@@ -62,12 +62,20 @@ pub struct Hidden {
     pub variation: f64,
     /// Output tokens that were handed on to stages that follow every so many of them.
     pub handed: u32,
-    /// Memory reserved for its cache.
-    pub cache: Bytes,
+    /// Output tokens that count as part of the prompt, because they are prefilled again.
+    pub before: u32,
     /// Memory held while it runs.
     pub activation: Bytes,
     /// Number among the instances of its node in the job.
     pub instance: u32,
+    /// Where the prompt piece ends that it is in the middle of, or that it joins a batch with [units]; 0 without one.
+    pub piece_end: f64,
+    /// Number of the decision in which it lost its cache; 0 if in none.
+    pub(crate) lost_in: u64,
+    /// Number of the conversation that it continues; 0 without one.
+    pub(crate) conversation: u32,
+    /// Whether it has the cache of that conversation and has not started.
+    pub(crate) reused: bool,
 }
 
 /// What is the same for all stages of a node.
@@ -116,6 +124,7 @@ pub(crate) struct InOrder {
 mod purpose {
     pub(super) const STAGE: u64 = 1;
     pub(super) const EDGE: u64 = 2;
+    pub(super) const PREDICTION: u64 = 3;
 }
 
 impl<S: Sink> Course<'_, S> {
@@ -268,8 +277,17 @@ impl<S: Sink> Course<'_, S> {
         if autoregressive && let Some((prompt, output)) = self.length_of(job, node, instance) {
             hidden.work.prompt = prompt.max(1);
             hidden.work.output = output.max(1);
+        } else if autoregressive {
+            self.continue_conversation(spec.source, spec.model, &mut hidden);
         }
-        let visible = Work { prompt: hidden.work.prompt, ..spec.expected };
+        let mut visible = Work { prompt: hidden.work.prompt, ..spec.expected };
+        if let Some(sigma) = system.sources[spec.source].text.predictor
+            && autoregressive
+            && !self.state.real
+        {
+            let key = self.key(job).part(purpose::PREDICTION).part(u64::from(node.0)).part(u64::from(instance));
+            visible.output = predict(hidden.work.output, sigma, &mut key.stream());
+        }
         let stage = self.state.stages.insert(Stage {
             serial: u64::MAX,
             job,
@@ -289,6 +307,7 @@ impl<S: Sink> Course<'_, S> {
             first_token: None,
             tokens: 0,
             refused: 0,
+            cache: Cache::default(),
         });
         if stage.index() == self.hidden.len() {
             self.hidden.push(hidden);
@@ -307,6 +326,8 @@ impl<S: Sink> Course<'_, S> {
         let live = &mut self.state.stages[stage];
         live.serial = serial;
         live.ready_at = self.state.now;
+        self.take_over_cache(stage);
+        let live = &self.state.stages[stage];
         let (job, node, kind) = (live.job, live.node, live.kind);
         self.state.ready.push(stage);
         self.changed = true;
@@ -323,6 +344,7 @@ impl<S: Sink> Course<'_, S> {
         let instance = self.hidden[stage.index()].instance;
         let job_serial = self.state.jobs[live.job].serial;
         self.emit(What::StageDone { stage: live.serial, job: job_serial });
+        self.keep_cache(stage);
         self.remove_stage(stage);
         let job = live.job;
         if self.nodes[live.node].alone {
@@ -442,7 +464,7 @@ impl<S: Sink> Course<'_, S> {
     /// Takes a stage out of everything that knows it.
     fn remove_stage(&mut self, stage: StageId) {
         let live = self.state.stages.remove(stage);
-        self.free_cache(stage);
+        self.free_cache(live.cache);
         let stages = &mut self.books[live.job.index()].stages;
         let i = stages.iter().position(|&other| other == stage).expect("a job knows its stages");
         stages.swap_remove(i);

@@ -6,7 +6,9 @@
 
 mod actions;
 mod arrivals;
+mod caches;
 mod check;
+mod conversations;
 mod course;
 mod error;
 mod facts;

@@ -9,10 +9,12 @@ use crate::course::Course;
 impl<S: Sink> Course<'_, S> {
     /// An autoregressive stage in decode stands at `position`: counts its tokens and hands them on.
     pub fn count_tokens(&mut self, stage: StageId, position: f64) {
+        let before = self.hidden[stage.index()].before;
         let live = &mut self.state.stages[stage];
-        let now = position as u32 + 1;
+        let now = before + position as u32 + 1;
         live.tokens = live.tokens.max(now);
-        live.work.output = live.work.output.max(now + 1);
+        // The output counts from the end of the prompt, of which tokens may have become a part.
+        live.work.output = live.work.output.max(now - before + 1);
         if self.nodes[live.node].per_tokens && now > self.hidden[stage.index()].handed {
             self.follow_tokens(stage, now);
         }
@@ -23,13 +25,16 @@ impl<S: Sink> Course<'_, S> {
         let live = self.state.stages[stage];
         if live.kind == Phase::Prefill {
             let now = self.state.now;
+            let tokens = self.hidden[stage.index()].before + 1;
             let other = &mut self.state.stages[stage];
-            other.tokens = 1;
-            other.first_token = Some(now);
-            let job = self.state.jobs[live.job].serial;
-            self.emit(What::FirstToken { stage: live.serial, job });
-            if self.nodes[live.node].per_tokens {
-                self.follow_tokens(stage, 1);
+            other.tokens = tokens;
+            if tokens == 1 {
+                other.first_token = Some(now);
+                let job = self.state.jobs[live.job].serial;
+                self.emit(What::FirstToken { stage: live.serial, job });
+            }
+            if self.nodes[live.node].per_tokens && tokens > self.hidden[stage.index()].handed {
+                self.follow_tokens(stage, tokens);
             }
         }
         let cost = self.system.nodes[live.node].costs[self.system.nodes[live.node].fastest].as_ref();
@@ -37,6 +42,7 @@ impl<S: Sink> Course<'_, S> {
         let work = self.hidden[stage.index()].work;
         let next = (usize::from(live.phase) + 1..phases.len()).find(|&next| work.units(phases[next].0) > 0.0);
         match next {
+            // The last token came out of a prompt that was prefilled again.
             Some(next) => {
                 let other = &mut self.state.stages[stage];
                 other.phase = next as u8;

@@ -120,9 +120,27 @@ pub(crate) fn variation(variation: Variation, random: &mut Random) -> f64 {
     }
 }
 
+/// What a predictor says of a length: the length times a log-normal factor of median 1, at least 1 token.
+pub(crate) fn predict(length: u32, sigma: f64, random: &mut Random) -> u32 {
+    let predicted = f64::from(length) * libm::exp(sigma * normal(random));
+    predicted.round_ties_even().clamp(1.0, 1e9) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn predictions_err_as_much_as_the_predictor_does() {
+        let mut random = Key::of_source(1, "predictor").stream();
+        assert_eq!(predict(123, 0.0, &mut random), 123);
+        let n = 50_000;
+        let errors: Vec<f64> = (0..n).map(|_| libm::log(f64::from(predict(100_000, 0.4, &mut random)) / 1e5)).collect();
+        let mean = errors.iter().sum::<f64>() / f64::from(n);
+        let sigma = (errors.iter().map(|e| (e - mean) * (e - mean)).sum::<f64>() / f64::from(n)).sqrt();
+        assert!(mean.abs() < 0.01 && (sigma - 0.4).abs() < 0.01, "mean {mean}, sigma {sigma}");
+        assert!(predict(1, 5.0, &mut random) >= 1);
+    }
 
     #[test]
     fn samples_have_the_moments_that_the_distribution_states() {

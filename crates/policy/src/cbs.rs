@@ -163,7 +163,7 @@ impl Order for Servers {
 
 #[cfg(test)]
 mod tests {
-    use onbeat_core::policy::Action;
+    use onbeat_core::policy::{Action, Limit};
     use onbeat_core::spec::Preemption;
 
     use super::Server;
@@ -214,7 +214,7 @@ mod tests {
         let stage = rig.ready_decode(chat, 0.0);
         let actions = rig.decide("cbs");
         assert!(
-            matches!(actions[..], [Action::Start { stage: s, segments: Some(5), .. }] if s == stage),
+            matches!(actions[..], [Action::Start { stage: s, limit: Some(Limit::Segments(5)), .. }] if s == stage),
             "{actions:?}"
         );
     }

@@ -149,7 +149,7 @@ impl Order for LeastServed {
 
 #[cfg(test)]
 mod tests {
-    use onbeat_core::policy::Action;
+    use onbeat_core::policy::{Action, Limit};
     use onbeat_core::spec::Preemption;
 
     use super::weight;
@@ -205,7 +205,7 @@ mod tests {
         let stage = rig.ready_decode(chat, 0.0);
         let actions = rig.decide("cfs");
         assert!(
-            matches!(actions[..], [Action::Start { stage: s, segments: Some(2), .. }] if s == stage),
+            matches!(actions[..], [Action::Start { stage: s, limit: Some(Limit::Segments(2)), .. }] if s == stage),
             "{actions:?}"
         );
     }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, Actions, View};
+use onbeat_core::policy::{Action, Actions, Limit, View};
 use onbeat_core::state::Run;
 use onbeat_core::units::Nanos;
 
@@ -28,6 +28,17 @@ pub(crate) trait Order {
 
     /// How many segments a stage runs at most when it starts; `None`: to the end of its phase.
     fn portion(&mut self, _view: &View<'_>, _stage: StageId, _processor: ProcessorId) -> Option<u32> {
+        None
+    }
+
+    /// How far a stage runs at most when it starts, in segments or units. By default its [portion](Self::portion).
+    fn limit(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<Limit> {
+        self.portion(view, stage, processor).map(Limit::Segments)
+    }
+
+    /// Where, and with how many tokens, a stage's prompt shares the next step of a batch if no processor is idle for it. By default
+    /// nowhere.
+    fn share(&mut self, _view: &View<'_>, _plan: &Plan, _stage: StageId) -> Option<(ProcessorId, u32)> {
         None
     }
 
@@ -153,8 +164,8 @@ impl Dispatch {
         margin: Option<u64>,
     ) {
         if let Some(processor) = order.place(view, &self.plan, stage) {
-            let portion = order.portion(view, stage, processor);
-            self.plan.start_portion(view, stage, processor, portion, actions);
+            let limit = order.limit(view, stage, processor);
+            self.plan.start_limited(view, stage, processor, limit, actions);
             if margin.is_some() {
                 self.started.push((key.unwrap_or(0), stage, processor));
             }
@@ -162,6 +173,10 @@ impl Dispatch {
         }
         if let Some(processor) = self.plan.batch_for(view, stage, |p| order.allows(view, stage, p)) {
             self.plan.join(view, stage, processor, actions);
+            return;
+        }
+        if let Some((processor, tokens)) = order.share(view, &self.plan, stage) {
+            self.plan.share_step(view, stage, processor, tokens, actions);
             return;
         }
         if let Some(margin) = margin {

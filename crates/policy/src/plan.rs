@@ -5,7 +5,7 @@ use std::iter;
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Actions, View};
+use onbeat_core::policy::{Actions, Limit, View};
 use onbeat_core::units::Nanos;
 
 use crate::times::Rest;
@@ -27,6 +27,8 @@ struct BatchChange {
     model: ModelId,
     /// Room gained by batches that were started, less what was taken by joining.
     room: i64,
+    /// Tokens that the batch's next step computes because of this decision.
+    tokens: u32,
     /// Whether a stage joins.
     joined: bool,
     /// Whether a batch is being preempted: nobody joins any more.
@@ -157,16 +159,69 @@ impl Plan {
         segments: Option<u32>,
         actions: &mut Actions,
     ) {
-        match segments {
-            Some(segments) => actions.start_segments(stage, processor, segments),
-            None => actions.start(stage, processor),
-        }
+        self.start_limited(view, stage, processor, segments.map(Limit::Segments), actions);
+    }
+
+    /// Like [`Plan::start`], up to a limit.
+    pub(crate) fn start_limited(
+        &mut self,
+        view: &View<'_>,
+        stage: StageId,
+        processor: ProcessorId,
+        limit: Option<Limit>,
+        actions: &mut Actions,
+    ) {
+        actions.start_limited(stage, processor, limit);
         self.free[processor.index()] -= 1;
         self.free_total -= 1;
         let most = batch_max(view, stage, processor);
         if most > 1 {
-            self.change(processor, view.stage(stage).model).room += i64::from(most) - 1;
+            let change = self.change(processor, view.stage(stage).model);
+            change.room += i64::from(most) - 1;
+            change.tokens += 1;
         }
+    }
+
+    /// Tokens that the next step of the model's batch on a processor computes, if a piece of the stage's prompt can share that step:
+    /// there is a batch with room, and no step with a piece is under way.
+    pub(crate) fn tokens_to_share(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<u32> {
+        let live = view.stage(stage);
+        let cost = view.cost(stage, processor)?;
+        let (_, phase) = cost.phases.get(usize::from(live.phase))?;
+        if live.kind != Phase::Prefill || view.state.real || !phase.pieces()?.mixed {
+            return None;
+        }
+        let most = cost.phases.iter().map(|(_, phase)| phase.batch_max()).max().unwrap_or(1).max(2);
+        if self.room_of(view, stage, processor, i64::from(most)) <= 0 {
+            return None;
+        }
+        let mut tokens = 0;
+        for run in view.occupancy(processor).runs.iter().filter(|run| run.model == live.model) {
+            for other in run.stages() {
+                if view.stage(other).kind == Phase::Prefill {
+                    return None;
+                }
+                tokens += 1;
+            }
+        }
+        let planned = self.batches.iter().filter(|change| change.processor == processor && change.model == live.model);
+        Some(tokens + planned.map(|change| change.tokens).sum::<u32>())
+    }
+
+    /// Lets a piece of a stage's prompt share a step for which [`Plan::tokens_to_share`] was found.
+    pub(crate) fn share_step(
+        &mut self,
+        view: &View<'_>,
+        stage: StageId,
+        processor: ProcessorId,
+        tokens: u32,
+        actions: &mut Actions,
+    ) {
+        actions.start_limited(stage, processor, Some(Limit::Units(tokens)));
+        let change = self.change(processor, view.stage(stage).model);
+        change.room -= 1;
+        change.tokens += tokens;
+        change.joined = true;
     }
 
     /// A processor among those `allowed` on which a stage in decode can join a batch: the one where it would be done first.
@@ -191,6 +246,7 @@ impl Plan {
         actions.start(stage, processor);
         let change = self.change(processor, view.stage(stage).model);
         change.room -= 1;
+        change.tokens += 1;
         change.joined = true;
     }
 
@@ -213,7 +269,11 @@ impl Plan {
 
     /// How many stages can still join batches of the stage's model on a processor.
     fn room(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> i64 {
-        let most = i64::from(batch_max(view, stage, processor));
+        self.room_of(view, stage, processor, i64::from(batch_max(view, stage, processor)))
+    }
+
+    /// The same for batches of at most `most`.
+    fn room_of(&self, view: &View<'_>, stage: StageId, processor: ProcessorId, most: i64) -> i64 {
         if most <= 1 || !view.can_run(stage, processor) {
             return 0;
         }
@@ -238,7 +298,7 @@ impl Plan {
     fn change(&mut self, processor: ProcessorId, model: ModelId) -> &mut BatchChange {
         let known = self.batches.iter().position(|c| c.processor == processor && c.model == model);
         let at = known.unwrap_or_else(|| {
-            self.batches.push(BatchChange { processor, model, room: 0, joined: false, closed: false });
+            self.batches.push(BatchChange { processor, model, room: 0, tokens: 0, joined: false, closed: false });
             self.batches.len() - 1
         });
         &mut self.batches[at]

@@ -156,7 +156,7 @@ impl Terastal {
 mod tests {
     use onbeat_core::cost::PhaseCost;
     use onbeat_core::id::{NodeId, SourceId};
-    use onbeat_core::policy::Action;
+    use onbeat_core::policy::{Action, Limit};
     use onbeat_core::spec::Preemption;
 
     use super::{Path, budget};
@@ -185,7 +185,7 @@ mod tests {
         let camera = rig.stream("camera", Some(40.0), &[Some(8.0)]);
         cut(&mut rig, camera, &[0.5, 1.0]);
         let stage = rig.ready(camera, 0.0);
-        assert!(matches!(rig.decide("terastal")[..], [Action::Start { segments: Some(1), .. }]));
+        assert!(matches!(rig.decide("terastal")[..], [Action::Start { limit: Some(Limit::Segments(1)), .. }]));
         rig.state.stages[stage].position = 0.5;
         assert_eq!(rig.decide("terastal"), [start(stage, 0)], "the last one, to the end");
     }

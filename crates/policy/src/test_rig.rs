@@ -1,13 +1,15 @@
 //! Systems and states built by hand, for the policies' unit tests. Times are in milliseconds.
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Pieces, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
-use onbeat_core::state::{Job, Run, Stage, State};
-use onbeat_core::system::{Alternative, Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
+use onbeat_core::state::{Cache, Job, Run, Stage, State};
+use onbeat_core::system::{
+    Alternative, Arrival, Link, Model, Node, Platform, Processor, Source, System, Text, Variation,
+};
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
@@ -28,7 +30,7 @@ pub(crate) fn ms(ms: f64) -> Nanos {
 
 /// The action that starts a stage on a processor.
 pub(crate) fn start(stage: StageId, processor: u32) -> Action {
-    Action::Start { stage, processor: ProcessorId(processor), segments: None }
+    Action::Start { stage, processor: ProcessorId(processor), limit: None }
 }
 
 /// The action that preempts a stage.
@@ -86,6 +88,8 @@ impl Rig {
                 bandwidth: None,
                 links,
                 power_cap: None,
+                kv_block: None,
+                swap: None,
             },
             models: IdVec::new(),
             nodes: IdVec::new(),
@@ -129,6 +133,7 @@ impl Rig {
                 bytes_per_segment: 0.0,
                 bytes_per_token: 0.0,
                 energy_mj: None,
+                pieces: Pieces::default(),
             };
             let decode = PhaseCost::Decode {
                 step_ns: StepSum::new(Curve::constant(step * 1e6)),
@@ -210,6 +215,7 @@ impl Rig {
             count: None,
             nodes: node.0..node.0 + 1,
             shortest: best,
+            text: Text::default(),
         })
     }
 
@@ -231,6 +237,19 @@ impl Rig {
     /// Switches a stage to another variant.
     pub(crate) fn switch(&mut self, stage: StageId, variant: u8) {
         self.state.stages[stage] = self.state.stages[stage].in_variant(&self.system, variant);
+    }
+
+    /// Lets a session's prompts run in pieces of any size, at full speed, and share steps with answers.
+    pub(crate) fn mix(&mut self, source: SourceId) {
+        let node = NodeId(self.system.sources[source].nodes.start);
+        for cost in self.system.nodes[node].costs.iter_mut().flatten() {
+            for (_, phase) in &mut cost.phases {
+                if let PhaseCost::Prefill { pieces, .. } = phase {
+                    pieces.efficiency = Some(Curve::constant(1.0));
+                    pieces.mixed = true;
+                }
+            }
+        }
     }
 
     /// Gives one source's model to another source.
@@ -272,6 +291,7 @@ impl Rig {
             first_token: None,
             tokens: 0,
             refused: 0,
+            cache: Cache::default(),
         });
         self.serials += 1;
         stage

@@ -36,6 +36,7 @@ struct Known {
     phase: u8,
     position: f64,
     partial_ns: f64,
+    prompt: u32,
     output: u32,
     processor: Option<ProcessorId>,
 }
@@ -48,6 +49,7 @@ impl From<&Stage> for Known {
             phase: live.phase,
             position: live.position,
             partial_ns: live.partial_ns,
+            prompt: live.work.prompt,
             output: live.work.output,
             processor: live.processor,
         }

@@ -315,6 +315,7 @@ impl<'a> Builder<'a> {
                 self.power.push(PowerReading { at, processor, speed, watts, celsius });
             }
             What::OutOfMemory { .. }
+            | What::EvictCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

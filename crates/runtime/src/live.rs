@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use onbeat_core::event::{DropCause, Sink, StopReason, What};
 use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, Actions, Policy, refusal_bit};
+use onbeat_core::policy::{Action, Actions, Limit, Policy, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -50,6 +50,7 @@ impl<'a, S: Sink> Live<'a, S> {
             actions: Actions::default(),
         };
         live.resident = live.resident_now();
+        live.course.state.real = true;
         for (p, unit) in system.platform.processors.enumerate() {
             if unit.runs_models() {
                 live.course.fix_point(p);
@@ -349,13 +350,13 @@ impl<'a, S: Sink> Live<'a, S> {
         match effect {
             // Points are decided on at the end of every instant.
             Effect::Done | Effect::Speed => {}
-            Effect::Launch { stage, processor, setup, loads, segments } => {
+            Effect::Launch { stage, processor, setup, loads, limit } => {
                 if loads {
                     self.resident.push((self.course.state.stages[stage].weights, processor));
                 }
-                self.launch(processor, &[stage], setup, loads, segments);
+                self.launch(processor, &[stage], setup, loads, limit);
             }
-            Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
+            Effect::Join { stage, processor, run, setup, limit: _ } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }
@@ -371,9 +372,13 @@ fn digest(actions: &[Action]) -> u64 {
     };
     for action in actions {
         let numbers = match *action {
-            Action::Start { stage, processor, segments } => {
-                let segments = segments.map_or(0, |n| u64::from(n) + 1);
-                [1, u64::from(stage.0), u64::from(processor.0), segments]
+            Action::Start { stage, processor, limit } => {
+                let limit = match limit {
+                    None => 0,
+                    Some(Limit::Segments(n)) => u64::from(n) + 1,
+                    Some(Limit::Units(n)) => u64::from(n) | 1 << 63,
+                };
+                [1, u64::from(stage.0), u64::from(processor.0), limit]
             }
             Action::Preempt { stage } => [2, u64::from(stage.0), 0, 0],
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],
@@ -381,6 +386,7 @@ fn digest(actions: &[Action]) -> u64 {
             Action::Wake { at } => [5, at.0, 0, 0],
             Action::SetPoint { processor, point } => [6, u64::from(processor.0), u64::from(point), 0],
             Action::Switch { stage, variant } => [7, u64::from(stage.0), u64::from(variant), 0],
+            Action::EvictCache { stage, keep } => [8, u64::from(stage.0), u64::from(keep), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

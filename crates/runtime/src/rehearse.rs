@@ -74,13 +74,20 @@ impl<'a> Plan<'a> {
         };
         let left = costs.iter().map(left).min().unwrap_or(0);
         let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
+        let stretch = match costs.first() {
+            Some((cost, member)) if launch.piece => {
+                let to = member.from + f64::from(steps);
+                cost.piece_ns(member.work, member.from, to) / cost.latency_ns(member.work, member.from, to).max(1.0)
+            }
+            _ => 1.0,
+        };
         let last_phase = costs.iter().all(|(_, member)| {
             let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref();
             let phases = cost.map(|cost| &cost.phases);
             let later = phases.into_iter().flatten().skip(phase + 1);
             later.into_iter().all(|(kind, _)| member.work.units(*kind) <= 0.0)
         });
-        Self { launch, costs, factor: own / count * batch, steps, completes: last_phase && steps == left }
+        Self { launch, costs, factor: own / count * batch * stretch, steps, completes: last_phase && steps == left }
     }
 
     /// Steps at the boundary after `steps`.

@@ -3,6 +3,7 @@
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
+use onbeat_core::policy::Limit;
 use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
@@ -70,17 +71,25 @@ impl<S: Sink> Live<'_, S> {
         stages: &[StageId],
         setup: Nanos,
         loads: bool,
-        segments: Option<u32>,
+        limit: Option<Limit>,
     ) {
         let now = self.course.state.now;
         let live = self.course.state.stages[stages[0]];
         let cost = cost_of(self.course.system, &live, p);
-        let (units_per_step, steps_max) = match cost {
-            PhaseCost::Prefill { chunk, .. } => {
+        let piece = cost.any_piece() && matches!(limit, Some(Limit::Units(_)));
+        let (units_per_step, steps_max) = match (cost, limit) {
+            (PhaseCost::Prefill { .. }, Some(Limit::Units(n))) if piece => (u32::MAX, Some(n)),
+            (PhaseCost::Prefill { chunk, .. }, limit) => {
                 let chunk = chunk.unwrap_or(u32::MAX);
-                (chunk, segments.map(|n| n.saturating_mul(chunk)))
+                let most = limit.map(|limit| match limit {
+                    Limit::Segments(n) => n.saturating_mul(chunk),
+                    Limit::Units(n) => n.div_ceil(chunk).saturating_mul(chunk),
+                });
+                (chunk, most)
             }
-            _ => (1, segments),
+            // A network that is not cut by units runs to its end.
+            (PhaseCost::Fixed { .. }, Some(Limit::Units(_))) => (1, None),
+            (_, limit) => (1, limit.map(|Limit::Segments(n)| Limit::Units(n) | n)),
         };
         let taken: Vec<u32> = self.runs[p].iter().map(|run| run.slot).collect();
         let slots = self.course.system.platform.processors[p].slots;
@@ -134,7 +143,7 @@ impl<S: Sink> Live<'_, S> {
             failed: false,
             meter,
         });
-        let expected = self.expected(p, stages, segments);
+        let expected = self.expected(p, stages, limit);
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
@@ -160,22 +169,21 @@ impl<S: Sink> Live<'_, S> {
             steps_max,
             stretch,
             units_per_step,
+            piece,
         }));
     }
 
     /// Nominal time that a policy may expect a run to take, by expected lengths.
-    fn expected(&self, p: ProcessorId, stages: &[StageId], segments: Option<u32>) -> Nanos {
+    fn expected(&self, p: ProcessorId, stages: &[StageId], limit: Option<Limit>) -> Nanos {
         let live = &self.course.state.stages[stages[0]];
         let cost = cost_of(self.course.system, live, p);
-        if let Some(segments) = segments {
-            let (mut to, end) = (live.position, live.work.units(live.kind));
-            for _ in 0..segments {
-                to = cost.next_boundary(live.work, live.kind, to);
-                if to >= end {
-                    break;
-                }
-            }
-            return Nanos::from_ns_f64(cost.latency_ns(live.work, live.position, to.max(live.position)));
+        if let Some(limit) = limit {
+            let to = cost.limit_end(live.work, live.kind, live.position, limit).max(live.position);
+            let nominal = match limit {
+                Limit::Units(_) => cost.piece_ns(live.work, live.position, to),
+                Limit::Segments(_) => cost.latency_ns(live.work, live.position, to),
+            };
+            return Nanos::from_ns_f64(nominal);
         }
         let view = self.course.view();
         let rest = stages.iter().filter_map(|&stage| view.remaining_in_phase(stage, p)).max().unwrap_or(Nanos::ZERO);

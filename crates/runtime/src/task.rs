@@ -64,6 +64,8 @@ pub struct Launch {
     pub stretch: f64,
     /// Longest step that a device is asked for: tokens of a prompt per step; 1 in other phases.
     pub units_per_step: u32,
+    /// Whether it is a prompt piece of a size that the policy chose.
+    pub piece: bool,
 }
 
 /// A stage within a run.

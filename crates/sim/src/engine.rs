@@ -29,6 +29,8 @@ pub struct Engine<'a, S> {
     pub(crate) shares: Vec<f64>,
     pub(crate) order: Vec<usize>,
     finished: bool,
+    /// What a policy did wrong when a cache was to grow.
+    pub(crate) wrong: Option<SimError>,
 }
 
 impl<'a, S: Sink> Engine<'a, S> {
@@ -55,6 +57,7 @@ impl<'a, S: Sink> Engine<'a, S> {
             shares: Vec::new(),
             order: Vec::new(),
             finished: false,
+            wrong: None,
         }
     }
 
@@ -90,6 +93,9 @@ impl<'a, S: Sink> Engine<'a, S> {
         self.course.outcome.instants += 1;
         if boundary == at {
             self.pass_boundaries();
+            if let Some(error) = self.wrong.take() {
+                return Err(error);
+            }
         }
         if self.course.expire_power() {
             // The policy is to see the speeds that hold from now on.
@@ -151,10 +157,10 @@ impl<'a, S: Sink> Engine<'a, S> {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Done => {}
-            Effect::Launch { stage, processor, setup, loads, segments } => {
-                self.launch(processor, &[stage], setup, loads, segments);
+            Effect::Launch { stage, processor, setup, loads, limit } => {
+                self.launch(processor, &[stage], setup, loads, limit);
             }
-            Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
+            Effect::Join { stage, processor, run, setup, limit } => self.join(stage, processor, run, setup, limit),
             Effect::Speed => self.bus_dirty = true,
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }

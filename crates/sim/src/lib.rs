@@ -17,6 +17,7 @@ mod engine;
 mod power;
 mod runs;
 mod sharing;
+mod steps;
 mod stops;
 
 pub use engine::{Engine, simulate};

@@ -84,15 +84,19 @@ impl<S: Sink> Engine<'_, S> {
     /// Power of a run at full progress at the first operating point, where the profile states its energy [W].
     pub(crate) fn profile_power(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Option<f64> {
         self.course.power.as_ref()?;
-        let mut energy_mj = 0.0;
+        let (mut energy_mj, mut pieces_mj) = (0.0, 0.0);
         for (k, &stage) in stages[..run.members].iter().enumerate() {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
-            energy_mj += cost.energy_mj(from, from + run.length)?;
+            if k < run.decoders {
+                energy_mj += cost.energy_mj(from, from + run.length)?;
+            } else {
+                pieces_mj += cost.energy_mj(from, self.course.hidden[stage.index()].piece_end)?;
+            }
         }
         let alone_ns = self.nominal_to(p, stages, run, run.length) * run.factor;
         // Members share the energy of a batch's steps.
-        (alone_ns > 0.0).then(|| energy_mj / run.members as f64 / alone_ns * 1e6)
+        (alone_ns > 0.0).then(|| (energy_mj / run.decoders as f64 + pieces_mj) / alone_ns * 1e6)
     }
 
     /// Decides on the processors' operating points, given each run's share of the bus.

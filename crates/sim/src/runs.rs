@@ -7,6 +7,7 @@
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::policy::Limit;
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -23,6 +24,12 @@ pub(crate) struct LiveRun {
     pub(crate) next_at: Nanos,
     /// Stages that make progress; those after them in the state's run join at the next boundary.
     pub(crate) members: usize,
+    /// Those of the members that advance by the run's units. The others bring one piece of their prompts each: a mixed step.
+    pub(crate) decoders: usize,
+    /// Whether it is a prompt piece of a size that the policy chose.
+    pub(crate) piece: bool,
+    /// Whether it ends inside a segment.
+    pub(crate) early: bool,
     /// Where the first member stood at the start [units].
     pub(crate) from: f64,
     /// Where the other members stood at the start [units].
@@ -129,12 +136,7 @@ impl<S: Sink> Engine<'_, S> {
             Doing::Work => {
                 run.done_ns = run.target_ns;
                 run.credit(now);
-                if run.target < run.length {
-                    self.pass_mark(p, i);
-                    false
-                } else {
-                    self.leave(p, i)
-                }
+                if run.target < run.length { self.pass_mark(p, i) } else { self.leave(p, i) }
             }
             Doing::Saving => {
                 self.stop(p, i);
@@ -164,7 +166,7 @@ impl<S: Sink> Engine<'_, S> {
         stages: &[StageId],
         setup: Nanos,
         loads: bool,
-        segments: Option<u32>,
+        limit: Option<Limit>,
     ) {
         let (system, now) = (self.course.system, self.course.state.now);
         let first = stages[0];
@@ -176,30 +178,37 @@ impl<S: Sink> Engine<'_, S> {
         let mut others_from = Vec::new();
         let mut length = end - live.position;
         let mut factor = 0.0;
+        let mut decoders = 0;
         for &stage in stages {
             let other = &self.course.state.stages[stage];
             let hidden = &self.course.hidden[stage.index()];
             factor += cost_of(system, other, p).latency_factor(hidden.u, hidden.variation);
-            length = length.min(hidden.work.units(other.kind) - other.position);
+            if stages.len() == 1 || other.kind == Phase::Decode {
+                decoders += 1;
+                length = length.min(hidden.work.units(other.kind) - other.position);
+            } else {
+                // The pieces are there for one step.
+                length = length.min(1.0);
+            }
             if stage != first {
                 others_from.push(other.position);
             }
         }
         factor /= stages.len() as f64;
         let mut why = StopReason::Finished;
-        if let Some(segments) = segments {
-            let mut to = live.position;
-            for _ in 0..segments {
-                to = cost.next_boundary(work, live.kind, to);
-                if to >= end {
-                    break;
-                }
-            }
-            if to - live.position < length {
-                length = to - live.position;
-                why = StopReason::Quantum;
+        let (to, piece) = self.end_of_run(p, first, limit);
+        if limit.is_some() && to - live.position < length {
+            length = to - live.position;
+            why = StopReason::Quantum;
+        }
+        if piece {
+            let to = live.position + length;
+            let within = cost.latency_ns(work, live.position, to);
+            if within > 0.0 {
+                factor *= cost.piece_ns(work, live.position, to) / within;
             }
         }
+        debug_assert!(to <= end, "a run does not go past the end of its phase");
 
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
@@ -207,11 +216,11 @@ impl<S: Sink> Engine<'_, S> {
             let other = &mut self.course.state.stages[stage];
             other.running = true;
             other.processor = Some(p);
-            let (job, stage_serial) = (other.job, other.serial);
+            let (job, stage_serial, phase) = (other.job, other.serial, other.kind);
             let job = &mut self.course.state.jobs[job];
             job.running += 1;
             job.started = true;
-            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase: live.kind, setup });
+            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup });
         }
 
         let partial_ns = self.course.state.stages[first].partial_ns * factor;
@@ -219,6 +228,9 @@ impl<S: Sink> Engine<'_, S> {
             doing: if setup > Nanos::ZERO { Doing::Setup } else { Doing::Work },
             next_at: Nanos::MAX,
             members: stages.len(),
+            decoders,
+            piece,
+            early: false,
             from: live.position,
             others_from,
             length,
@@ -235,7 +247,7 @@ impl<S: Sink> Engine<'_, S> {
             setup_traffic: if loads { self.load_traffic(live.weights, setup) } else { 0.0 },
             meter: Meter::at(now),
         };
-        run.target = self.next_mark(stages, 0.0, length);
+        run.target = self.next_mark(stages, &run, 0.0);
         run.target_ns = self.time_to(p, stages, &run, run.target);
         run.demand = self.demand_of(p, stages, &run);
         run.meter.profile_w = self.profile_power(p, stages, &run);
@@ -243,7 +255,7 @@ impl<S: Sink> Engine<'_, S> {
         self.runs[p].push(run);
         self.bus_dirty = true;
 
-        let expected = self.expected_rest(p, stages, segments, length);
+        let expected = self.expected_rest(p, stages, limit, length);
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
@@ -259,21 +271,30 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// A stage joins a batch: at once if the batch has only just been formed, else at its next boundary.
-    pub(crate) fn join(&mut self, stage: StageId, p: ProcessorId, i: usize, setup: Nanos) {
+    pub(crate) fn join(&mut self, stage: StageId, p: ProcessorId, i: usize, setup: Nanos, limit: Option<Limit>) {
         let now = self.course.state.now;
         let job = self.course.state.stages[stage].job;
+        let decodes = self.course.state.stages[stage].kind == Phase::Decode;
+        if !decodes {
+            // What was done inside of a piece is done again with the others.
+            self.course.state.stages[stage].partial_ns = 0.0;
+            let (to, _) = self.end_of_run(p, stage, limit);
+            self.course.hidden[stage.index()].piece_end = to;
+        }
         self.course.state.stages[stage].running = true;
         let job = &mut self.course.state.jobs[job];
         job.running += 1;
         job.started = true;
         let visible = &mut self.course.state.processors[p].runs[i];
-        visible.others.push(stage);
-        let stages: Vec<StageId> = visible.stages().collect();
         let run = &self.runs[p][i];
-        if run.started < now || run.members + 1 < stages.len() {
+        if run.started < now || run.members < visible.others.len() + 1 {
+            visible.others.push(stage);
             self.cut(p, i, StopReason::Rebatched);
             return;
         }
+        let place = if decodes { run.decoders } else { run.members };
+        visible.others.insert(place - 1, stage);
+        let stages: Vec<StageId> = visible.stages().collect();
         // Formed at this very instant: the batch starts with one more.
         let mut run = run.clone();
         let live = self.course.state.stages[stage];
@@ -282,9 +303,14 @@ impl<S: Sink> Engine<'_, S> {
         let factor = cost_of(self.course.system, &live, p).latency_factor(hidden.u, hidden.variation);
         run.factor = (run.factor * others + factor) / (others + 1.0);
         run.members += 1;
-        run.others_from.push(live.position);
-        run.length = run.length.min(hidden.work.units(live.kind) - live.position);
-        run.target = self.next_mark(&stages, 0.0, run.length);
+        run.others_from.insert(place - 1, live.position);
+        if decodes {
+            run.decoders += 1;
+            run.length = run.length.min(hidden.work.units(live.kind) - live.position);
+        } else {
+            run.length = run.length.min(1.0);
+        }
+        run.target = self.next_mark(&stages, &run, 0.0);
         run.target_ns = self.time_to(p, &stages, &run, run.target);
         run.demand = self.demand_of(p, &stages, &run);
         run.meter.profile_w = self.profile_power(p, &stages, &run);
@@ -297,24 +323,35 @@ impl<S: Sink> Engine<'_, S> {
         let expected = self.expected_rest(p, &stages, None, 0.0);
         let visible = &mut self.course.state.processors[p].runs[i];
         visible.expected_end = ready_at + expected;
-        let (serial, kind) = (visible.serial, visible.kind);
+        let serial = visible.serial;
         let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);
-        let stage = other.serial;
-        self.course.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
+        let (stage, phase) = (other.serial, other.kind);
+        self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup: ready_at - now });
     }
 
     /// Nominal time that a policy may expect a run to take: by expected lengths.
-    fn expected_rest(&self, p: ProcessorId, stages: &[StageId], segments: Option<u32>, length: f64) -> Nanos {
+    fn expected_rest(&self, p: ProcessorId, stages: &[StageId], limit: Option<Limit>, length: f64) -> Nanos {
         let live = &self.course.state.stages[stages[0]];
         let cost = cost_of(self.course.system, live, p);
-        let batch = stages.len() as u32;
-        if segments.is_some() {
-            let nominal = cost.latency_ns(live.work, live.position, live.position + length);
+        if let Some(limit) = limit {
+            let to = live.position + length;
+            let nominal = match limit {
+                Limit::Units(_) => cost.piece_ns(live.work, live.position, to),
+                Limit::Segments(_) => cost.latency_ns(live.work, live.position, to),
+            };
             return Nanos::from_ns_f64(nominal - live.partial_ns);
         }
+        // Of a mixed step, the decode that goes on after it.
+        let mut batch = 0;
+        let mut rest = Nanos::ZERO;
         let view = self.course.view();
-        let rest = stages.iter().filter_map(|&stage| view.remaining_in_phase(stage, p)).max().unwrap_or(Nanos::ZERO);
+        for &stage in stages {
+            if stages.len() == 1 || view.stage(stage).kind == Phase::Decode {
+                batch += 1;
+                rest = rest.max(view.remaining_in_phase(stage, p).unwrap_or(Nanos::ZERO));
+            }
+        }
         Nanos::from_ns_f64(rest.as_f64() * cost.batch_factor(batch))
     }
 
@@ -326,23 +363,34 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Nominal time alone that a run takes from its start to `x` units [ns].
     pub(crate) fn nominal_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+        if run.is_mixed() { self.mixed_ns(p, stages, run) * x } else { self.decode_ns(p, stages, run, x) }
+    }
+
+    /// The same without the prompt pieces of a mixed step.
+    pub(crate) fn decode_ns(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
         let one = |stage: StageId, from: f64| {
             let live = &self.course.state.stages[stage];
             cost_of(self.course.system, live, p).latency_ns(self.course.hidden[stage.index()].work, from, from + x)
         };
-        if run.members == 1 {
+        if run.decoders == 1 {
             return one(stages[0], run.from);
         }
         // A batched step takes the mean of its members' steps times the factor for the batch.
-        let sum: f64 = (0..run.members).map(|k| one(stages[k], run.start_of(k))).sum();
+        let sum: f64 = (0..run.decoders).map(|k| one(stages[k], run.start_of(k))).sum();
         let cost = cost_of(self.course.system, &self.course.state.stages[stages[0]], p);
-        sum / run.members as f64 * cost.batch_factor(run.members as u32)
+        sum / run.decoders as f64 * cost.batch_factor(run.decoders as u32)
     }
 
-    /// The next position after `x` [units since the start] at which tokens are to be handed on, at most `length`.
-    fn next_mark(&self, stages: &[StageId], x: f64, length: f64) -> f64 {
-        let mut mark = length;
-        for &stage in stages {
+    /// The next position after `x` [units since the start] at which tokens are to be handed on or a cache is full, at most the run's
+    /// length.
+    fn next_mark(&self, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+        let mut mark = run.length;
+        for (k, &stage) in stages.iter().enumerate() {
+            if k < run.decoders
+                && let Some(full) = self.course.cache_full_at(stage)
+            {
+                mark = mark.min((full - run.start_of(k)).max(x + 1.0));
+            }
             let live = &self.course.state.stages[stage];
             if live.kind == Phase::Decode
                 && let Some(next) = self.course.next_part(stage)
@@ -354,21 +402,46 @@ impl<S: Sink> Engine<'_, S> {
         mark
     }
 
-    /// A run has reached a point at which tokens are to be handed on, and goes on.
-    fn pass_mark(&mut self, p: ProcessorId, i: usize) {
+    /// A run has reached a point at which tokens are to be handed on, or a cache is full. It goes on, unless memory has run out.
+    /// Whether it left its place.
+    fn pass_mark(&mut self, p: ProcessorId, i: usize) -> bool {
         let stages: Vec<StageId> =
             self.course.state.processors[p].runs[i].stages().take(self.runs[p][i].members).collect();
         let x = self.runs[p][i].target;
         for (k, &stage) in stages.iter().enumerate() {
-            self.course.count_tokens(stage, self.runs[p][i].start_of(k) + x);
+            let position = self.runs[p][i].start_of(k) + x;
+            self.course.count_tokens(stage, position);
+            if self.course.caches_grow() {
+                self.course.state.stages[stage].position = position;
+            }
         }
-        let length = self.runs[p][i].length;
-        let target = self.next_mark(&stages, x, length);
+        if !self.grow_caches(p, &stages) {
+            let run = &mut self.runs[p][i];
+            run.length = x;
+            if run.why == StopReason::Finished {
+                run.why = StopReason::Rebatched;
+            }
+            return self.leave(p, i);
+        }
+        let target = self.next_mark(&stages, &self.runs[p][i], x);
         let target_ns = self.time_to(p, &stages, &self.runs[p][i], target);
         let (now, run) = (self.course.state.now, &mut self.runs[p][i]);
         run.target = target;
         run.target_ns = target_ns;
         run.next_at = now + at_rate(run.target_ns - run.done_ns, run.rate);
+        false
+    }
+
+    /// Gives the caches of stages that decode room for their next tokens. Whether there is memory for all.
+    pub(crate) fn grow_caches(&mut self, p: ProcessorId, stages: &[StageId]) -> bool {
+        let mut enough = true;
+        for &stage in stages {
+            match self.course.grow_cache(stage, p) {
+                Ok(grown) => enough &= grown,
+                Err(error) => self.wrong = Some(error),
+            }
+        }
+        enough
     }
 
     /// Brings the tokens that policies see of running decode phases up to date.
@@ -378,13 +451,14 @@ impl<S: Sink> Engine<'_, S> {
                 let kind = self.course.state.processors[p].runs[i].kind;
                 if kind == Phase::Decode && self.runs[p][i].doing == Doing::Work {
                     let x = self.whole_units_done(p, i);
-                    for k in 0..self.runs[p][i].members {
+                    for k in 0..self.runs[p][i].decoders {
                         let stage = nth_stage(&self.course.state.processors[p].runs[i], k);
                         let position = self.runs[p][i].start_of(k) + x;
+                        let before = self.course.hidden[stage.index()].before;
                         let live = &mut self.course.state.stages[stage];
                         live.position = position;
-                        live.tokens = live.tokens.max(position as u32 + 1);
-                        live.work.output = live.work.output.max(live.tokens + 1);
+                        live.tokens = live.tokens.max(before + position as u32 + 1);
+                        live.work.output = live.work.output.max(live.tokens - before + 1);
                     }
                 }
             }

@@ -23,13 +23,21 @@ impl<S: Sink> Engine<'_, S> {
         let Some(bus) = platform.bandwidth.filter(|_| matters) else { return Demand::NONE };
         let limit = platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
         let mut bytes = 0.0;
-        for (k, &stage) in stages[..run.members].iter().enumerate() {
+        if run.piece {
+            let live = &self.course.state.stages[stages[0]];
+            let work = self.course.hidden[stages[0].index()].work;
+            bytes = cost_of(self.course.system, live, p).piece_bytes(work, run.from, run.from + run.length);
+        } else if run.is_mixed() {
+            bytes = self.pieces_bytes(p, stages, run);
+        }
+        let whole = if run.piece { 0 } else { run.decoders };
+        for (k, &stage) in stages[..whole].iter().enumerate() {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
             bytes += cost.bytes(self.course.hidden[stage.index()].work, from, from + run.length);
             if let PhaseCost::Decode { bytes_per_step, .. } = cost {
                 // The weights are read once for the whole batch.
-                bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.members as f64);
+                bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.decoders as f64);
             }
         }
         let alone = self.nominal_to(p, stages, run, run.length) * run.factor;

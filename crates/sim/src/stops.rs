@@ -10,6 +10,7 @@ use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
 use crate::engine::Engine;
 use crate::runs::{Doing, LiveRun, SAME_TIME_NS, at_rate, cost_of, nth_stage};
+use crate::steps::{decoders_first, piece_bytes};
 
 impl<S: Sink> Engine<'_, S> {
     /// Ends a run as soon as the processor can: at once, or at the next boundary.
@@ -39,6 +40,9 @@ impl<S: Sink> Engine<'_, S> {
             // The first segment is still run.
         }
         let done = self.done_now(&self.runs[p][i]);
+        if !anytime && why == StopReason::Preempted && self.cut_at_group(p, i) {
+            return;
+        }
         if anytime {
             let run = &mut self.runs[p][i];
             run.done_ns = done;
@@ -64,7 +68,8 @@ impl<S: Sink> Engine<'_, S> {
         if length > run.length || (length == run.length && run.why != StopReason::Finished) {
             return;
         }
-        let finishes = length == run.length;
+        // A mixed step ends with its step, whether or not that finishes a stage; what follows does depend on who asked.
+        let finishes = length == run.length && !(run.is_mixed() && why == StopReason::Preempted);
         let target = run.target.min(length);
         let target_ns = self.time_to(p, &stages, run, target);
         let run = &mut self.runs[p][i];
@@ -86,7 +91,7 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Takes a run off the processor now, or starts saving it.
-    fn leave_now(&mut self, p: ProcessorId, i: usize) {
+    pub(crate) fn leave_now(&mut self, p: ProcessorId, i: usize) {
         self.runs[p][i].next_at = self.course.state.now;
         self.leave(p, i);
     }
@@ -119,6 +124,7 @@ impl<S: Sink> Engine<'_, S> {
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
 
         let mut going_on = Vec::new();
+        let shares = if run.is_mixed() { self.mixed_shares(p, &run, &visible) } else { Vec::new() };
         // The first apart, so that runs without a batch allocate nothing.
         let mut first_job = None;
         let mut other_jobs = Vec::new();
@@ -131,11 +137,21 @@ impl<S: Sink> Engine<'_, S> {
             } else {
                 other_jobs.push(job);
             }
-            if self.stop_member(p, &run, &visible, stage, k) {
+            let share = shares.get(k).copied().unwrap_or(1.0 / run.members as f64);
+            if self.stop_member(p, &run, &visible, stage, k, share) {
                 going_on.push(stage);
             }
         }
-        if !going_on.is_empty() || !joiners.is_empty() {
+        if !going_on.is_empty() && !self.grow_caches(p, &going_on) {
+            // Memory has run out: the policy decides who goes on, at this very instant.
+            for &stage in &joiners {
+                self.course.leave_batch(stage);
+            }
+            for stage in going_on.into_iter().chain(joiners) {
+                self.course.free_activation(stage);
+                self.course.wait_again(stage);
+            }
+        } else if !going_on.is_empty() || !joiners.is_empty() {
             self.regroup(p, &run, going_on, joiners);
         }
         for (job, serial) in first_job.into_iter().chain(other_jobs) {
@@ -144,17 +160,26 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// A run has stopped: accounts for one of its stages. Whether the stage should go on in the next batch.
-    fn stop_member(&mut self, p: ProcessorId, run: &LiveRun, visible: &Run, stage: StageId, k: usize) -> bool {
+    fn stop_member(
+        &mut self,
+        p: ProcessorId,
+        run: &LiveRun,
+        visible: &Run,
+        stage: StageId,
+        k: usize,
+        share: f64,
+    ) -> bool {
         let system = self.course.system;
         let live = self.course.state.stages[stage];
         let work = self.course.hidden[stage.index()].work;
         let cost = cost_of(system, &live, p);
         let from = run.start_of(k);
-        let share = 1.0 / run.members as f64;
         let end = work.units(live.kind);
 
         // Where it stands: at the target, or, if it was stopped in the middle, at a boundary plus some time.
-        let complete = run.done_ns >= run.target_ns && run.length > 0.0;
+        let complete = run.done_ns >= run.target_ns && run.length > 0.0 && !run.early;
+        let brings_piece = k >= run.decoders;
+        let mut piece_end = 0.0;
         let (mut position, mut partial_ns, mut exact) = (from, 0.0, from);
         if run.members == 1 {
             let began = cost.position_after(work, from, end, run.partial_ns / run.factor);
@@ -164,17 +189,20 @@ impl<S: Sink> Engine<'_, S> {
             } else {
                 let nominal = (run.done_ns + run.partial_ns) / run.factor;
                 exact = cost.position_after(work, from, from + run.length, nominal);
-                position = cost.boundary_at_or_before(exact).max(from);
+                position = if run.piece { from } else { cost.boundary_at_or_before(exact).max(from) };
+                piece_end = if run.piece { from + run.length } else { 0.0 };
                 partial_ns = (nominal - cost.latency_ns(work, from, position)).max(0.0);
             }
             self.account(p, run, visible, stage, cost, work, (began, exact), share, end);
         } else {
             if complete {
-                position = from + run.target;
+                let piece_end = self.course.hidden[stage.index()].piece_end;
+                position = if brings_piece { piece_end } else { from + run.target };
                 exact = position;
             }
             self.account(p, run, visible, stage, cost, work, (from, exact), share, end);
         }
+        self.course.hidden[stage.index()].piece_end = piece_end;
 
         let other = &mut self.course.state.stages[stage];
         other.position = position;
@@ -186,14 +214,14 @@ impl<S: Sink> Engine<'_, S> {
             self.course.count_tokens(stage, position);
         }
         let finished = complete && position >= end;
-        let goes_on = !finished && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
+        let goes_on = !finished && !brings_piece && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
         if !goes_on {
             self.course.free_activation(stage);
         }
         if finished {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.state.ready.push(stage);
+            self.course.wait_again(stage);
         }
         goes_on
     }
@@ -218,13 +246,20 @@ impl<S: Sink> Engine<'_, S> {
         let live = &self.course.state.stages[stage];
         let kind = live.kind;
         let busy = self.course.state.now - run.started;
-        let weights_shared = match cost {
-            PhaseCost::Decode { bytes_per_step, .. } => bytes_per_step * (to - from) * (1.0 - share),
-            _ => 0.0,
+        let in_mixed = run.is_mixed() && kind == Phase::Prefill;
+        let batch = if in_mixed { 1.0 } else { run.decoders as f64 };
+        let bytes = match cost {
+            PhaseCost::Decode { bytes_per_step, .. } => {
+                // The weights are read once for the whole batch.
+                cost.bytes(work, from, to) - bytes_per_step * (to - from) * (1.0 - 1.0 / batch)
+            }
+            _ if in_mixed => piece_bytes(cost, to - from),
+            _ if run.piece => cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length),
+            _ => cost.bytes(work, from, to),
         };
         let energy_mj = match cost.energy_mj(from, to) {
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
-            Some(energy) => Some(energy * share),
+            Some(energy) => Some(energy * (1.0 / batch)),
             None => {
                 self.course.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share)
             }
@@ -236,6 +271,8 @@ impl<S: Sink> Engine<'_, S> {
         };
         let why = if to >= end {
             StopReason::Finished
+        } else if in_mixed && to > from {
+            StopReason::Quantum
         } else if run.why == StopReason::Finished {
             StopReason::Rebatched
         } else {
@@ -248,7 +285,7 @@ impl<S: Sink> Engine<'_, S> {
             processor: p,
             why,
             alone: Nanos::from_ns_f64(self.alone_ns(run) * share),
-            bytes: Bytes((cost.bytes(work, from, to) - weights_shared).round_ties_even() as u64),
+            bytes: Bytes(bytes.round_ties_even() as u64),
             energy_mj,
             tokens,
         });
@@ -261,7 +298,7 @@ impl<S: Sink> Engine<'_, S> {
             for stage in joiners {
                 self.course.leave_batch(stage);
                 self.course.free_activation(stage);
-                self.course.state.ready.push(stage);
+                self.course.wait_again(stage);
             }
             return;
         }
@@ -271,6 +308,16 @@ impl<S: Sink> Engine<'_, S> {
             self.course.leave_batch(stage);
         }
         stages.extend(joiners);
+        let decodes = |stage: StageId| self.course.state.stages[stage].kind == Phase::Decode;
+        let decoders = decoders_first(&mut stages, decodes);
+        if decoders == 0 {
+            // The batch is over: whoever wanted to share its next step is ready again.
+            for stage in stages {
+                self.course.free_activation(stage);
+                self.course.wait_again(stage);
+            }
+            return;
+        }
         self.launch(p, &stages, setup, false, None);
     }
 }

@@ -49,6 +49,8 @@ impl Builder {
                     bandwidth: None,
                     links: (0..processors).map(|_| row()).collect(),
                     power_cap: None,
+                    kv_block: None,
+                    swap: None,
                 },
                 models: IdVec::new(),
                 nodes: IdVec::new(),
@@ -87,6 +89,7 @@ impl Builder {
             count: None,
             nodes: next..next,
             shortest: Nanos::ZERO,
+            text: onbeat_core::system::Text::default(),
         })
     }
 
@@ -140,6 +143,7 @@ impl Builder {
                 bytes_per_segment: 0.0,
                 bytes_per_token: 0.0,
                 energy_mj: None,
+                pieces: onbeat_core::cost::Pieces::default(),
             };
             let decode = PhaseCost::Decode {
                 step_ns: StepSum::new(Curve::constant(decode * 1e6)),

@@ -71,6 +71,7 @@ pub(crate) const STEPS: Limit = Limit::between(1.0, 10_000.0, "steps");
 pub(crate) const SEGMENTS: Limit = Limit::between(1.0, 100_000.0, "segments");
 pub(crate) const BATCH: Limit = Limit::between(1.0, 1024.0, "requests");
 pub(crate) const FACTOR: Limit = Limit::between(1.0, 1e6, "");
+pub(crate) const EFFICIENCY: Limit = Limit::between(1e-3, 1.0, "");
 pub(crate) const WEIGHT: Limit = Limit::between(1e-9, 1e9, "");
 pub(crate) const SPEED: Limit = Limit::between(1e-6, 1e6, "");
 pub(crate) const PROBABILITY: Limit = Limit::from_zero(1.0, "");

@@ -48,6 +48,16 @@ pub struct MemorySpec {
     /// Bandwidth at which weights are loaded from storage [GB/s], > 0. Left out: loading takes no time unless
     /// the profile gives a load time.
     pub load_gbps: Option<f64>,
+    /// Key-value caches grow by blocks of so many tokens while answers get longer, ≥ 1. Left out: a cache is reserved for the prompt
+    /// and the largest output when its stage starts.
+    pub kv_block_tokens: Option<u32>,
+    /// Slower memory that policies can move caches of waiting stages to: bandwidth of the link to it, in each direction [GB/s], > 0.
+    /// Left out: there is none.
+    pub swap_gbps: Option<f64>,
+    /// Fixed cost of each move over that link [µs], ≥ 0.
+    pub swap_us: Option<f64>,
+    /// Size of the slower memory [GB], > 0. Left out: unlimited.
+    pub swap_gb: Option<f64>,
     /// Where each figure above comes from: field name to a key of `[source]`.
     #[serde(default)]
     pub provenance: IndexMap<String, String>,

@@ -153,6 +153,16 @@ pub struct CostSpec {
     pub prefill_chunk: Option<u32>,
     /// `autoregressive`: extra latency of each prefill segment after the first [ms], ≥ 0.
     pub chunk_overhead_ms: Option<f64>,
+    /// `autoregressive`: prompt pieces can have any size: points of (tokens, tokens per second of a piece of that size relative to
+    /// those of the whole prompt, in (0, 1]), not decreasing; held outside of the points. Left out: only whole segments.
+    pub chunk_efficiency: Option<Vec<(f64, f64)>>,
+    /// `autoregressive`: preemption points inside a prefill segment: how many equal parts (groups of layers) it consists of, ≥ 1.
+    /// Default 1.
+    pub layer_groups: Option<u32>,
+    /// `autoregressive`: whether a piece of a prompt and decode steps of other requests can share a step; what it takes is
+    /// computed (see the semantics, mixed steps). Default: no.
+    #[serde(default)]
+    pub mixed_steps: bool,
     /// `autoregressive`: decode step latency relative to batch 1: points of (batch, factor), the first (1, 1.0).
     /// Left out: no batching, concurrent requests interleave.
     pub batch_factor: Option<Vec<(f64, f64)>>,

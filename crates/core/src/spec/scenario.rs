@@ -187,6 +187,13 @@ pub struct SessionSpec {
     pub prompt: Option<DistributionSpec>,
     /// Output length of the chain's language model [tokens]. Left out with a trace that has it.
     pub output: Option<DistributionSpec>,
+    /// Each prompt begins with the conversation so far – prompts and outputs of the session's requests to the same model –, followed
+    /// by the new tokens that `prompt` gives. The longest conversation [tokens]; a request that would make it longer begins a new
+    /// one. Left out: requests stand alone.
+    pub conversation: Option<u32>,
+    /// A length predictor: policies see a prediction of each output length instead of the mean, with a log-normal error: standard
+    /// deviation of its logarithm, ≥ 0 (0: always right). Left out: none.
+    pub predictor_sigma: Option<f64>,
     /// Goal for the time to the first token, from the request's release [ms], > 0.
     pub ttft_ms: Option<f64>,
     /// Goal for the mean time per output token after the first [ms], > 0.

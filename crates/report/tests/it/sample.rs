@@ -62,6 +62,8 @@ pub(crate) fn system(streams: usize) -> System {
             bandwidth: Some(68.0),
             links: (0..3).map(|_| (0..3).map(|_| Link::default()).collect()).collect(),
             power_cap: None,
+            kv_block: None,
+            swap: None,
         },
         models: IdVec::new(),
         nodes: IdVec::new(),
@@ -189,6 +191,7 @@ fn source(
         count: None,
         nodes: first..system.nodes.len() as u32,
         shortest: Nanos::ZERO,
+        text: onbeat_core::system::Text::default(),
     });
 }
 

@@ -3,8 +3,10 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::items_after_statements, reason = "tests")]
 
+mod caches;
 mod chains;
 mod contention;
+mod conversations;
 mod determinism;
 mod generative;
 mod isolation;
@@ -15,5 +17,6 @@ mod power;
 mod preemption;
 mod properties;
 mod published;
+mod serving;
 mod support;
 mod variants;

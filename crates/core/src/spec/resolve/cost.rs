@@ -1,6 +1,6 @@
 //! A cost entry becomes a [`Cost`].
 
-use crate::cost::{Cost, Phase, PhaseCost, Work};
+use crate::cost::{Cost, Phase, PhaseCost, Pieces, Work};
 use crate::curve::{Below, Curve, StepSum};
 use crate::distribution::Distribution;
 use crate::spec::{CostSpec, ModelShape};
@@ -66,6 +66,11 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
                 bytes_per_segment: weights_mb * MB * inputs.bytes_scale,
                 bytes_per_token: entry.prefill_kb_per_token.unwrap_or(0.0) * KB * inputs.bytes_scale,
                 energy_mj: entry.prefill_mj_per_token,
+                pieces: Pieces {
+                    efficiency: entry.chunk_efficiency.clone().map(|points| Curve::new(points, Below::Hold)),
+                    layer_groups: entry.layer_groups.unwrap_or(1),
+                    mixed: entry.mixed_steps,
+                },
             };
             let kv_kb = inputs.variant.spec.kv_kb_per_token.unwrap_or(0.0);
             // A stated number of bytes per step includes the cache.

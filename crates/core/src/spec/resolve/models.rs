@@ -283,7 +283,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 19] = [
+const COST_FIGURES: [&str; 21] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
@@ -303,11 +303,13 @@ const COST_FIGURES: [&str; 19] = [
     "prefill_mj_per_token",
     "memory_mb",
     "load_ms",
+    "chunk_efficiency",
+    "layer_groups",
 ];
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
-const TOKEN_FIELDS: [&str; 7] = [
+const TOKEN_FIELDS: [&str; 10] = [
     "prefill_ms",
     "decode_ms",
     "prefill_chunk",
@@ -315,6 +317,9 @@ const TOKEN_FIELDS: [&str; 7] = [
     "batch_factor",
     "prefill_kb_per_token",
     "prefill_mj_per_token",
+    "chunk_efficiency",
+    "layer_groups",
+    "mixed_steps",
 ];
 
 /// Which fields that depend on the model's shape an entry has.
@@ -335,6 +340,9 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.batch_factor.is_some(),
         cost.prefill_kb_per_token.is_some(),
         cost.prefill_mj_per_token.is_some(),
+        cost.chunk_efficiency.is_some(),
+        cost.layer_groups.is_some(),
+        cost.mixed_steps,
     ];
     let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
     names.zip(given).filter(|(_, given)| *given).map(|(name, _)| *name).collect()
@@ -403,6 +411,10 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
     if let Some(points) = &cost.decode_ms {
         let tokens = limits::Limit { least: 0.0, ..limits::TOKENS };
         check.points(&at.key("decode_ms"), points, &tokens, &limits::STEP_MS, false);
+    }
+    check.optional(at, "layer_groups", cost.layer_groups.map(f64::from), &limits::SEGMENTS);
+    if let Some(points) = &cost.chunk_efficiency {
+        check.points(&at.key("chunk_efficiency"), points, &limits::TOKENS, &limits::EFFICIENCY, true);
     }
     if let Some(points) = &cost.batch_factor {
         let field = at.key("batch_factor");

@@ -162,7 +162,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let output = lengths(&stage.output, &planned.output);
         let steps = self.steps(stage, &variant)?;
         let lengths = [prompt.as_ref(), output.as_ref()];
-        let sizes = match sizes::of(&planned.source.arrival, tokens.then_some(lengths), steps) {
+        let mut sizes = match sizes::of(&planned.source.arrival, tokens.then_some(lengths), steps) {
             Ok(sizes) => sizes,
             Err(key) => {
                 let problem = format!("`{}` has no {key} length", stage.spec.name);
@@ -171,6 +171,9 @@ impl<'a, 'c> Builder<'a, 'c> {
                 return None;
             }
         };
+        if let Some(most) = planned.source.text.conversation.filter(|_| tokens) {
+            sizes.largest.prompt = sizes.largest.prompt.max(most);
+        }
         let output = output.map(|output| self.cut_to_reserve(output, sizes, &stage.spec.name));
         let model = self.model(&variant);
         let mut kinds = None;
@@ -508,6 +511,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         if shape == ModelShape::Autoregressive {
             if spec.prefill_chunk.is_none() {
                 self.notes.whole_prefill(what);
+            }
+            if spec.mixed_steps {
+                self.notes.mixed_steps(what);
             }
             if variant.spec.kv_kb_per_token.is_none() {
                 self.notes.unknown_cache(&model);

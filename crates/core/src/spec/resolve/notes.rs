@@ -18,6 +18,7 @@ pub(super) struct Notes {
     energy: BTreeMap<String, (BTreeSet<String>, bool)>,
     unknown_cache: BTreeSet<String>,
     whole_prefill: BTreeSet<String>,
+    mixed_steps: BTreeSet<String>,
     parts_without_bytes: BTreeSet<String>,
 }
 
@@ -71,6 +72,10 @@ impl Notes {
         self.whole_prefill.insert(what.to_owned());
     }
 
+    pub(super) fn mixed_steps(&mut self, what: &str) {
+        self.mixed_steps.insert(what.to_owned());
+    }
+
     pub(super) fn parts_without_bytes(&mut self, what: &str) {
         self.parts_without_bytes.insert(what.to_owned());
     }
@@ -87,6 +92,7 @@ impl Notes {
             ("No time to load the weights is known, so loading takes none", &self.instant_load),
             ("No size of the key-value cache is known, so it takes no memory and no bandwidth", &self.unknown_cache),
             ("The prompt is one segment, which cannot be interrupted at a segment's end", &self.whole_prefill),
+            ("What a step takes that prompts and answers share is computed, not measured", &self.mixed_steps),
             ("What precedes and follows the loop of steps is taken to move no data", &self.parts_without_bytes),
         ];
         let sentences: Vec<String> = groups

@@ -6,7 +6,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::{LinkSpec, PlatformSpec, ProcessorSpec, limits};
-use crate::system::{Device, Figure, Link, Platform, Processor};
+use crate::system::{Device, Figure, Link, Platform, Processor, Swap};
 use crate::units::{Bytes, Nanos};
 
 use super::figures::{Sources, check_provenance};
@@ -64,7 +64,8 @@ pub(super) struct PlatformFile<'a> {
     pub inline: bool,
 }
 
-const MEMORY_FIGURES: [&str; 4] = ["capacity_gb", "bandwidth_gbps", "handover_us", "load_gbps"];
+const MEMORY_FIGURES: [&str; 7] =
+    ["capacity_gb", "bandwidth_gbps", "handover_us", "load_gbps", "swap_gbps", "swap_us", "swap_gb"];
 const PROCESSOR_FIGURES: [&str; 10] = [
     "switch_us",
     "preempt_us",
@@ -116,6 +117,11 @@ pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Op
         bandwidth: spec.memory.bandwidth_gbps,
         links: IdVec::new(),
         power_cap: spec.power.cap_w,
+        kv_block: spec.memory.kv_block_tokens,
+        swap: spec.memory.swap_gbps.map(|gbps| Swap {
+            capacity: spec.memory.swap_gb.map(|gb| Bytes::from_mb(gb * 1e3)),
+            link: Link { latency: Nanos::from_us(spec.memory.swap_us.unwrap_or(0.0)), bandwidth: Some(gbps) },
+        }),
     };
     power::resolve(file, &mut platform);
     platform.links = default_links(&platform, Nanos::from_us(spec.memory.handover_us));
@@ -132,12 +138,28 @@ fn check_memory(check: &mut Check<'_>, file: PlatformFile<'_>, sources: Sources<
     check.optional(&at, "bandwidth_gbps", memory.bandwidth_gbps, &limits::BANDWIDTH_GBPS);
     check.number(&at, "handover_us", memory.handover_us, &limits::OVERHEAD_US);
     check.optional(&at, "load_gbps", memory.load_gbps, &limits::BANDWIDTH_GBPS);
+    check.optional(&at, "kv_block_tokens", memory.kv_block_tokens.map(f64::from), &limits::TOKENS);
+    check.optional(&at, "swap_gbps", memory.swap_gbps, &limits::BANDWIDTH_GBPS);
+    check.optional(&at, "swap_us", memory.swap_us, &limits::OVERHEAD_US);
+    check.optional(&at, "swap_gb", memory.swap_gb, &limits::MEMORY_GB);
+    for (key, given) in [("swap_us", memory.swap_us.is_some()), ("swap_gb", memory.swap_gb.is_some())] {
+        if given && memory.swap_gbps.is_none() {
+            check.wrong(
+                &at.key(key),
+                format!("`{key}` without `swap_gbps`"),
+                "give the bandwidth of the slower memory",
+            );
+        }
+    }
     check_provenance(check, &at, &memory.provenance, &MEMORY_FIGURES, sources);
     let given = [
         ("capacity_gb", memory.capacity_gb.is_some()),
         ("bandwidth_gbps", memory.bandwidth_gbps.is_some()),
         ("handover_us", memory.handover_us != 0.0),
         ("load_gbps", memory.load_gbps.is_some()),
+        ("swap_gbps", memory.swap_gbps.is_some()),
+        ("swap_us", memory.swap_us.is_some()),
+        ("swap_gb", memory.swap_gb.is_some()),
     ];
     let what = format!("{}: memory", file.spec.name);
     given_figures(check, &at, &given, &memory.provenance, sources, &what)

@@ -9,7 +9,7 @@ use crate::spec::files::{ReadFile, beside};
 use crate::spec::limits;
 use crate::spec::trace::{TraceWindow, read_trace};
 use crate::spec::{ArrivalProcess, ArrivalSpec, ModelShape, ScenarioSpec, SessionSpec, StreamSpec};
-use crate::system::{Arrival, Source};
+use crate::system::{Arrival, Source, Text};
 use crate::units::Nanos;
 
 use super::chains::{self, Chain};
@@ -154,6 +154,7 @@ fn stream<'a>(
         count: spec.count,
         nodes: 0..0,
         shortest: Nanos::ZERO,
+        text: Text::default(),
     };
     Some(PlannedSource { source, field: at.clone(), chain, prompt: None, output: None })
 }
@@ -187,7 +188,11 @@ fn session<'a>(
         ("output", spec.output.is_some()),
         ("ttft_ms", spec.ttft_ms.is_some()),
         ("tpot_ms", spec.tpot_ms.is_some()),
+        ("conversation", spec.conversation.is_some()),
+        ("predictor_sigma", spec.predictor_sigma.is_some()),
     ];
+    check.optional(at, "conversation", spec.conversation.map(f64::from), &limits::TOKENS);
+    check.optional(at, "predictor_sigma", spec.predictor_sigma, &limits::SIGMA);
     if let Some(chain) = &chain {
         let tokens =
             |stage: &chains::Stage<'_>| stage.candidates.iter().any(|m| m.spec.shape == ModelShape::Autoregressive);
@@ -217,6 +222,7 @@ fn session<'a>(
         count: spec.count,
         nodes: 0..0,
         shortest: Nanos::ZERO,
+        text: Text { conversation: spec.conversation, predictor: spec.predictor_sigma },
     };
     Some(PlannedSource { source, field: at.clone(), chain, prompt, output })
 }

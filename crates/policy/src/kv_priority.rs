@@ -1,0 +1,266 @@
+//! `kv-priority`: what vLLM does with priorities: prompts are admitted while there is memory for their caches, and when caches cannot
+//! grow, the least urgent request loses its own.
+
+use onbeat_core::cost::Phase;
+use onbeat_core::id::{IdVec, NodeId, ProcessorId, StageId};
+use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
+use onbeat_core::state::Run;
+use onbeat_core::system::System;
+use onbeat_core::units::Bytes;
+
+use crate::dispatch::{Dispatch, Order};
+use crate::generative::{BACKGROUND, real_time_key, run_key};
+use crate::parameters::Parameters;
+use crate::plan::Plan;
+use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+
+pub(crate) const INFO: PolicyInfo = PolicyInfo {
+    name: "kv-priority",
+    summary: "vLLM with priorities: prompts are admitted while their caches fit; when caches cannot grow, the least urgent loses its own",
+    group: "runtime",
+    parameters: &[
+        ParameterInfo {
+            name: "swap",
+            default: "false",
+            meaning: "true: caches that must go are moved to slower memory if the platform has some; false: they are computed again",
+        },
+        ParameterInfo {
+            name: "watermark",
+            default: "0.01",
+            meaning: "part of the memory that is left free when a prompt is admitted, 0 to 1",
+        },
+        ParameterInfo {
+            name: "budget",
+            default: "2048",
+            meaning: "tokens that a step computes at most where prompts and answers share steps [tokens], 1 to 1000000",
+        },
+    ],
+    reference: "Kwon et al., Efficient Memory Management for Large Language Model Serving with PagedAttention, SOSP 2023, section 4.5; vLLM's scheduling policy `priority`",
+    build,
+};
+
+/// Admission and preemption by cache memory.
+#[derive(Clone, Debug)]
+struct KvPriority {
+    order: ByPriority,
+    dispatch: Dispatch,
+    swap: bool,
+    watermark: f64,
+    /// Requests that lose their caches: key, stage.
+    victims: Vec<(u64, StageId)>,
+}
+
+fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    let shares = |node: NodeId| {
+        let costs = system.nodes[node].costs.iter().flatten();
+        costs.flat_map(|cost| &cost.phases).any(|(_, phase)| phase.pieces().is_some_and(|pieces| pieces.mixed))
+    };
+    let order = ByPriority {
+        budget: parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32,
+        shares: system.nodes.ids().map(shares).collect(),
+        admitted_below: u64::MAX,
+    };
+    Ok(Box::new(KvPriority {
+        order,
+        dispatch: Dispatch::default(),
+        swap: parameters.flag("swap")?,
+        watermark: parameters.number("watermark", 0.0..=1.0, "a number from 0 to 1")?,
+        victims: Vec::new(),
+    }))
+}
+
+impl Policy for KvPriority {
+    fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+        self.order.admitted_below = self.first_that_does_not_fit(view);
+        self.dispatch.run(view, actions, &mut self.order);
+    }
+
+    fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+        let idle = evict_idle_models(view, shortage, actions);
+        if idle >= shortage.missing.0 || is_new(view, shortage.stage) {
+            // A request that is not admitted yet takes memory from no other request.
+            return;
+        }
+        let limit = rank(view, shortage.stage);
+        let waiting = view.ready().iter().copied().filter(|&stage| view.can_evict_cache(stage, false));
+        self.victims.clear();
+        self.victims.extend(waiting.map(|stage| (rank(view, stage), stage)).filter(|&(key, _)| key > limit));
+        self.victims.sort_unstable();
+        let held = |&(_, stage): &(u64, StageId)| view.stage(stage).cache.held.0;
+        if self.victims.iter().map(held).sum::<u64>() < shortage.missing.0 {
+            return;
+        }
+        let mut freed = 0;
+        while freed < shortage.missing.0 {
+            let Some(victim) = self.victims.pop() else { break };
+            actions.evict_cache(victim.1, self.swap && view.can_evict_cache(victim.1, true));
+            freed += held(&victim);
+        }
+    }
+}
+
+impl KvPriority {
+    /// The key of the first request whose prompt does not fit into memory: nobody is admitted before it.
+    fn first_that_does_not_fit(&self, view: &View<'_>) -> u64 {
+        let Some(free) = view.state.memory.free() else { return u64::MAX };
+        let all = view.state.memory.capacity.map_or(0.0, Bytes::as_f64);
+        let room = free.as_f64() - self.watermark * all;
+        let does_not_fit = |&stage: &StageId| {
+            is_new(view, stage)
+                && view.stage(stage).kind == Phase::Prefill
+                && view.cache_needed(stage, view.node(stage).output_max).as_f64() > room
+        };
+        // A request that is all alone has no one to wait for.
+        let anybody = view.state.stages.iter().any(|(_, live)| live.cache.held > Bytes::ZERO);
+        let waiting = view.ready().iter().copied().filter(|stage| anybody && does_not_fit(stage));
+        waiting.map(|stage| rank(view, stage)).min().unwrap_or(u64::MAX)
+    }
+}
+
+/// Whether a request has no cache yet, and never had one.
+fn is_new(view: &View<'_>, stage: StageId) -> bool {
+    let live = view.stage(stage);
+    live.tokens == 0 && live.cache.held == Bytes::ZERO && live.cache.swapped == Bytes::ZERO
+}
+
+/// Whether there is memory for a request that has lost its cache, with what those behind it could lose.
+fn fits_again(view: &View<'_>, stage: StageId) -> bool {
+    let Some(free) = view.state.memory.free() else { return true };
+    let own = view.stage(stage).cache.held.0;
+    let missing = view.cache_needed(stage, view.node(stage).output_max).0.saturating_sub(own + free.0);
+    let behind = view
+        .ready()
+        .iter()
+        .filter(|&&other| missing > 0 && view.can_evict_cache(other, false) && rank(view, other) > rank(view, stage));
+    missing == 0 || behind.map(|&other| view.stage(other).cache.held.0).sum::<u64>() >= missing
+}
+
+/// The order of requests: by priority, then first come, first served.
+fn rank(view: &View<'_>, stage: StageId) -> u64 {
+    let priority = (1_000_000 - i64::from(view.source(stage).priority)).clamp(0, 2_000_000) as u64;
+    (priority << 36) + view.stage(stage).serial.min((1 << 36) - 1)
+}
+
+#[derive(Clone, Debug)]
+struct ByPriority {
+    budget: u32,
+    /// Whether prompts of a stage share steps with answers somewhere.
+    shares: IdVec<NodeId, bool>,
+    /// New requests from this rank on are not admitted.
+    admitted_below: u64,
+}
+
+/// Keys of answers (and all else) and of prompts are this far apart.
+const CLASS: u64 = 1 << 60;
+
+impl ByPriority {
+    fn background(&self, view: &View<'_>, stage: StageId) -> u64 {
+        let live = view.stage(stage);
+        // Answers first, so that prompts can share their steps; where they cannot, prompts first, as the answers would never end.
+        let prompt = live.kind == Phase::Prefill;
+        let later = prompt == self.shares[live.node];
+        BACKGROUND + if later { CLASS } else { 0 } + rank(view, stage)
+    }
+}
+
+impl Order for ByPriority {
+    fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
+        real_time_key(view, stage).unwrap_or_else(|| self.background(view, stage))
+    }
+
+    /// Prompts take over from answers where they cannot share their steps; streams take over from both.
+    fn running_key(&mut self, view: &View<'_>, _: ProcessorId, run: &Run) -> u64 {
+        run_key(view, run, |stage| {
+            let live = view.stage(stage);
+            let gives_way = live.kind == Phase::Decode && !self.shares[live.node];
+            BACKGROUND + if gives_way { CLASS } else { 0 }
+        })
+    }
+
+    fn considers(&self, view: &View<'_>, stage: StageId) -> bool {
+        if view.stage(stage).kind != Phase::Prefill {
+            return true;
+        }
+        if is_new(view, stage) { rank(view, stage) < self.admitted_below } else { fits_again(view, stage) }
+    }
+
+    fn limit(&mut self, view: &View<'_>, stage: StageId, _: ProcessorId) -> Option<Limit> {
+        let live = view.stage(stage);
+        (live.kind == Phase::Prefill && self.shares[live.node]).then_some(Limit::Units(self.budget))
+    }
+
+    fn share(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
+        crate::sarathi::share_within(self.budget, view, plan, stage)
+    }
+
+    fn preemption_margin(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onbeat_core::policy::{Action, Actions, Shortage};
+    use onbeat_core::spec::Preemption;
+    use onbeat_core::state::Cache;
+    use onbeat_core::units::Bytes;
+
+    use crate::test_rig::{Rig, preempt, start};
+
+    /// One GPU with 1000 bytes of memory, blocks of 10 tokens, 1 byte per token; two sessions, the second more urgent.
+    fn rig() -> (Rig, onbeat_core::id::SourceId, onbeat_core::id::SourceId) {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
+        rig.system.platform.kv_block = Some(10);
+        rig.system.platform.capacity = Some(Bytes(1000));
+        rig.state.memory.capacity = Some(Bytes(1000));
+        let (chat, urgent) = (rig.session("chat", &[4.0], 8), rig.session("urgent", &[4.0], 8));
+        rig.share_model(chat, urgent);
+        rig.system.sources[urgent].priority = 5;
+        for model in &mut rig.system.models {
+            model.kv_per_token = Bytes(1);
+        }
+        (rig, chat, urgent)
+    }
+
+    #[test]
+    fn prompts_are_admitted_while_their_caches_fit() {
+        let (mut rig, chat, urgent) = rig();
+        let holder = rig.running_decode(chat, 0, 0.0);
+        rig.state.stages[holder].cache = Cache { held: Bytes(880), swapped: Bytes::ZERO };
+        rig.state.memory.used = Bytes(880);
+        // 101 tokens are eleven blocks, 110 bytes, and 10 stay free: they fit exactly.
+        rig.ready(chat, 0.0);
+        assert_eq!(rig.decide("kv-priority"), [preempt(holder)]);
+        assert_eq!(rig.decide("kv-priority:watermark=0.02"), []);
+        rig.state.memory.used = Bytes(900);
+        assert_eq!(rig.decide("kv-priority"), []);
+        // What is more urgent and does not fit holds up the rest.
+        rig.state.memory.used = Bytes(880);
+        let long = rig.ready(urgent, 0.0);
+        rig.state.stages[long].work.prompt = 2000;
+        assert_eq!(rig.decide("kv-priority"), []);
+    }
+
+    #[test]
+    fn the_least_urgent_loses_its_cache() {
+        let (mut rig, chat, urgent) = rig();
+        let (old, young, vip) =
+            (rig.ready_decode(chat, 0.0), rig.ready_decode(chat, 0.0), rig.ready_decode(urgent, 0.0));
+        for stage in [old, young, vip] {
+            rig.state.stages[stage].cache.held = Bytes(110);
+        }
+        let lose = |policy: &str, stage, missing| {
+            let shortage = Shortage { stage, processor: onbeat_core::id::ProcessorId(0), missing: Bytes(missing) };
+            let mut actions = Actions::default();
+            rig.make(policy).out_of_memory(&rig.view(), &shortage, &mut actions);
+            actions.as_slice().to_vec()
+        };
+        let evict = |stage| Action::EvictCache { stage, keep: false };
+        assert_eq!(lose("kv-priority", vip, 10), [evict(young)]);
+        assert_eq!(lose("kv-priority", vip, 200), [evict(young), evict(old)]);
+        assert_eq!(lose("kv-priority", old, 10), [evict(young)]);
+        assert_eq!(lose("kv-priority", young, 10), [], "nobody is less urgent");
+        assert_eq!(lose("kv-priority:swap=true", vip, 10), [evict(young)], "there is no slower memory");
+        assert_eq!(rig.decide("kv-priority")[0], start(vip, 0), "the most urgent goes on first");
+    }
+}
