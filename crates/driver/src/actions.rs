@@ -21,8 +21,8 @@ pub enum Effect {
         processor: ProcessorId,
         /// Context switch, loading and hand-over before progress begins, nominally.
         setup: Nanos,
-        /// Whether the weights are loaded first.
-        loads: bool,
+        /// Weights that are loaded first.
+        loads: Bytes,
         /// The most segments to run; `None`: to the end of the phase.
         segments: Option<u32>,
     },
@@ -92,7 +92,9 @@ impl<S: Sink> Course<'_, S> {
         if live.running {
             return Err(ActionError::NotReady);
         }
-        let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
+        if !self.state.is_waiting(stage) {
+            return Err(ActionError::NotReady);
+        }
         if self.system.nodes[live.node].costs_of(live.variant).get(p).is_none_or(Option::is_none) {
             return Err(ActionError::CannotRunHere);
         }
@@ -109,16 +111,15 @@ impl<S: Sink> Course<'_, S> {
             let i = i.expect("the batch was just found");
             let setup = view.setup(stage, p);
             if self.make_room(stage, p)? {
-                self.state.ready.remove(place);
+                self.state.stop_waiting(stage);
                 return Ok(Effect::Join { stage, processor: p, run: i, setup });
             }
             return Ok(Effect::Done);
         }
         let setup = view.setup(stage, p);
-        let loads = !self.state.memory.is_resident(live.weights, p);
+        let loads = self.weights_to_load(&live, p);
         if self.make_room(stage, p)? {
-            let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
-            self.state.ready.remove(place);
+            self.state.stop_waiting(stage);
             if !self.keeps_partial(live.processor, p) {
                 // Progress within a segment stays behind when a stage moves to another kind of processor.
                 self.state.stages[stage].partial_ns = 0.0;
@@ -208,6 +209,18 @@ impl<S: Sink> Course<'_, S> {
                 }
             }
         }
+        // Adapters take what is left.
+        for rank in 0..system.platform.processors.len() {
+            for (id, node) in system.nodes.enumerate() {
+                if let (Some(adapter), Some(p)) = (node.adapter, self.by_speed(id, 0, rank))
+                    && !self.state.memory.is_resident(adapter.model, p)
+                    && self.state.memory.is_resident(system.weights_of(node.model), p)
+                    && self.state.memory.free().is_none_or(|free| free >= system.models[adapter.model].weights)
+                {
+                    self.load(adapter.model, p);
+                }
+            }
+        }
     }
 
     /// Loads a variant for the processor that is number `rank` for it, if memory has room.
@@ -247,8 +260,7 @@ impl<S: Sink> Course<'_, S> {
             return Ok(false);
         }
         let model = &self.system.models[live.model];
-        let resident = self.state.memory.is_resident(live.weights, p);
-        let weights = if resident { Bytes::ZERO } else { self.system.models[live.weights].weights };
+        let weights = self.weights_to_load(&live, p);
         let cache = if self.hidden[stage.index()].cache == Bytes::ZERO {
             let work = self.hidden[stage.index()].work;
             let output = work.output.max(self.system.nodes[live.node].output_max);
@@ -278,10 +290,13 @@ impl<S: Sink> Course<'_, S> {
                 return Ok(false);
             }
         }
-        if resident {
-            self.state.memory.resident[live.weights][p] = Some(self.state.now);
-        } else {
-            self.load(live.weights, p);
+        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+        for model in [Some(live.weights), adapter].into_iter().flatten() {
+            if self.state.memory.is_resident(model, p) {
+                self.state.memory.resident[model][p] = Some(self.state.now);
+            } else {
+                self.load(model, p);
+            }
         }
         if cache + activation > Bytes::ZERO {
             let hidden = self.hidden(stage);
@@ -292,6 +307,14 @@ impl<S: Sink> Course<'_, S> {
             self.emit(What::Memory { used });
         }
         Ok(true)
+    }
+
+    /// Weights that a stage needs on a processor, its adapter's included, and that are not in memory.
+    fn weights_to_load(&self, live: &Stage, p: ProcessorId) -> Bytes {
+        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+        let missing = |model: &ModelId| !self.state.memory.is_resident(*model, p);
+        let weights = [Some(live.weights), adapter].into_iter().flatten().filter(missing);
+        weights.fold(Bytes::ZERO, |sum, model| sum + self.system.models[model].weights)
     }
 
     /// How much memory is missing for `need`; `None` if it fits.
@@ -323,7 +346,7 @@ impl<S: Sink> Course<'_, S> {
 
     /// Memory was freed: what was refused may be tried again.
     fn forgive_refusals(&mut self) {
-        for &stage in &self.state.ready {
+        for &stage in self.state.ready.iter().chain(&self.state.background) {
             self.state.stages[stage].refused = 0;
         }
     }

@@ -7,7 +7,9 @@ use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Job, Run, Stage, State};
-use onbeat_core::system::{Alternative, Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
+use onbeat_core::system::{
+    Alternative, Arrival, Link, Model, Node, Platform, Processor, Role, Source, System, Variation,
+};
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
@@ -170,6 +172,7 @@ impl Rig {
             quality: None,
             path: None,
             weights_of: None,
+            role: Role::Network,
         });
         self.state.memory.resident.push(costs.iter().map(|_| Some(Nanos::ZERO)).collect());
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p));
@@ -193,6 +196,8 @@ impl Rig {
             after: Vec::new(),
             variants: Vec::new(),
             quality: None,
+            tool: None,
+            adapter: None,
         });
         self.system.sources.push(Source {
             name: name.to_owned(),
@@ -210,6 +215,8 @@ impl Rig {
             count: None,
             nodes: node.0..node.0 + 1,
             shortest: best,
+            best_effort: false,
+            actions: None,
         })
     }
 
@@ -281,6 +288,13 @@ impl Rig {
     pub(crate) fn ready(&mut self, source: SourceId, at: f64) -> StageId {
         let stage = self.stage(source, at);
         self.state.ready.push(stage);
+        stage
+    }
+
+    /// A waiting stage of a best-effort source.
+    pub(crate) fn background(&mut self, source: SourceId, at: f64) -> StageId {
+        let stage = self.stage(source, at);
+        self.state.background.push(stage);
         stage
     }
 

@@ -8,7 +8,7 @@ use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 use onbeat_driver::{Course, DriveError, Effect, Facts, Outcome};
 
 use crate::runs::LiveRun;
@@ -69,10 +69,10 @@ impl<'a, S: Sink> Live<'a, S> {
 
     /// Commands the removal of weights that are not in memory any more.
     fn unload(&mut self) {
-        let (memory, commands) = (&self.course.state.memory, &mut self.commands);
+        let (system, memory, commands) = (self.course.system, &self.course.state.memory, &mut self.commands);
         self.resident.retain(|&(model, processor)| {
             let there = memory.is_resident(model, processor);
-            if !there {
+            if !there && system.models[model].role.is_network() {
                 commands.push(Command::Unload { model, processor });
             }
             there
@@ -291,7 +291,8 @@ impl<'a, S: Sink> Live<'a, S> {
                 let stuck = |variant| node.costs_of(variant).enumerate().all(|(p, cost)| cost.is_none() || lost(p));
                 self.course.view().variants(stage).all(stuck)
             };
-            let stages: Vec<StageId> = self.course.state.ready.iter().copied().filter(|&s| stranded(s)).collect();
+            let waiting = self.course.state.ready.iter().chain(&self.course.state.background);
+            let stages: Vec<StageId> = waiting.copied().filter(|&s| stranded(s)).collect();
             for stage in stages {
                 self.doomed.insert(self.course.state.jobs[self.course.state.stages[stage].job].serial);
             }
@@ -312,6 +313,7 @@ impl<'a, S: Sink> Live<'a, S> {
                 // What is left of it waits for the end, not for a processor.
                 let stages = &self.course.state.stages;
                 self.course.state.ready.retain(|&stage| stages[stage].job != id);
+                self.course.state.background.retain(|&stage| stages[stage].job != id);
             }
         }
         let live: BTreeSet<u64> = self.course.state.jobs.iter().map(|(_, job)| job.serial).collect();
@@ -350,10 +352,17 @@ impl<'a, S: Sink> Live<'a, S> {
             // Points are decided on at the end of every instant.
             Effect::Done | Effect::Speed => {}
             Effect::Launch { stage, processor, setup, loads, segments } => {
-                if loads {
-                    self.resident.push((self.course.state.stages[stage].weights, processor));
+                let live = self.course.state.stages[stage];
+                let adapter = self.course.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+                let there = |this: &Self, model| this.resident.contains(&(model, processor));
+                // Adapters are rehearsed: devices are told of models only.
+                let loads_model = loads > Bytes::ZERO && !there(self, live.weights);
+                for model in [Some(live.weights).filter(|_| loads_model), adapter].into_iter().flatten() {
+                    if !there(self, model) {
+                        self.resident.push((model, processor));
+                    }
                 }
-                self.launch(processor, &[stage], setup, loads, segments);
+                self.launch(processor, &[stage], setup, loads_model, segments);
             }
             Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),

@@ -310,7 +310,7 @@ impl<S: Sink> Live<'_, S> {
         if done {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.state.ready.push(stage);
+            self.course.make_wait(stage);
         }
         goes_on
     }
@@ -374,7 +374,7 @@ impl<S: Sink> Live<'_, S> {
             if over {
                 // It had not started: it is ready again.
                 self.course.free_activation(stage);
-                self.course.state.ready.push(stage);
+                self.course.make_wait(stage);
             }
         }
         if over {

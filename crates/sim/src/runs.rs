@@ -9,11 +9,12 @@ use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 
 use crate::bus::Demand;
 use crate::engine::Engine;
 use crate::power::Meter;
+use crate::sharing::load_traffic;
 
 /// What policies do not see of a run. The stages are in [`Run::stage`] and [`Run::others`].
 #[derive(Clone, Debug)]
@@ -163,7 +164,7 @@ impl<S: Sink> Engine<'_, S> {
         p: ProcessorId,
         stages: &[StageId],
         setup: Nanos,
-        loads: bool,
+        loads: Bytes,
         segments: Option<u32>,
     ) {
         let (system, now) = (self.course.system, self.course.state.now);
@@ -232,7 +233,7 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             started: now,
             why,
-            setup_traffic: if loads { self.load_traffic(live.weights, setup) } else { 0.0 },
+            setup_traffic: load_traffic(loads, setup),
             meter: Meter::at(now),
         };
         run.target = self.next_mark(stages, 0.0, length);

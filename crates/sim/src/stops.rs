@@ -193,7 +193,7 @@ impl<S: Sink> Engine<'_, S> {
         if finished {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.state.ready.push(stage);
+            self.course.make_wait(stage);
         }
         goes_on
     }
@@ -261,7 +261,7 @@ impl<S: Sink> Engine<'_, S> {
             for stage in joiners {
                 self.course.leave_batch(stage);
                 self.course.free_activation(stage);
-                self.course.state.ready.push(stage);
+                self.course.make_wait(stage);
             }
             return;
         }
@@ -271,6 +271,6 @@ impl<S: Sink> Engine<'_, S> {
             self.course.leave_batch(stage);
         }
         stages.extend(joiners);
-        self.launch(p, &stages, setup, false, None);
+        self.launch(p, &stages, setup, Bytes::ZERO, None);
     }
 }

@@ -87,6 +87,8 @@ impl Builder {
             count: None,
             nodes: next..next,
             shortest: Nanos::ZERO,
+            best_effort: false,
+            actions: None,
         })
     }
 
@@ -178,6 +180,7 @@ impl Builder {
             quality: None,
             path: None,
             weights_of: None,
+            role: onbeat_core::system::Role::Network,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
@@ -218,6 +221,8 @@ impl Builder {
             after: Vec::new(),
             variants: Vec::new(),
             quality: None,
+            tool: None,
+            adapter: None,
         })
     }
 }

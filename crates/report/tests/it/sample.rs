@@ -189,6 +189,8 @@ fn source(
         count: None,
         nodes: first..system.nodes.len() as u32,
         shortest: Nanos::ZERO,
+        best_effort: false,
+        actions: None,
     });
 }
 
@@ -204,6 +206,7 @@ fn model(name: &str, talks: bool) -> Model {
         quality: None,
         path: None,
         weights_of: None,
+        role: onbeat_core::system::Role::Network,
     }
 }
 

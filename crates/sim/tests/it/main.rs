@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::items_after_statements, reason = "tests")]
 
+mod agents;
 mod chains;
 mod contention;
 mod determinism;
