@@ -35,7 +35,8 @@ pub(super) fn check(check: &mut Check<'_>, at: &Field, spec: &ExpertsSpec, weigh
     let missing = f64::from(spec.per_layer) * (1.0 - spec.resident);
     let missed = f64::from(spec.active) * (1.0 - hit_rate(spec));
     if missed > missing + 1e-9 {
-        let problem = format!("{missed} experts are missed per token and layer, and only {missing} are not resident");
+        let problem =
+            format!("{missed:.2} experts are missed per token and layer, and only {missing:.2} are not resident");
         check.wrong(&at.key("hit_rate"), problem, "raise the hit rate or lower `resident`");
     }
     if weights_mb.is_none_or(|weights| weights < all_mb(spec)) {

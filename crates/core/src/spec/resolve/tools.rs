@@ -49,20 +49,16 @@ impl<'a> Builder<'a, '_> {
         let name = &stage.spec.name;
         let key = stage.spec.source.as_deref();
         let sources = Sources { table: &self.scenario.source, inline: true };
-        let known = key.is_none_or(|key| self.scenario.source.contains_key(key));
-        sources.check_key(
-            &mut Check::new(self.document, &mut self.errors),
-            &stage.field.key("source"),
-            "source",
-            key.filter(|_| !known),
-        );
-        let figure = self.figures.len() as u32;
+        let mut check = Check::new(self.document, &mut self.errors);
+        sources.check_key(&mut check, &stage.field.key("source"), "source", key);
         // The copies of a part that repeats are one tool.
-        let original = name.split_once('.').map_or(name.as_str(), |(original, _)| original);
-        let figure_of_tool = sources.figure(format!("tool {original}: latency"), key, None);
-        if !self.figures.contains(&figure_of_tool) {
-            self.figures.push(figure_of_tool);
-        }
+        let copy = name.rsplit_once('.').filter(|(_, number)| number.parse::<u32>().is_ok());
+        let original = copy.map_or(name.as_str(), |(original, _)| original);
+        let latency = sources.figure(format!("tool {original}: latency"), key, None);
+        let figure = self.figures.iter().position(|figure| *figure == latency).unwrap_or_else(|| {
+            self.figures.push(latency);
+            self.figures.len() - 1
+        });
         self.notes.assume(
             "Tools are rehearsed: a call takes a time drawn from the scenario's distribution, and nothing is called."
                 .to_owned(),
@@ -71,8 +67,7 @@ impl<'a> Builder<'a, '_> {
             self.platform.platform.processors.iter().map(|_| None).collect();
         let occupies = !stage.spec.on.is_empty();
         if occupies {
-            let figure = figure.min(self.figures.len() as u32 - 1);
-            self.tool_costs(stage, tool, figure, &mut costs)?;
+            self.tool_costs(stage, tool, figure as u32, &mut costs)?;
         }
         let fastest = costs.enumerate().find(|(_, cost)| cost.is_some()).map_or(ProcessorId(0), |(p, _)| p);
         let model = self.special_model(format!("tool {original}"), Role::Tool, Bytes::ZERO);
