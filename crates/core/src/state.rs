@@ -212,7 +212,8 @@ pub struct Run {
     pub kind: Phase,
     /// Start.
     pub start: Nanos,
-    /// When it will end by nominal latencies and expected lengths, without contention; not before now.
+    /// When it will end by nominal latencies and expected lengths, without contention; not before now. Best-effort work on a processor
+    /// that preempts ends whenever it is asked to: its start.
     pub expected_end: Nanos,
     /// Whether a policy has asked to end it at the next boundary.
     pub ending: bool,

@@ -7,7 +7,7 @@ use onbeat_core::distribution::Distribution;
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, JobId, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::View;
-use onbeat_core::spec::{DropRule, ModelShape, Overflow, VariationKind};
+use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, VariationKind};
 use onbeat_core::state::{Job, Stage};
 use onbeat_core::system::{Edge, System};
 use onbeat_core::units::{Bytes, Nanos};
@@ -330,6 +330,13 @@ impl<S: Sink> Course<'_, S> {
     pub fn make_wait(&mut self, stage: StageId) {
         let best_effort = self.nodes[self.state.stages[stage].node].best_effort;
         self.state.wait(stage, best_effort);
+    }
+
+    /// When policies may count on the end of a run that should last to `end`: work that gives way frees its slot whenever it is asked to.
+    pub fn end_to_count_on(&self, p: ProcessorId, stages: &[StageId], end: Nanos) -> Nanos {
+        let gives_way = |&stage: &StageId| self.nodes[self.state.stages[stage].node].best_effort;
+        let yields = self.system.platform.processors[p].preemption != Preemption::Never && stages.iter().all(gives_way);
+        if yields { self.state.now } else { end }
     }
 
     /// A stage that is a tool begins: it ends by itself.

@@ -101,19 +101,17 @@ impl<'a, S: Sink> Live<'a, S> {
 
     /// The nominal end of the runs on a processor, and their numbers: for the watchdog.
     pub fn expected_ends(&self) -> impl Iterator<Item = (ProcessorId, u64, Nanos, Nanos)> + '_ {
-        let of = |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
+        let of = move |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
             // A virtual device at its slowest operating point is not hanging.
             let power = self.course.system.platform.processors[p].power.as_ref();
             let slowest = power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0));
-            let end = |run: &onbeat_core::state::Run| {
-                let expected = run.expected_end - run.start;
-                if slowest < 1.0 {
-                    run.start + Nanos::from_ns_f64(expected.as_f64() / slowest)
-                } else {
-                    run.expected_end
-                }
+            let end = |start: Nanos, nominal_end: Nanos| {
+                let expected = nominal_end - start;
+                if slowest < 1.0 { start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { nominal_end }
             };
-            let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, end(run))).collect();
+            let ends = self.runs[p].iter().map(|run| run.nominal_end);
+            let runs: Vec<_> =
+                occupancy.runs.iter().zip(ends).map(|(run, at)| (p, run.serial, run.start, end(run.start, at))).collect();
             runs
         };
         self.course.state.processors.enumerate().flat_map(of)

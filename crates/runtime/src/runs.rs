@@ -33,6 +33,8 @@ pub(crate) struct LiveRun {
     failed: bool,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
+    /// When it should end by the profile.
+    pub(crate) nominal_end: Nanos,
 }
 
 impl LiveRun {
@@ -133,8 +135,11 @@ impl<S: Sink> Live<'_, S> {
             why: StopReason::Finished,
             failed: false,
             meter,
+            nominal_end: now,
         });
-        let expected = self.expected(p, stages, segments);
+        let nominal_end = now + setup + self.expected(p, stages, segments);
+        let expected_end = self.course.end_to_count_on(p, stages, nominal_end);
+        self.runs[p].last_mut().expect("it was just added").nominal_end = nominal_end;
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
@@ -144,7 +149,7 @@ impl<S: Sink> Live<'_, S> {
             model: live.model,
             kind: live.kind,
             start: now,
-            expected_end: now + setup + expected,
+            expected_end,
             ending: false,
         });
         self.commands.push(Command::Launch(Launch {

@@ -245,6 +245,7 @@ impl<S: Sink> Engine<'_, S> {
         self.bus_dirty = true;
 
         let expected = self.expected_rest(p, stages, segments, length);
+        let expected_end = self.course.end_to_count_on(p, stages, now + setup + expected);
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
@@ -254,7 +255,7 @@ impl<S: Sink> Engine<'_, S> {
             model: live.model,
             kind: live.kind,
             start: now,
-            expected_end: now + setup + expected,
+            expected_end,
             ending: false,
         });
     }
@@ -296,8 +297,9 @@ impl<S: Sink> Engine<'_, S> {
         self.runs[p][i] = run;
         self.bus_dirty = true;
         let expected = self.expected_rest(p, &stages, None, 0.0);
+        let expected_end = self.course.end_to_count_on(p, &stages, ready_at + expected);
         let visible = &mut self.course.state.processors[p].runs[i];
-        visible.expected_end = ready_at + expected;
+        visible.expected_end = expected_end;
         let (serial, kind) = (visible.serial, visible.kind);
         let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);
