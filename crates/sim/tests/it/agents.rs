@@ -206,10 +206,6 @@ fn shared(periods: (u32, u32), latencies: (u32, u32), idle: bool) -> System {
         latency_ms = {}
         [[cost]]
         model = "b"
-        processor = "x"
-        latency_ms = 9
-        [[cost]]
-        model = "b"
         processor = "y"
         latency_ms = {}
         [[cost]]
@@ -233,7 +229,8 @@ fn shared(periods: (u32, u32), latencies: (u32, u32), idle: bool) -> System {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Where processors preempt at once and nothing else is shared, idle-time work changes nothing for anybody else.
+    /// Where processors preempt at once, nothing else is shared and every stage has one place, idle-time work changes nothing for
+    /// anybody else.
     #[test]
     fn idle_time_work_costs_others_nothing(
         periods in (10_u32..60, 10_u32..60),
