@@ -33,7 +33,9 @@ struct BestEffort {
 pub(crate) fn serve_behind(policy: Box<dyn Policy>, system: &System) -> Box<dyn Policy> {
     let mut shared: IdVec<ModelId, bool> = system.models.iter().map(|_| false).collect();
     for node in system.nodes.iter().filter(|node| !system.sources[node.source].best_effort) {
-        shared[node.model] = true;
+        for variant in node.variant_numbers() {
+            shared[system.weights_of(node.model_of(variant))] = true;
+        }
         if let Some(adapter) = node.adapter {
             shared[adapter.model] = true;
         }
@@ -131,7 +133,7 @@ impl BestEffort {
     /// Evicts models that only best-effort sources use, the least recently used first, until the shortage is covered. What is still
     /// missing then [bytes].
     fn evict_own(&self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) -> u64 {
-        let own = view.stage(shortage.stage).model;
+        let own = view.stage(shortage.stage).weights;
         let adapter = view.node(shortage.stage).adapter.map(|adapter| adapter.model);
         let mut missing = shortage.missing.0;
         let mut last = None;

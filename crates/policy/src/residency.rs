@@ -21,7 +21,8 @@ pub(crate) fn load_per_byte(system: &System) -> Table<f64> {
     for node in &system.nodes {
         for (p, cost) in node.costs.enumerate() {
             let Some(cost) = cost else { continue };
-            costs[node.model][p] = per_byte(node.model, cost.load_ns);
+            let weights = system.weights_of(node.model);
+            costs[weights][p] = per_byte(weights, cost.load_ns);
             if let Some(adapter) = node.adapter {
                 costs[adapter.model][p] = per_byte(adapter.model, adapter.load.0);
             }
@@ -72,7 +73,7 @@ impl Candidates {
         actions: &mut Actions,
         value: impl Fn(ModelId, ProcessorId) -> f64,
     ) -> Option<f64> {
-        let wanted = view.stage(shortage.stage).model;
+        let wanted = view.stage(shortage.stage).weights;
         let adapter = view.node(shortage.stage).adapter.map(|adapter| adapter.model);
         self.list.clear();
         for (model, on) in view.state.memory.resident.enumerate() {

@@ -110,8 +110,12 @@ impl<'a, S: Sink> Live<'a, S> {
                 if slowest < 1.0 { start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { nominal_end }
             };
             let ends = self.runs[p].iter().map(|run| run.nominal_end);
-            let runs: Vec<_> =
-                occupancy.runs.iter().zip(ends).map(|(run, at)| (p, run.serial, run.start, end(run.start, at))).collect();
+            let runs: Vec<_> = occupancy
+                .runs
+                .iter()
+                .zip(ends)
+                .map(|(run, at)| (p, run.serial, run.start, end(run.start, at)))
+                .collect();
             runs
         };
         self.course.state.processors.enumerate().flat_map(of)

@@ -6,7 +6,7 @@ use crate::distribution::{Distribution, Family};
 use crate::id::{IdVec, ModelId, ProcessorId, SourceId};
 use crate::spec::check::Check;
 use crate::spec::field::Field;
-use crate::spec::{ModelShape, ScenarioSpec, limits};
+use crate::spec::{ModelShape, ScenarioSpec, VariantsSpec, limits};
 use crate::system::{Adapter, Model, Node, Role};
 use crate::units::{Bytes, Nanos};
 
@@ -87,6 +87,8 @@ impl<'a> Builder<'a, '_> {
             output_bytes: stage.spec.output_kb * 1e3,
             before: Vec::new(),
             after: Vec::new(),
+            variants: Vec::new(),
+            quality: None,
             tool: (!occupies).then(|| tool.clone()),
             adapter: None,
         };
@@ -142,6 +144,11 @@ impl<'a> Builder<'a, '_> {
             Check::new(self.document, &mut self.errors).unknown(&at, "adapter", name, known);
             return Err(());
         };
+        if stage.spec.variants != VariantsSpec::None {
+            let problem = "an adapter fits one variant of its model, and the stage has several".to_owned();
+            self.wrong(&at, problem, "leave out `variants` or `adapter`".to_owned());
+            return Err(());
+        }
         if spec.model != variant.model && spec.model != variant.name() {
             let problem = format!("`{name}` is an adapter of `{}`, not of `{}`", spec.model, variant.name());
             self.wrong(&at, problem, "choose another adapter or another model".to_owned());
@@ -180,6 +187,7 @@ impl<'a> Builder<'a, '_> {
             state: Bytes::ZERO,
             quality: None,
             path: None,
+            weights_of: None,
             role,
         })
     }
