@@ -86,10 +86,14 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
     if let (Some(experts), Some(bandwidth)) = (experts, entry.experts_gbps.or(inputs.load_bandwidth)) {
         experts::add(&mut phases, experts, bandwidth, inputs.bytes_scale);
     }
-    let weights_mb = inputs.variant.resident_mb().unwrap_or(0.0);
+    // Experts that are not kept in memory are not loaded with the rest.
+    let missing_mb = experts.map_or(0.0, experts::missing_mb);
     let load_ns = match (entry.load_ms, inputs.load_bandwidth) {
         (Some(ms), _) => Nanos::from_ms(ms),
-        (None, Some(bandwidth)) => Nanos::from_ns_f64(inputs.variant.held_mb().unwrap_or(0.0) * MB / bandwidth),
+        (None, Some(bandwidth)) => {
+            let held_mb = (inputs.variant.held_mb().unwrap_or(0.0) - missing_mb).max(0.0);
+            Nanos::from_ns_f64(held_mb * MB / bandwidth)
+        }
         (None, None) => Nanos::ZERO,
     };
     let activation_bytes = Bytes::from_mb(entry.memory_mb.unwrap_or(0.0)).0;
