@@ -32,7 +32,8 @@ pub struct SourceLoad {
     pub jobs_per_s: f64,
     /// Share of one slot's time that it needs if its whole chain runs on one processor; `None` where a stage cannot run.
     pub on: IdVec<ProcessorId, Option<f64>>,
-    /// Load with every stage on its fastest processor, in slots.
+    /// Load with every stage on its fastest processor, in slots. Best-effort work offers what it offers to this source alone: it
+    /// counts in no sum.
     pub fastest: f64,
 }
 
@@ -59,7 +60,9 @@ pub fn offered_load(system: &System) -> OfferedLoad {
                 on[processor] = on[processor].zip(load(processor)).map(|(sum, load)| sum + load);
             }
             let least = load(node.fastest).unwrap_or(0.0);
-            fastest[node.fastest] += least;
+            if !source.best_effort {
+                fastest[node.fastest] += least;
+            }
             on_fastest += least;
             let bests = node.variants.iter().map(|other| other.best).chain([node.best]);
             lightest += jobs_per_s * instances * bests.min().unwrap_or(node.best).as_secs();

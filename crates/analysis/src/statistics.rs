@@ -17,6 +17,7 @@
 //! to 8192 samples per source, and within 0.1% (3 significant digits) beyond; means, deviations and maxima are always
 //! exact.
 
+mod actions;
 mod bins;
 mod power;
 mod processors;
@@ -82,6 +83,7 @@ impl<'s> Statistics<'s> {
         while let Some((_, job)) = self.jobs.pop() {
             self.tallies.job_unfinished(&job, end);
         }
+        self.tallies.finish(end);
         summary::summarise(self.system, self.seed, self.policy, end, &self.lanes, &self.tallies)
     }
 

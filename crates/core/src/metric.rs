@@ -141,6 +141,12 @@ metrics! {
     Tps = "tps", "tokens/s", PerSecond, Source, Higher, "Output tokens per second of the measured time.";
     SloAttainment = "slo_attainment", "SLO", Fraction, Source, Higher, "Judged requests of sessions with goals that met all of them: TTFT, TPOT and deadline.";
     Goodput = "goodput", "goodput", PerSecond, Source, Higher, "Jobs per second that met their deadline and all goals.";
+    Throughput = "throughput", "done/s", PerSecond, Source, Higher, "Best-effort sources: jobs finished per second of the measured time. They have no deadline and count in no violation rate.";
+    Work = "work", "work", Ms, Source, Higher, "Best-effort sources: processor time that the work done would have taken alone, of unfinished jobs too.";
+    ReactionMean = "reaction_mean", "reaction", Ms, Source, Lower, "Sources whose outputs are chunks of actions: mean time from the observation (the nominal release) to the first action of its chunk that is executed.";
+    ReactionP95 = "reaction_p95", "reaction p95", Ms, Source, Lower, "95th percentile of the time from observation to action.";
+    ReactionMax = "reaction_max", "reaction max", Ms, Source, Lower, "Longest time from observation to action.";
+    Starvation = "starvation", "starved", Fraction, Source, Lower, "Sources whose outputs are chunks of actions: times at which an action was due and there was none / times at which one was due, since the first chunk.";
     Utilisation = "utilisation", "util.", Fraction, Processor, Neutral, "Busy time, setup included, over slots x time; over the whole run, the mean of the processors.";
     ContentionLoss = "contention_loss", "contention", Fraction, Processor, Lower, "Share of busy time lost because the memory bus was shared; over the whole run, of all busy time.";
     SetupShare = "setup_share", "setup", Fraction, Processor, Lower, "Share of busy time spent on context switches, loading and hand-over.";

@@ -85,13 +85,17 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
 /// the shortage, nothing was evicted.
 pub fn evict_idle_models(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) -> u64 {
     let wanted = view.stage(shortage.stage).weights;
+    let adapter = view.node(shortage.stage).adapter;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
         .state
         .memory
         .resident
         .enumerate()
         .flat_map(|(model, on)| on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p))))
-        .filter(|&(_, model, p)| (model, p) != (wanted, shortage.processor) && view.can_evict(model, p))
+        .filter(|&(_, model, p)| {
+            let needed = model == wanted || adapter.is_some_and(|adapter| adapter.model == model);
+            !(needed && p == shortage.processor) && view.can_evict(model, p)
+        })
         .collect();
     let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
     if evictable < shortage.missing.0 {
@@ -273,6 +277,11 @@ impl Actions {
         &self.list
     }
 
+    /// Forgets all but the first `count` actions.
+    pub fn truncate(&mut self, count: usize) {
+        self.list.truncate(count);
+    }
+
     /// Forgets all actions and keeps the buffer.
     pub fn clear(&mut self) {
         self.list.clear();
@@ -367,9 +376,20 @@ impl<'a> View<'a> {
         self.state.now
     }
 
-    /// Stages that wait for a processor, in the order in which they became ready.
+    /// Stages that wait for a processor, in the order in which they became ready; less those of best-effort sources.
     pub fn ready(&self) -> &'a [StageId] {
         &self.state.ready
+    }
+
+    /// Stages of best-effort sources that wait for a processor, in the order in which they became ready. Every policy that
+    /// `onbeat_policy::make` makes has them served behind its back, after its own decision.
+    pub fn background(&self) -> &'a [StageId] {
+        &self.state.background
+    }
+
+    /// Whether a run serves best-effort work alone: it gives way to everything else.
+    pub fn gives_way(&self, run: &Run) -> bool {
+        run.stages().all(|stage| self.source(stage).best_effort)
     }
 
     /// A live stage.
@@ -452,6 +472,10 @@ impl<'a> View<'a> {
     /// The run of the processor that a stage could join; see [`View::can_join`] and [`View::can_mix`].
     pub fn batch_to_join(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Run> {
         let live = self.stage(stage);
+        let adapted = |stage: StageId| self.node(stage).adapter.is_some();
+        if adapted(stage) {
+            return None;
+        }
         let phases = &self.cost(stage, processor)?.phases;
         let (_, cost) = phases.get(usize::from(live.phase))?;
         let most = match live.kind {
@@ -463,7 +487,11 @@ impl<'a> View<'a> {
             _ => return None,
         };
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most as usize
+            run.kind == Phase::Decode
+                && run.model == live.model
+                && !run.ending
+                && !adapted(run.stage)
+                && run.others.len() + 1 < most as usize
         })
     }
 
@@ -542,8 +570,12 @@ impl<'a> View<'a> {
         Some(Nanos::from_ns_f64(rest - partial))
     }
 
-    /// The shortest [`View::remaining`] over all processors.
+    /// The shortest [`View::remaining`] over all processors; of a tool, the shortest time that it can still take.
     pub fn remaining_best(&self, stage: StageId) -> Nanos {
+        if let Some(tool) = &self.node(stage).tool {
+            let earliest = self.stage(stage).ready_at.saturating_add(Nanos::from_ns_f64(tool.smallest().floor()));
+            return earliest.saturating_sub(self.now());
+        }
         self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
     }
 
@@ -581,6 +613,11 @@ impl<'a> View<'a> {
             // What the link was given before goes first, a cache on its way out included.
             let busy = self.state.memory.swap_free_at.saturating_sub(self.now());
             setup += busy + swap.link.time(live.cache.swapped.as_f64());
+        }
+        if let Some(adapter) = self.system.nodes[live.node].adapter
+            && !self.state.memory.is_resident(adapter.model, processor)
+        {
+            setup += adapter.load;
         }
         setup + self.handover(live, processor)
     }
@@ -669,7 +706,10 @@ impl<'a> View<'a> {
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
             && !self.state.stages.iter().any(|(_, s)| {
-                s.weights == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
+                let adapter = self.system.nodes[s.node].adapter;
+                (s.weights == model || adapter.is_some_and(|adapter| adapter.model == model))
+                    && s.processor == Some(processor)
+                    && (s.running || s.position > 0.0 || s.phase > 0)
             })
     }
 

@@ -16,8 +16,10 @@ pub struct State {
     pub jobs: Slab<JobId, Job>,
     /// Live stage instances whose predecessors have finished.
     pub stages: Slab<StageId, Stage>,
-    /// Stages that wait for a processor, in the order in which they became ready.
+    /// Stages that wait for a processor, in the order in which they became ready; less those of best-effort sources.
     pub ready: Vec<StageId>,
+    /// Stages of best-effort sources that wait for a processor, in the order in which they became ready.
+    pub background: Vec<StageId>,
     /// What each processor does.
     pub processors: IdVec<ProcessorId, Occupancy>,
     /// What is in memory.
@@ -32,6 +34,31 @@ pub struct State {
 }
 
 impl State {
+    /// A stage waits for a processor from now on.
+    pub fn wait(&mut self, stage: StageId, best_effort: bool) {
+        if best_effort {
+            self.background.push(stage);
+        } else {
+            self.ready.push(stage);
+        }
+    }
+
+    /// A stage does not wait any more. Whether it did.
+    pub fn stop_waiting(&mut self, stage: StageId) -> bool {
+        for waiting in [&mut self.ready, &mut self.background] {
+            if let Some(place) = waiting.iter().position(|&other| other == stage) {
+                waiting.remove(place);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a stage waits for a processor.
+    pub fn is_waiting(&self, stage: StageId) -> bool {
+        self.ready.contains(&stage) || self.background.contains(&stage)
+    }
+
     /// Nothing has happened yet.
     pub fn new(system: &System) -> Self {
         Self {
@@ -39,6 +66,7 @@ impl State {
             jobs: Slab::new(),
             stages: Slab::new(),
             ready: Vec::new(),
+            background: Vec::new(),
             processors: system.platform.processors.iter().map(|_| Occupancy::default()).collect(),
             memory: Memory {
                 capacity: system.platform.capacity,
@@ -202,7 +230,8 @@ pub struct Run {
     pub kind: Phase,
     /// Start.
     pub start: Nanos,
-    /// When it will end by nominal latencies and expected lengths, without contention; not before now.
+    /// When it will end by nominal latencies and expected lengths, without contention; not before now. Best-effort work on a processor
+    /// that preempts ends whenever it is asked to: its start.
     pub expected_end: Nanos,
     /// Whether a policy has asked to end it at the next boundary.
     pub ending: bool,

@@ -57,6 +57,11 @@ impl System {
         self.models[model].weights_of.unwrap_or(model)
     }
 
+    /// Whether some source's work gives way to all other work.
+    pub fn has_best_effort(&self) -> bool {
+        self.sources.iter().any(|source| source.best_effort)
+    }
+
     /// The processor with this name.
     pub fn processor(&self, name: &str) -> Option<ProcessorId> {
         self.platform.processors.enumerate().find(|(_, p)| p.name == name).map(|(id, _)| id)
@@ -229,6 +234,29 @@ pub struct Model {
     /// The model whose weights it runs with, where it has none of its own: a sub-network of a supernet, an early exit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_of: Option<ModelId>,
+    /// What it is besides a network that runs by itself.
+    #[serde(default, skip_serializing_if = "Role::is_network")]
+    pub role: Role,
+}
+
+/// What an entry of [`System::models`] stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A network that stages run.
+    #[default]
+    Network,
+    /// An adapter (LoRA): weights that stages need beside those of their own model. It never runs by itself.
+    Adapter,
+    /// A tool: it has no weights. It never occupies a processor.
+    Tool,
+}
+
+impl Role {
+    /// Whether it is a network that stages run.
+    pub fn is_network(&self) -> bool {
+        *self == Self::Network
+    }
 }
 
 /// A stage of a source's chain.
@@ -272,6 +300,12 @@ pub struct Node {
     /// scores are unknown or of different kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<f64>,
+    /// It is a tool: it takes so long [ns], and no processor. It has no costs then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<Distribution>,
+    /// Weights that it needs in memory beside those of its model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
 }
 
 impl Node {
@@ -345,6 +379,15 @@ pub struct Alternative {
     pub quality: Option<f64>,
 }
 
+/// Weights that a stage needs beside those of its model, on whatever processor it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adapter {
+    /// The adapter, an entry of [`System::models`]; it is loaded and evicted like a model.
+    pub model: ModelId,
+    /// Time to load it.
+    pub load: Nanos,
+}
+
 /// An edge to a stage that follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Edge {
@@ -394,6 +437,12 @@ pub struct Source {
     /// What is special about the texts of its requests.
     #[serde(default, skip_serializing_if = "Text::is_default")]
     pub text: Text,
+    /// Its work uses idle processors and gives way to all other work. It has neither deadline nor goals.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub best_effort: bool,
+    /// Each job puts out a chunk of actions that a robot executes one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Actions>,
 }
 
 /// What is special about the texts of a session's requests.
@@ -410,6 +459,22 @@ impl Text {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A chunk of actions: what a robot does with the output of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actions {
+    /// Actions in a chunk.
+    pub count: u32,
+    /// Time between two actions; they are executed at multiples of it since the start of the run.
+    pub period: Nanos,
+    /// The stage whose end makes the first action available; `None`: the end of the job. The others follow in time.
+    pub first: Option<NodeId>,
 }
 
 impl Source {
@@ -516,11 +581,18 @@ impl System {
             check(self.models.get(node.model).is_some(), "a stage refers to a model that does not exist")?;
             check(self.sources.get(node.source).is_some(), "a stage refers to a source that does not exist")?;
             check(node.costs.len() == processors, "a stage's costs do not match the processors")?;
-            check(node.costs.iter().any(Option::is_some), "a stage can run nowhere")?;
-            check(
-                node.costs.get(node.fastest).is_some_and(Option::is_some),
-                "a stage's fastest processor cannot run it",
-            )?;
+            if node.tool.is_some() {
+                check(node.costs.iter().all(Option::is_none), "a tool runs on a processor")?;
+                check(node.costs.get(node.fastest).is_some(), "a stage refers to a processor that does not exist")?;
+            } else {
+                check(node.costs.iter().any(Option::is_some), "a stage can run nowhere")?;
+                check(
+                    node.costs.get(node.fastest).is_some_and(Option::is_some),
+                    "a stage's fastest processor cannot run it",
+                )?;
+            }
+            let adapter = node.adapter.is_none_or(|adapter| self.models.get(adapter.model).is_some());
+            check(adapter, "a stage refers to an adapter that does not exist")?;
             // Edges lead to later stages of the same source: there can be no cycle.
             let range = &self.sources[node.source].nodes;
             let inside = |n: NodeId| range.contains(&n.0);
@@ -546,7 +618,7 @@ impl System {
             let mut kinds = node.all_costs().map(phases);
             let first = kinds.next().unwrap_or_default();
             check(
-                !first.is_empty() && kinds.all(|other| other == first),
+                node.tool.is_some() || (!first.is_empty() && kinds.all(|other| other == first)),
                 "a stage's phases differ between processors or variants",
             )?;
             let figures = node.all_costs().all(|cost| (cost.figure as usize) < self.figures.len());
@@ -560,6 +632,9 @@ impl System {
         for source in &self.sources {
             let Range { start, end } = source.nodes;
             check(start < end && end as usize <= self.nodes.len(), "a source has no stages")?;
+            let first = source.actions.and_then(|actions| actions.first);
+            check(first.is_none_or(|node| source.nodes.contains(&node.0)), "actions come from another source's stage")?;
+            check(source.actions.is_none_or(|a| a.count > 0 && a.period > Nanos::ZERO), "a chunk has no actions")?;
         }
         Ok(())
     }

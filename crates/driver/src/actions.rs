@@ -21,8 +21,8 @@ pub enum Effect {
         processor: ProcessorId,
         /// Context switch, loading and hand-over before progress begins, nominally.
         setup: Nanos,
-        /// Whether the weights are loaded first.
-        loads: bool,
+        /// Weights that are loaded first.
+        loads: Bytes,
         /// How far to run at most; `None`: to the end of the phase.
         limit: Option<Limit>,
     },
@@ -98,7 +98,7 @@ impl<S: Sink> Course<'_, S> {
         if live.running {
             return Err(ActionError::NotReady);
         }
-        if !self.state.ready.contains(&stage) {
+        if !self.state.is_waiting(stage) {
             return Err(ActionError::NotReady);
         }
         if self.system.nodes[live.node].costs_of(live.variant).get(p).is_none_or(Option::is_none) {
@@ -125,18 +125,16 @@ impl<S: Sink> Course<'_, S> {
             let setup = view.setup(stage, p);
             if self.make_room(stage, p)? {
                 let setup = self.after_reading_back(&live, setup);
-                let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
-                self.state.ready.remove(place);
+                self.state.stop_waiting(stage);
                 return Ok(Effect::Join { stage, processor: p, run: i, setup, limit });
             }
             return Ok(Effect::Done);
         }
         let setup = view.setup(stage, p);
-        let loads = !self.state.memory.is_resident(live.weights, p);
+        let loads = self.weights_to_load(&live, p);
         if self.make_room(stage, p)? {
             let setup = self.after_reading_back(&live, setup);
-            let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
-            self.state.ready.remove(place);
+            self.state.stop_waiting(stage);
             if !self.keeps_partial(live.processor, p) {
                 // Progress within a segment stays behind when a stage moves to another kind of processor.
                 self.state.stages[stage].partial_ns = 0.0;
@@ -234,6 +232,18 @@ impl<S: Sink> Course<'_, S> {
                 }
             }
         }
+        // Adapters take what is left.
+        for rank in 0..system.platform.processors.len() {
+            for (id, node) in system.nodes.enumerate() {
+                if let (Some(adapter), Some(p)) = (node.adapter, self.by_speed(id, 0, rank))
+                    && !self.state.memory.is_resident(adapter.model, p)
+                    && self.state.memory.is_resident(system.weights_of(node.model), p)
+                    && self.state.memory.free().is_none_or(|free| free >= system.models[adapter.model].weights)
+                {
+                    self.load(adapter.model, p);
+                }
+            }
+        }
     }
 
     /// Loads a variant for the processor that is number `rank` for it, if memory has room.
@@ -286,8 +296,7 @@ impl<S: Sink> Course<'_, S> {
             return Ok(false);
         }
         let model = &self.system.models[live.model];
-        let resident = self.state.memory.is_resident(live.weights, p);
-        let weights = if resident { Bytes::ZERO } else { self.system.models[live.weights].weights };
+        let weights = self.weights_to_load(&live, p);
         let cache = self.cache_to_add(stage);
         let need = weights + cache + activation;
         if let Some(missing) = self.missing(need) {
@@ -314,10 +323,13 @@ impl<S: Sink> Course<'_, S> {
                 return Ok(false);
             }
         }
-        if resident {
-            self.state.memory.resident[live.weights][p] = Some(self.state.now);
-        } else {
-            self.load(live.weights, p);
+        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+        for model in [Some(live.weights), adapter].into_iter().flatten() {
+            if self.state.memory.is_resident(model, p) {
+                self.state.memory.resident[model][p] = Some(self.state.now);
+            } else {
+                self.load(model, p);
+            }
         }
         self.state.stages[stage].refused &= !refusal_bit(p);
         self.hidden(stage).reused = false;
@@ -330,6 +342,14 @@ impl<S: Sink> Course<'_, S> {
             self.emit(What::Memory { used });
         }
         Ok(true)
+    }
+
+    /// Weights that a stage needs on a processor, its adapter's included, and that are not in memory.
+    fn weights_to_load(&self, live: &Stage, p: ProcessorId) -> Bytes {
+        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+        let missing = |model: &ModelId| !self.state.memory.is_resident(*model, p);
+        let weights = [Some(live.weights), adapter].into_iter().flatten().filter(missing);
+        weights.fold(Bytes::ZERO, |sum, model| sum + self.system.models[model].weights)
     }
 
     /// How much memory is missing for `need`; `None` if it fits.
@@ -355,7 +375,7 @@ impl<S: Sink> Course<'_, S> {
 
     /// Memory was freed: what was refused may be tried again.
     pub(crate) fn forgive_refusals(&mut self) {
-        for &stage in &self.state.ready {
+        for &stage in self.state.ready.iter().chain(&self.state.background) {
             self.state.stages[stage].refused = 0;
         }
     }

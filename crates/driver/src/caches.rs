@@ -51,7 +51,7 @@ impl<S: Sink> Course<'_, S> {
 
     /// A stage that ran is ready again. Its cache may now make room for others.
     pub fn wait_again(&mut self, stage: StageId) {
-        self.state.ready.push(stage);
+        self.make_wait(stage);
         if self.caches_grow() && self.state.stages[stage].cache.held > Bytes::ZERO {
             self.forgive_refusals();
         }
@@ -61,7 +61,7 @@ impl<S: Sink> Course<'_, S> {
     pub(crate) fn evict_cache(&mut self, stage: StageId, keep: bool) -> Result<(), ActionError> {
         let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
         let view = View { system: self.system, state: &self.state };
-        if !view.can_evict_cache(stage, false) || !self.state.ready.contains(&stage) {
+        if !view.can_evict_cache(stage, false) || !self.state.is_waiting(stage) {
             return Err(ActionError::NoCache);
         }
         let held = live.cache.held;

@@ -100,6 +100,8 @@ pub(crate) struct Timer {
 /// Kinds of timers, in their order at equal times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKind {
+    /// A tool's answer is there.
+    Tool,
     /// A job with a drop rule is late or hopeless from now on.
     DropCheck,
     /// Nominal arrival of a source's next job.
@@ -177,6 +179,7 @@ impl<'a, S: Sink> Course<'a, S> {
             }
             self.timers.pop();
             match timer.kind {
+                TimerKind::Tool => self.end_tool(StageId(timer.order), timer.payload),
                 TimerKind::DropCheck => self.check_drop(JobId(timer.order), timer.payload),
                 TimerKind::Arrival => self.arrive(SourceId(timer.order)),
                 TimerKind::Release => self.release(SourceId(timer.order), timer.payload, timer.nominal),

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use onbeat_core::cost::{Phase, PhaseCost, Work};
+use onbeat_core::distribution::Distribution;
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, JobId, NodeId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::View;
-use onbeat_core::spec::{DropRule, ModelShape, Overflow, VariationKind};
+use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, VariationKind};
 use onbeat_core::state::{Cache, Job, Stage};
 use onbeat_core::system::{Edge, System};
 use onbeat_core::units::{Bytes, Nanos};
@@ -83,6 +84,8 @@ pub struct Hidden {
 pub struct NodeTraits {
     /// The only node of its chain.
     alone: bool,
+    /// Its work gives way to all other work.
+    pub best_effort: bool,
     /// Some processor has a latency distribution.
     draws_quantile: bool,
     /// Instances run strictly in order.
@@ -96,7 +99,6 @@ impl NodeTraits {
     pub(crate) fn new(system: &System, id: NodeId) -> Self {
         let node = &system.nodes[id];
         let range = &system.sources[node.source].nodes;
-        let cost = node.costs[node.fastest].as_ref().expect("a node can run on its fastest processor");
         Self {
             alone: range.end - range.start == 1,
             draws_quantile: node.all_costs().any(|cost| {
@@ -104,7 +106,9 @@ impl NodeTraits {
             }),
             streaming: system.models[node.model].shape == ModelShape::Streaming,
             per_tokens: node.after.iter().any(|edge| edge.per_tokens.is_some()),
-            first_phase: cost.phases[0].0,
+            // A tool has no costs, and no phases that matter.
+            first_phase: node.costs[node.fastest].as_ref().map_or(Phase::Forward, |cost| cost.phases[0].0),
+            best_effort: system.sources[node.source].best_effort,
         }
     }
 }
@@ -125,6 +129,7 @@ mod purpose {
     pub(super) const STAGE: u64 = 1;
     pub(super) const EDGE: u64 = 2;
     pub(super) const PREDICTION: u64 = 3;
+    pub(super) const TOOL: u64 = 4;
 }
 
 impl<S: Sink> Course<'_, S> {
@@ -329,12 +334,50 @@ impl<S: Sink> Course<'_, S> {
         self.take_over_cache(stage);
         let live = &self.state.stages[stage];
         let (job, node, kind) = (live.job, live.node, live.kind);
-        self.state.ready.push(stage);
-        self.changed = true;
+        if let Some(tool) = &self.system.nodes[node].tool {
+            self.call_tool(stage, tool);
+        } else {
+            self.make_wait(stage);
+            self.changed = true;
+        }
         if self.sink_active {
             let (prompt, output) = if kind == Phase::Prefill { (work.prompt, work.output) } else { (0, 0) };
             let job = self.state.jobs[job].serial;
             self.emit(What::Ready { stage: serial, job, node, prompt, output });
+        }
+    }
+
+    /// A stage that has not ended waits for a processor from now on.
+    pub fn make_wait(&mut self, stage: StageId) {
+        let best_effort = self.nodes[self.state.stages[stage].node].best_effort;
+        self.state.wait(stage, best_effort);
+    }
+
+    /// When policies may count on the end of a run that should last to `end`: work that gives way frees its slot whenever it is asked to.
+    pub fn end_to_count_on(&self, p: ProcessorId, stages: &[StageId], end: Nanos) -> Nanos {
+        let gives_way = |&stage: &StageId| self.nodes[self.state.stages[stage].node].best_effort;
+        let yields = self.system.platform.processors[p].preemption != Preemption::Never && stages.iter().all(gives_way);
+        if yields { self.state.now } else { end }
+    }
+
+    /// A stage that is a tool begins: it ends by itself.
+    fn call_tool(&mut self, stage: StageId, tool: &Distribution) {
+        let live = self.state.stages[stage];
+        let instance = self.hidden[stage.index()].instance;
+        // The stage by its number within the chain: a new stream changes no other stream's tools.
+        let within = live.node.0 - self.system.sources[self.state.jobs[live.job].source].nodes.start;
+        let key = self.key(live.job).part(purpose::TOOL).part(u64::from(within)).part(u64::from(instance));
+        let time = Nanos::from_ns_f64(sample(tool, &mut key.stream()));
+        self.state.jobs[live.job].started = true;
+        let now = self.state.now;
+        self.push_timer(now.saturating_add(time), TimerKind::Tool, stage.0, live.serial, now);
+    }
+
+    /// A call of a tool ends, unless its job was given up in the meantime.
+    pub(crate) fn end_tool(&mut self, stage: StageId, serial: u64) {
+        if self.state.stages.get(stage).is_some_and(|live| live.serial == serial) {
+            self.changed = true;
+            self.finish_stage(stage);
         }
     }
 
@@ -494,7 +537,7 @@ impl<S: Sink> Course<'_, S> {
     pub fn drop_job(&mut self, job: JobId, cause: DropCause) {
         debug_assert_eq!(self.state.jobs[job].running, 0, "a running job is not dropped");
         while let Some(&stage) = self.books[job.index()].stages.last() {
-            self.state.ready.retain(|&other| other != stage);
+            self.state.stop_waiting(stage);
             self.remove_stage(stage);
         }
         let live = self.state.jobs.remove(job);

@@ -49,7 +49,7 @@ impl<S: Sink> Course<'_, S> {
                 other.kind = phases[next].0;
                 other.position = 0.0;
                 other.partial_ns = 0.0;
-                self.state.ready.push(stage);
+                self.make_wait(stage);
             }
             None => self.finish_stage(stage),
         }

@@ -40,23 +40,26 @@ impl Graph {
     /// The chain of a source, with expected sizes; every stage once, whatever the probability and fan-out of the edges to it.
     pub(crate) fn of_source(system: &System, source: SourceId) -> Self {
         let first = system.sources[source].nodes.start as usize;
+        let tools = system.nodes_of(source).filter(|&node| system.nodes[node].tool.is_some()).count() as u32;
         let nodes = || system.nodes_of(source).map(|node| &system.nodes[node]);
         let cost = |node: &Node| {
             let on = |cost: &Option<onbeat_core::cost::Cost>| {
                 cost.as_ref().map_or(f64::INFINITY, |c| c.total_ns(node.expected))
             };
-            node.costs.iter().map(on).collect()
+            // Tools run beside everything, in a place of their own.
+            let tool = if node.tool.is_some() { node.best.as_f64() } else { f64::INFINITY };
+            node.costs.iter().map(on).chain((tools > 0).then_some(tool)).collect()
         };
         let edges = nodes().enumerate().flat_map(|(from, node)| {
             node.after.iter().map(move |edge| Edge {
                 from,
                 to: edge.to.index() - first,
-                handover: handover_ns(system, node),
+                handover: handover_ns(system, node, tools > 0),
                 mean: mean_handover_ns(system, node, &system.nodes[edge.to]),
             })
         });
         Self {
-            slots: system.platform.processors.iter().map(|p| p.slots).collect(),
+            slots: system.platform.processors.iter().map(|p| p.slots).chain((tools > 0).then_some(tools)).collect(),
             costs: nodes().map(cost).collect(),
             edges: edges.collect(),
         }
@@ -221,12 +224,15 @@ pub(crate) fn mean_handover_ns(system: &System, from: &Node, to: &Node) -> f64 {
 }
 
 /// Time of handing a stage's output over, by processors [ns].
-fn handover_ns(system: &System, from: &Node) -> Vec<Vec<f64>> {
+fn handover_ns(system: &System, from: &Node, tools: bool) -> Vec<Vec<f64>> {
     let processors = || system.platform.processors.ids();
     let time = |a: ProcessorId, b: ProcessorId| {
         if a == b { 0.0 } else { system.platform.links[a][b].time(from.output_bytes).as_f64() }
     };
-    processors().map(|a| processors().map(|b| time(a, b)).collect()).collect()
+    // To a tool and back, nothing is handed over.
+    let extra = tools.then_some(0.0);
+    let rows = processors().map(|a| processors().map(|b| time(a, b)).chain(extra).collect());
+    rows.chain(tools.then(|| vec![0.0; processors().len() + 1])).collect()
 }
 
 #[cfg(test)]

@@ -48,8 +48,8 @@ impl Policy for Edf {
 
 /// By the time at which stages are due.
 #[derive(Clone, Debug)]
-struct EarliestDue {
-    preemptive: bool,
+pub(crate) struct EarliestDue {
+    pub(crate) preemptive: bool,
 }
 
 impl Order for EarliestDue {

@@ -96,6 +96,10 @@ impl ExclusiveLru {
         let wanted = view.stage(stage).weights;
         let is_there = |this: &Self, model: ModelId| {
             let pair = (model, processor);
+            // Adapters go with a model; they are not counted.
+            if !view.system.models[model].role.is_network() {
+                return false;
+            }
             (view.state.memory.is_resident(model, processor) && !this.evicted.contains(&pair))
                 || this.used.contains(&pair)
         };

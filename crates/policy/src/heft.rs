@@ -75,6 +75,9 @@ fn paths_after(system: &System) -> IdVec<NodeId, f64> {
 
 /// Mean nominal latency over the processors that can run the stage, for expected sizes [ns].
 fn mean_cost_ns(node: &Node) -> f64 {
+    if node.tool.is_some() {
+        return node.best.as_f64();
+    }
     mean(node.costs.iter().flatten().map(|cost| cost.total_ns(node.expected)))
 }
 

@@ -191,6 +191,9 @@ impl HeftReserved {
         }
         if let Some(edge) = view.node(stage).after.iter().find(|edge| edge.probability >= 1.0) {
             let next = &view.system.nodes[edge.to];
+            if next.tool.is_some() {
+                return;
+            }
             let serial = view.job(stage).serial;
             self.reserved.push(Reservation { job, serial, processor: next.fastest, time: next.best });
             let sum = &mut self.reserved_sum[next.fastest.index()];

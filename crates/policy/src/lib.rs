@@ -21,12 +21,15 @@
 
 mod band_lsf;
 mod band_sel;
+mod bandit;
 mod bandwidth_aware;
 mod batch_mode;
+mod best_effort;
 mod bus;
 mod cbs;
 mod cfs;
 mod chain_edf;
+mod cost_aware;
 mod cpop;
 mod cycle_conserving_edf;
 mod dag;
@@ -74,6 +77,7 @@ mod prefill_first;
 mod prema;
 mod rate_limiter;
 mod registry;
+mod residency;
 mod round_robin;
 mod saga;
 mod sarathi;

@@ -189,7 +189,9 @@ impl Onbeat {
             let free = view.free_slots(p) as usize;
             self.slots.extend(std::iter::repeat_n((p, view.now()), free));
             let runs = &view.occupancy(p).runs;
-            self.slots.extend(runs.iter().map(|run| (p, likely_end(run, view.now()))));
+            self.slots.extend(
+                runs.iter().map(|run| (p, if view.gives_way(run) { view.now() } else { likely_end(run, view.now()) })),
+            );
         }
     }
 

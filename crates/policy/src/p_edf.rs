@@ -80,8 +80,12 @@ impl Order for Partition {
 /// What fits nowhere goes where the utilisation per slot is lowest afterwards.
 fn assign(system: &System) -> IdVec<NodeId, ProcessorId> {
     let rates = rates_per_ns(system);
-    let mut nodes: Vec<(f64, NodeId)> =
-        system.nodes.enumerate().map(|(id, node)| (rates[id] * node.best.as_f64(), id)).collect();
+    let mut nodes: Vec<(f64, NodeId)> = system
+        .nodes
+        .enumerate()
+        .filter(|(_, node)| node.tool.is_none())
+        .map(|(id, node)| (rates[id] * node.best.as_f64(), id))
+        .collect();
     nodes.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let mut assigned: IdVec<NodeId, ProcessorId> = system.nodes.iter().map(|node| node.fastest).collect();
     let mut load: IdVec<ProcessorId, f64> = system.platform.processors.iter().map(|_| 0.0).collect();

@@ -50,7 +50,7 @@ pub(crate) fn begun_on(view: &View<'_>, stage: StageId) -> Option<ProcessorId> {
 /// The most stages that one step of the stage's current phase can serve on a processor; 1 where it cannot be batched.
 pub(crate) fn batch_max(view: &View<'_>, stage: StageId, processor: ProcessorId) -> u32 {
     let live = view.stage(stage);
-    if live.kind != Phase::Decode {
+    if live.kind != Phase::Decode || view.node(stage).adapter.is_some() {
         return 1;
     }
     let phase = view.cost(stage, processor).and_then(|cost| cost.phases.get(usize::from(live.phase)));
@@ -280,7 +280,8 @@ impl Plan {
         let model = view.stage(stage).model;
         let mut room = 0;
         for run in &view.occupancy(processor).runs {
-            if run.kind == Phase::Decode && run.model == model && !run.ending {
+            let alike = run.kind == Phase::Decode && run.model == model && view.node(run.stage).adapter.is_none();
+            if alike && !run.ending {
                 room += (most - 1 - i64::from(run.others.len() as u32)).max(0);
             }
         }

@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use crate::parameters::Parameters;
 use crate::{
-    cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft, k_edf, latency_greedy, laxity,
-    llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf, predicted_sjf, prefill_first, round_robin, sjf,
-    skip_join_mlfq, skip_over, srpt, static_mapping, sufferage,
+    best_effort, cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft, k_edf,
+    latency_greedy, laxity, llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf, predicted_sjf,
+    prefill_first, round_robin, sjf, skip_join_mlfq, skip_over, srpt, static_mapping, sufferage,
 };
 
 /// How a policy is made.
@@ -200,6 +200,8 @@ static POLICIES: &[PolicyInfo] = &[
     crate::terastal::INFO,
     crate::cycle_conserving_edf::INFO,
     crate::state_aware::INFO,
+    crate::cost_aware::INFO,
+    crate::bandit::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
@@ -255,7 +257,8 @@ pub fn find(name: &str) -> Result<&'static PolicyInfo, PolicyError> {
 pub fn make(text: &str, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let (name, parameters) = text.split_once(':').unwrap_or((text, ""));
     let info = find(name.trim())?;
-    (info.build)(&Parameters::parse(info, parameters)?, system)
+    let policy = (info.build)(&Parameters::parse(info, parameters)?, system)?;
+    Ok(if system.has_best_effort() { best_effort::serve_behind(policy, system) } else { policy })
 }
 
 #[cfg(test)]

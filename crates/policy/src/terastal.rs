@@ -49,8 +49,11 @@ fn build(_: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyE
 }
 
 fn paths(system: &System) -> Vec<Path> {
-    let own =
-        |node: &onbeat_core::system::Node| mean(node.costs.iter().flatten().map(|cost| cost.total_ns(node.expected)));
+    let own = |node: &onbeat_core::system::Node| {
+        // A tool takes its time, wherever the others are.
+        let tool = node.tool.as_ref().map(|_| node.best.as_f64());
+        tool.unwrap_or_else(|| mean(node.costs.iter().flatten().map(|cost| cost.total_ns(node.expected))))
+    };
     let mut paths: Vec<Path> =
         system.nodes.iter().map(|node| Path { before: 0.0, own: own(node), after: 0.0 }).collect();
     let certain = |from: NodeId| system.nodes[from].after.iter().filter(|edge| edge.probability >= 1.0);

@@ -8,7 +8,7 @@ use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Cache, Job, Run, Stage, State};
 use onbeat_core::system::{
-    Alternative, Arrival, Link, Model, Node, Platform, Processor, Source, System, Text, Variation,
+    Alternative, Arrival, Link, Model, Node, Platform, Processor, Role, Source, System, Text, Variation,
 };
 use onbeat_core::units::{Bytes, Nanos};
 
@@ -175,6 +175,7 @@ impl Rig {
             quality: None,
             path: None,
             weights_of: None,
+            role: Role::Network,
         });
         self.state.memory.resident.push(costs.iter().map(|_| Some(Nanos::ZERO)).collect());
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p));
@@ -198,6 +199,8 @@ impl Rig {
             after: Vec::new(),
             variants: Vec::new(),
             quality: None,
+            tool: None,
+            adapter: None,
         });
         self.system.sources.push(Source {
             name: name.to_owned(),
@@ -216,6 +219,8 @@ impl Rig {
             nodes: node.0..node.0 + 1,
             shortest: best,
             text: Text::default(),
+            best_effort: false,
+            actions: None,
         })
     }
 
@@ -301,6 +306,13 @@ impl Rig {
     pub(crate) fn ready(&mut self, source: SourceId, at: f64) -> StageId {
         let stage = self.stage(source, at);
         self.state.ready.push(stage);
+        stage
+    }
+
+    /// A waiting stage of a best-effort source.
+    pub(crate) fn background(&mut self, source: SourceId, at: f64) -> StageId {
+        let stage = self.stage(source, at);
+        self.state.background.push(stage);
         stage
     }
 

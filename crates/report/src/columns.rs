@@ -136,6 +136,12 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
         let name = &comparison.system.sources.as_slice()[tightest].name;
         columns.push(column(Metric::ResponseP99, Place::Source(tightest), name, false, 2));
     }
+    for (i, source) in comparison.system.sources.iter().enumerate() {
+        let metrics = [(source.actions.is_some(), Metric::ReactionP95), (source.best_effort, Metric::Throughput)];
+        for (_, metric) in metrics.into_iter().filter(|(applies, _)| *applies) {
+            columns.push(column(metric, Place::Source(i), &source.name, false, 2));
+        }
+    }
     let mut run = |metric, expendable| columns.push(column(metric, Place::Run, "", false, expendable));
     run(Metric::RelativeQuality, 2);
     run(Metric::TtftP95, 3);

@@ -185,7 +185,7 @@ fn warnings(comparison: &Comparison, options: TableOptions) -> String {
 
 /// Streams and sessions under one policy.
 pub fn streams(comparison: &Comparison, row: &PolicyRow, options: TableOptions) -> String {
-    const METRICS: [(Metric, u32); 10] = [
+    const METRICS: [(Metric, u32); 14] = [
         (Metric::Jobs, 2),
         (Metric::ViolationRate, 0),
         (Metric::DropRate, 3),
@@ -196,6 +196,10 @@ pub fn streams(comparison: &Comparison, row: &PolicyRow, options: TableOptions) 
         (Metric::TtftP95, 3),
         (Metric::TpotMean, 4),
         (Metric::SloAttainment, 8),
+        (Metric::ReactionP95, 2),
+        (Metric::Starvation, 2),
+        (Metric::Throughput, 2),
+        (Metric::Work, 4),
     ];
     let present = |metric: Metric| row.sources.iter().any(|values| values.contains_key(&metric));
     let mut shown: Vec<(Metric, u32)> = METRICS.into_iter().filter(|(metric, _)| present(*metric)).collect();
@@ -228,6 +232,7 @@ fn streams_with(comparison: &Comparison, row: &PolicyRow, metrics: &[(Metric, u3
         goals.extend(source.deadline.map(|deadline| deadline.to_string()));
         goals.extend(source.ttft.map(|goal| format!("TTFT {goal}")));
         goals.extend(source.tpot.map(|goal| format!("TPOT {goal}")));
+        goals.extend(source.best_effort.then(|| "best effort".to_owned()));
         let goals = if goals.is_empty() { "–".to_owned() } else { goals.join("\n") };
         let mut cells = vec![Cell::new(&source.name), right(goals)];
         for (metric, _) in metrics {

@@ -182,6 +182,9 @@ fn every_policy(scenario: &str, platform: &str, seconds: f64, faults: &dyn Fn(&S
 fn every_policy_keeps_the_invariants_and_replays_to_the_same_decisions() {
     every_policy("video-conference", "snapdragon-x-elite", 6.0, &|_| Vec::new());
     every_policy("desktop-agents", "ryzen-ai-7-350", 20.0, &|_| Vec::new());
+    // Tools, and idle-time work that gives way.
+    every_policy("agent-with-tools", "snapdragon-x-elite", 30.0, &|_| Vec::new());
+    every_policy("call-and-sleep", "snapdragon-x-elite", 12.0, &|_| Vec::new());
 }
 
 #[test]

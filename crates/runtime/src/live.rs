@@ -8,7 +8,7 @@ use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, Actions, Limit, Policy, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 use onbeat_driver::{Course, DriveError, Effect, Facts, Outcome};
 
 use crate::runs::LiveRun;
@@ -70,10 +70,10 @@ impl<'a, S: Sink> Live<'a, S> {
 
     /// Commands the removal of weights that are not in memory any more.
     fn unload(&mut self) {
-        let (memory, commands) = (&self.course.state.memory, &mut self.commands);
+        let (system, memory, commands) = (self.course.system, &self.course.state.memory, &mut self.commands);
         self.resident.retain(|&(model, processor)| {
             let there = memory.is_resident(model, processor);
-            if !there {
+            if !there && system.models[model].role.is_network() {
                 commands.push(Command::Unload { model, processor });
             }
             there
@@ -102,19 +102,21 @@ impl<'a, S: Sink> Live<'a, S> {
 
     /// The nominal end of the runs on a processor, and their numbers: for the watchdog.
     pub fn expected_ends(&self) -> impl Iterator<Item = (ProcessorId, u64, Nanos, Nanos)> + '_ {
-        let of = |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
+        let of = move |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
             // A virtual device at its slowest operating point is not hanging.
             let power = self.course.system.platform.processors[p].power.as_ref();
             let slowest = power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0));
-            let end = |run: &onbeat_core::state::Run| {
-                let expected = run.expected_end - run.start;
-                if slowest < 1.0 {
-                    run.start + Nanos::from_ns_f64(expected.as_f64() / slowest)
-                } else {
-                    run.expected_end
-                }
+            let end = |start: Nanos, nominal_end: Nanos| {
+                let expected = nominal_end - start;
+                if slowest < 1.0 { start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { nominal_end }
             };
-            let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, end(run))).collect();
+            let ends = self.runs[p].iter().map(|run| run.nominal_end);
+            let runs: Vec<_> = occupancy
+                .runs
+                .iter()
+                .zip(ends)
+                .map(|(run, at)| (p, run.serial, run.start, end(run.start, at)))
+                .collect();
             runs
         };
         self.course.state.processors.enumerate().flat_map(of)
@@ -292,7 +294,8 @@ impl<'a, S: Sink> Live<'a, S> {
                 let stuck = |variant| node.costs_of(variant).enumerate().all(|(p, cost)| cost.is_none() || lost(p));
                 self.course.view().variants(stage).all(stuck)
             };
-            let stages: Vec<StageId> = self.course.state.ready.iter().copied().filter(|&s| stranded(s)).collect();
+            let waiting = self.course.state.ready.iter().chain(&self.course.state.background);
+            let stages: Vec<StageId> = waiting.copied().filter(|&s| stranded(s)).collect();
             for stage in stages {
                 self.doomed.insert(self.course.state.jobs[self.course.state.stages[stage].job].serial);
             }
@@ -313,6 +316,7 @@ impl<'a, S: Sink> Live<'a, S> {
                 // What is left of it waits for the end, not for a processor.
                 let stages = &self.course.state.stages;
                 self.course.state.ready.retain(|&stage| stages[stage].job != id);
+                self.course.state.background.retain(|&stage| stages[stage].job != id);
             }
         }
         let live: BTreeSet<u64> = self.course.state.jobs.iter().map(|(_, job)| job.serial).collect();
@@ -351,10 +355,17 @@ impl<'a, S: Sink> Live<'a, S> {
             // Points are decided on at the end of every instant.
             Effect::Done | Effect::Speed => {}
             Effect::Launch { stage, processor, setup, loads, limit } => {
-                if loads {
-                    self.resident.push((self.course.state.stages[stage].weights, processor));
+                let live = self.course.state.stages[stage];
+                let adapter = self.course.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+                let there = |this: &Self, model| this.resident.contains(&(model, processor));
+                // Adapters are rehearsed: devices are told of models only.
+                let loads_model = loads > Bytes::ZERO && !there(self, live.weights);
+                for model in [Some(live.weights).filter(|_| loads_model), adapter].into_iter().flatten() {
+                    if !there(self, model) {
+                        self.resident.push((model, processor));
+                    }
                 }
-                self.launch(processor, &[stage], setup, loads, limit);
+                self.launch(processor, &[stage], setup, loads_model, limit);
             }
             Effect::Join { stage, processor, run, setup, limit: _ } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),

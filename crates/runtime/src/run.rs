@@ -166,7 +166,9 @@ struct Dispatcher<'a, S, K> {
 impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
     /// Loads what is in memory at the start, before time begins.
     fn preload(&mut self) -> Result<(), RunError> {
-        let resident = self.live.resident_now();
+        let mut resident = self.live.resident_now();
+        // Adapters are rehearsed: devices are told of models only.
+        resident.retain(|&(model, _)| self.system.models[model].role.is_network());
         for (model, processor) in resident.iter().flat_map(|&(weights, p)| networks(self.system, weights, p)) {
             let control = Control::new();
             let _ = self.slots[&(processor, 0)].send(Order::Load(model, control.clone()));

@@ -34,6 +34,8 @@ pub(crate) struct LiveRun {
     failed: bool,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
+    /// When it should end by the profile.
+    pub(crate) nominal_end: Nanos,
 }
 
 impl LiveRun {
@@ -142,8 +144,11 @@ impl<S: Sink> Live<'_, S> {
             why: StopReason::Finished,
             failed: false,
             meter,
+            nominal_end: now,
         });
-        let expected = self.expected(p, stages, limit);
+        let nominal_end = now + setup + self.expected(p, stages, limit);
+        let expected_end = self.course.end_to_count_on(p, stages, nominal_end);
+        self.runs[p].last_mut().expect("it was just added").nominal_end = nominal_end;
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
@@ -153,7 +158,7 @@ impl<S: Sink> Live<'_, S> {
             model: live.model,
             kind: live.kind,
             start: now,
-            expected_end: now + setup + expected,
+            expected_end,
             ending: false,
         });
         self.commands.push(Command::Launch(Launch {
@@ -318,7 +323,7 @@ impl<S: Sink> Live<'_, S> {
         if done {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.state.ready.push(stage);
+            self.course.make_wait(stage);
         }
         goes_on
     }
@@ -382,7 +387,7 @@ impl<S: Sink> Live<'_, S> {
             if over {
                 // It had not started: it is ready again.
                 self.course.free_activation(stage);
-                self.course.state.ready.push(stage);
+                self.course.make_wait(stage);
             }
         }
         if over {

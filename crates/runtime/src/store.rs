@@ -43,6 +43,51 @@ struct JobData {
     stages: Vec<u64>,
 }
 
+impl JobData {
+    /// Adds what the stages before a node produced, less that of the stages `taken`.
+    fn collect(
+        &self,
+        system: &System,
+        feed: &dyn Feed,
+        node: NodeId,
+        instance: u32,
+        (input, taken): (&mut Vec<Data>, &mut Vec<NodeId>),
+    ) {
+        for &before in &system.nodes[node].before {
+            if system.nodes[before].tool.is_some() {
+                self.collect(system, feed, before, instance, (input, taken));
+                continue;
+            }
+            if taken.contains(&before) {
+                // Over two tools, or over one and directly.
+                continue;
+            }
+            taken.push(before);
+            let edge = system.nodes[before].after.iter().find(|edge| edge.to == node);
+            let part = edge.is_some_and(|edge| edge.per_tokens.is_some());
+            if part && let Some(part) = self.parts.get(&before).and_then(|parts| parts.get(instance as usize)) {
+                input.push(part.clone());
+                continue;
+            }
+            let one_each = edge.is_some_and(|edge| edge.fan_out.is_some());
+            let outputs: Vec<&Data> =
+                self.outputs.range((before, 0)..=(before, u32::MAX)).flat_map(|(_, all)| all).collect();
+            if outputs.is_empty() && self.rehearsed.contains(&before) {
+                input.extend(feed.stand_in(before));
+            }
+            for item in outputs {
+                match item {
+                    Data::Regions(regions) if one_each && !regions.is_empty() => {
+                        let region = regions[(instance as usize).min(regions.len() - 1)];
+                        input.push(Data::Regions([region].into()));
+                    }
+                    item => input.push(item.clone()),
+                }
+            }
+        }
+    }
+}
+
 impl Store {
     pub(crate) fn release(&mut self, job: u64, source: SourceId, feed: &dyn Feed) {
         let index = self.released.entry(source).or_insert(0);
@@ -70,33 +115,12 @@ impl Store {
     }
 
     /// What a stage works on: what the stages before it produced – all instances of them, in order –, then what the source released.
-    /// What stands in for the outputs of virtual devices comes from the feed.
+    /// What stands in for the outputs of virtual devices comes from the feed; a tool, which is never called, hands on what it was given.
     pub(crate) fn input(&self, system: &System, feed: &dyn Feed, job: u64, node: NodeId, instance: u32) -> Vec<Data> {
         let Some(data) = self.jobs.get(&job) else { return Vec::new() };
         let mut input = Vec::new();
-        for &before in &system.nodes[node].before {
-            let edge = system.nodes[before].after.iter().find(|edge| edge.to == node);
-            let part = edge.is_some_and(|edge| edge.per_tokens.is_some());
-            if part && let Some(part) = data.parts.get(&before).and_then(|parts| parts.get(instance as usize)) {
-                input.push(part.clone());
-                continue;
-            }
-            let one_each = edge.is_some_and(|edge| edge.fan_out.is_some());
-            let outputs: Vec<&Data> =
-                data.outputs.range((before, 0)..=(before, u32::MAX)).flat_map(|(_, all)| all).collect();
-            if outputs.is_empty() && data.rehearsed.contains(&before) {
-                input.extend(feed.stand_in(before));
-            }
-            for item in outputs {
-                match item {
-                    Data::Regions(regions) if one_each && !regions.is_empty() => {
-                        let region = regions[(instance as usize).min(regions.len() - 1)];
-                        input.push(Data::Regions([region].into()));
-                    }
-                    item => input.push(item.clone()),
-                }
-            }
-        }
+        let mut taken = Vec::new();
+        data.collect(system, feed, node, instance, (&mut input, &mut taken));
         input.extend(data.input.iter().cloned());
         input
     }

@@ -10,11 +10,12 @@ use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::Limit;
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 
 use crate::bus::Demand;
 use crate::engine::Engine;
 use crate::power::Meter;
+use crate::sharing::load_traffic;
 
 /// What policies do not see of a run. The stages are in [`Run::stage`] and [`Run::others`].
 #[derive(Clone, Debug)]
@@ -165,7 +166,7 @@ impl<S: Sink> Engine<'_, S> {
         p: ProcessorId,
         stages: &[StageId],
         setup: Nanos,
-        loads: bool,
+        loads: Bytes,
         limit: Option<Limit>,
     ) {
         let (system, now) = (self.course.system, self.course.state.now);
@@ -244,7 +245,7 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             started: now,
             why,
-            setup_traffic: if loads { self.load_traffic(live.weights, setup) } else { 0.0 },
+            setup_traffic: load_traffic(loads, setup),
             meter: Meter::at(now),
         };
         run.target = self.next_mark(stages, &run, 0.0);
@@ -256,6 +257,7 @@ impl<S: Sink> Engine<'_, S> {
         self.bus_dirty = true;
 
         let expected = self.expected_rest(p, stages, limit, length);
+        let expected_end = self.course.end_to_count_on(p, stages, now + setup + expected);
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
@@ -265,7 +267,7 @@ impl<S: Sink> Engine<'_, S> {
             model: live.model,
             kind: live.kind,
             start: now,
-            expected_end: now + setup + expected,
+            expected_end,
             ending: false,
         });
     }
@@ -321,8 +323,9 @@ impl<S: Sink> Engine<'_, S> {
         self.runs[p][i] = run;
         self.bus_dirty = true;
         let expected = self.expected_rest(p, &stages, None, 0.0);
+        let expected_end = self.course.end_to_count_on(p, &stages, ready_at + expected);
         let visible = &mut self.course.state.processors[p].runs[i];
-        visible.expected_end = ready_at + expected;
+        visible.expected_end = expected_end;
         let serial = visible.serial;
         let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);

@@ -2,19 +2,19 @@
 
 use onbeat_core::cost::PhaseCost;
 use onbeat_core::event::{Sink, What};
-use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
-use onbeat_core::units::Nanos;
+use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::units::{Bytes, Nanos};
 
 use crate::bus::{Demand, share_max_min};
 use crate::engine::Engine;
 use crate::runs::{Doing, LiveRun, at_rate, cost_of};
 
-impl<S: Sink> Engine<'_, S> {
-    /// What loading a model's weights within a setup moves over the bus [bytes/ns].
-    pub(crate) fn load_traffic(&self, model: ModelId, setup: Nanos) -> f64 {
-        self.course.system.models[model].weights.as_f64() / setup.as_f64().max(1.0)
-    }
+/// What loading weights within a setup moves over the bus [bytes/ns].
+pub(crate) fn load_traffic(loads: Bytes, setup: Nanos) -> f64 {
+    loads.as_f64() / setup.as_f64().max(1.0)
+}
 
+impl<S: Sink> Engine<'_, S> {
     /// What a run asks of the memory bus.
     pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
         let platform = &self.course.system.platform;

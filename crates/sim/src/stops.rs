@@ -318,6 +318,6 @@ impl<S: Sink> Engine<'_, S> {
             }
             return;
         }
-        self.launch(p, &stages, setup, false, None);
+        self.launch(p, &stages, setup, Bytes::ZERO, None);
     }
 }

@@ -6,6 +6,7 @@ use onbeat_core::spec::ModelShape;
 use onbeat_core::system::{Source, System};
 use onbeat_core::units::Nanos;
 
+use super::actions::Robot;
 use super::processors::worst_energy;
 use super::samples::Samples;
 use super::scores::{StageTally, Xrbench};
@@ -107,6 +108,10 @@ pub(super) struct Tally {
     pub(super) worst_energy: Option<f64>,
     /// Stage completions.
     pub(super) stages: Vec<StageTally>,
+    /// Processor time that the work done would have taken alone [ns].
+    pub(super) work_ns: f64,
+    /// What a robot does with the outputs.
+    pub(super) robot: Option<Robot>,
 }
 
 /// Whether anything is asked of the source's jobs.
@@ -147,6 +152,8 @@ impl<'s> Tallies<'s> {
             energy: Some(0.0),
             worst_energy: Some(0.0),
             stages: StageTally::of_chain(system, id),
+            work_ns: 0.0,
+            robot: source.actions.map(|actions| Robot::new(actions, system.warm_up)),
         };
         let fixed = |node: NodeId| {
             let work = Work { steps: system.nodes[node].steps, ..Work::default() };
@@ -157,6 +164,13 @@ impl<'s> Tallies<'s> {
             xrbench: Xrbench::default(),
             by_source: system.sources.enumerate().map(tally).collect(),
             fixed_worst: system.nodes.ids().map(fixed).collect(),
+        }
+    }
+
+    /// The run is over.
+    pub(super) fn finish(&mut self, end: Nanos) {
+        for robot in self.by_source.iter_mut().filter_map(|tally| tally.robot.as_mut()) {
+            robot.execute(end);
         }
     }
 
@@ -182,7 +196,9 @@ impl<'s> Tallies<'s> {
             job.energy = job.energy.zip(energy).map(|(sum, part)| sum + part);
         }
         if job.counted {
-            self.by_source[job.source].tokens += u64::from(tokens);
+            let tally = &mut self.by_source[job.source];
+            tally.tokens += u64::from(tokens);
+            tally.work_ns += alone.as_f64();
         }
     }
 
@@ -204,6 +220,10 @@ impl<'s> Tallies<'s> {
         job.done |= self.bit(job, stage.node);
         let node = &self.system.nodes[stage.node];
         let tally = &mut self.by_source[job.source];
+        let first = self.system.sources[job.source].actions.and_then(|actions| actions.first);
+        if let Some(robot) = tally.robot.as_mut().filter(|_| first == Some(stage.node)) {
+            robot.chunk(job.nominal, at);
+        }
         if let Some(first) = stage.first_token.filter(|_| tally.language == Some(stage.node)) {
             job.decoding = job.decoding.saturating_add(at.saturating_sub(first));
             job.later_tokens += u64::from(stage.output.saturating_sub(1));
@@ -227,6 +247,10 @@ impl<'s> Tallies<'s> {
     }
 
     pub(super) fn job_done(&mut self, job: &LiveJob, at: Nanos) {
+        let first = self.system.sources[job.source].actions.and_then(|actions| actions.first);
+        if let Some(robot) = self.by_source[job.source].robot.as_mut().filter(|_| first.is_none()) {
+            robot.chunk(job.nominal, at);
+        }
         if !job.counted {
             return;
         }

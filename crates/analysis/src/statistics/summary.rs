@@ -7,6 +7,7 @@ use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary, VariantShar
 use onbeat_core::system::{Node, Source, System};
 use onbeat_core::units::{Millijoules, Nanos};
 
+use super::actions::Robot;
 use super::processors::{KINDS, Lane, Lanes};
 use super::samples::Samples;
 use super::sources::{Tallies, Tally};
@@ -147,6 +148,13 @@ fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nan
         set(&mut values, Metric::Goodput, ratio(counts.met(), measured.as_secs()));
     }
     put_quality(&mut values, system, [(source, tally)]);
+    if source.best_effort {
+        set(&mut values, Metric::Throughput, ratio(tally.done as f64, measured.as_secs()));
+        set(&mut values, Metric::Work, tally.work_ns / 1e6);
+    }
+    if let Some(robot) = &tally.robot {
+        put_reaction(&mut values, robot);
+    }
     SourceSummary {
         name: source.name.clone(),
         session: source.session,
@@ -157,6 +165,15 @@ fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nan
         variants: variant_shares(system, (source, tally)),
         response_ecdf: tally.response.ecdf(),
         ttft_ecdf: tally.ttft.ecdf(),
+    }
+}
+
+fn put_reaction(values: &mut Values, robot: &Robot) {
+    set(values, Metric::Starvation, ratio(robot.starved as f64, robot.due as f64));
+    if !robot.reaction.is_empty() {
+        values.insert(Metric::ReactionMean, robot.reaction.mean_ms());
+        values.insert(Metric::ReactionMax, robot.reaction.max_ms());
+        values.extend(robot.reaction.percentiles_ms(&[950]).into_iter().map(|value| (Metric::ReactionP95, value)));
     }
 }
 
@@ -312,10 +329,12 @@ fn run_of_sources(
     measured: Nanos,
 ) {
     let all = || tallies.by_source.iter();
-    Counts::of(all()).put(run);
+    // Idle-time work is no burden: how long it waits and what of it is dropped says nothing about the run.
+    let asked = || system.sources.iter().zip(all()).filter(|(source, _)| !source.best_effort).map(|(_, tally)| tally);
+    Counts::of(asked()).put(run);
     let merged = |of: fn(&Tally) -> &Samples| {
         let mut merged = Samples::new();
-        all().for_each(|tally| merged.merge(of(tally)));
+        asked().for_each(|tally| merged.merge(of(tally)));
         merged
     };
     put_times(run, &merged(|t| &t.response), &merged(|t| &t.tardiness), &merged(|t| &t.ttft), &merged(|t| &t.tpot));

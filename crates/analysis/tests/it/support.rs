@@ -90,6 +90,8 @@ impl Builder {
             nodes: next..next,
             shortest: Nanos::ZERO,
             text: onbeat_core::system::Text::default(),
+            best_effort: false,
+            actions: None,
         })
     }
 
@@ -182,6 +184,7 @@ impl Builder {
             quality: None,
             path: None,
             weights_of: None,
+            role: onbeat_core::system::Role::Network,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
@@ -222,6 +225,8 @@ impl Builder {
             after: Vec::new(),
             variants: Vec::new(),
             quality: None,
+            tool: None,
+            adapter: None,
         })
     }
 }

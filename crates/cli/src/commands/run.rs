@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onbeat_core::cost::PhaseCost;
-use onbeat_core::system::System;
+use onbeat_core::system::{Role, System};
 use onbeat_report::{Comparison, Report};
 
 use crate::analyse;
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &RunArgs, ui: Ui) -> Result<(), Failure> {
         policies::make(name, &system)?;
     }
     tell_devices(&system, ui);
+    check_devices(&system)?;
     unbatch(&mut system, ui);
     let system = Arc::new(system);
     let devices = Arc::new(Devices::prepare(&system)?);
@@ -98,6 +99,30 @@ fn cores_of(system: &System) -> Vec<u32> {
         return (0..std::thread::available_parallelism().map_or(1, usize::from) as u32).collect();
     }
     named.into_iter().collect()
+}
+
+/// What devices cannot do is an error, not something to leave out.
+fn check_devices(system: &System) -> Result<(), Failure> {
+    for node in &system.nodes {
+        let real =
+            node.costs.enumerate().find(|(p, cost)| cost.is_some() && system.platform.processors[*p].runs_models());
+        let Some((p, _)) = real else { continue };
+        let unit = &system.platform.processors[p].name;
+        if let Some(adapter) = node.adapter {
+            let name = &system.models[adapter.model].name;
+            return Err(Failure::usage(
+                format!("stage `{}` needs the adapter `{name}`, and no backend can load adapters", node.name),
+                format!("rehearse it: set the device of `{unit}` to `virtual`, or take `adapter` out of the stage"),
+            ));
+        }
+        if system.models[node.model].role == Role::Tool {
+            return Err(Failure::usage(
+                format!("the tool `{}` takes a slot of `{unit}`, which is real: nothing would be called", node.name),
+                "leave out `on`, so that the tool is rehearsed without a processor".to_owned(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Takes batching out of the profile of processors that run real models: their backends serve one request at a time.

@@ -59,6 +59,8 @@ pub struct ModelSpec {
     /// Other variants, by name (precision, size, early exit). The default variant has no name.
     #[serde(default)]
     pub variant: IndexMap<String, VariantSpec>,
+    /// `autoregressive`: a mixture of experts of which only a part is in memory.
+    pub experts: Option<ExpertsSpec>,
     /// `autoregressive`: architecture, for `onbeat estimate`.
     pub transformer: Option<TransformerSpec>,
     /// Other shapes: operations and activations of one inference (one step), for `onbeat estimate`.
@@ -67,6 +69,25 @@ pub struct ModelSpec {
     pub source: Option<String>,
     /// Row, page or name within that source.
     pub row: Option<String>,
+}
+
+/// A mixture of experts of which only a part is in memory. The others are fetched from slow memory when they are needed, at
+/// `experts_gbps` of the cost entry: layers · active · (1 − hit rate) of them per decode step.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertsSpec {
+    /// Layers that have experts, ≥ 1.
+    pub layers: u32,
+    /// Experts per layer, ≥ 1.
+    pub per_layer: u32,
+    /// Experts per layer that a token activates, ≥ 1.
+    pub active: u32,
+    /// Size of one expert [MB], > 0.
+    pub expert_mb: f64,
+    /// Share of the experts that is in memory, 0 to 1.
+    pub resident: f64,
+    /// Probability that an activated expert is in memory, 0 to 1. Left out: `resident`, as if all experts were activated alike.
+    pub hit_rate: Option<f64>,
 }
 
 /// Another variant of a model.
@@ -166,6 +187,10 @@ pub struct CostSpec {
     /// `autoregressive`: decode step latency relative to batch 1: points of (batch, factor), the first (1, 1.0).
     /// Left out: no batching, concurrent requests interleave.
     pub batch_factor: Option<Vec<(f64, f64)>>,
+
+    /// Models with `experts`: bandwidth at which experts that are not in memory are fetched [GB/s], > 0. Left out: `load_gbps` of the
+    /// platform.
+    pub experts_gbps: Option<f64>,
 
     /// Preemption points: how many equal segments an inference consists of, ≥ 1. Default 1.
     pub segments: Option<u32>,

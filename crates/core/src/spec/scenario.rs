@@ -51,6 +51,9 @@ pub struct ScenarioSpec {
     /// Chains of stages, by name.
     #[serde(default)]
     pub chain: IndexMap<String, ChainSpec>,
+    /// Adapters of models, by name.
+    #[serde(default)]
+    pub adapter: IndexMap<String, AdapterSpec>,
     /// Inline models, in addition to the library's.
     #[serde(default)]
     pub model: IndexMap<String, ModelSpec>,
@@ -142,8 +145,25 @@ pub struct StreamSpec {
     pub during: Vec<String>,
     /// The most activations in one run. Left out: no limit.
     pub count: Option<u64>,
+    /// Idle-time work: it uses processors that nothing else waits for, and gives way at once. It has no deadline.
+    #[serde(default)]
+    pub best_effort: bool,
+    /// Each activation puts out a chunk of actions that a robot executes at a fixed rate.
+    pub actions: Option<ActionsSpec>,
     /// Key of `[source]` for rate and deadline.
     pub source: Option<String>,
+}
+
+/// A chunk of actions: what a robot does with the output of an activation.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActionsSpec {
+    /// Actions in a chunk, ≥ 1.
+    pub count: u32,
+    /// Time between two actions [ms], > 0.
+    pub period_ms: f64,
+    /// The stage whose end makes the first action available; the others follow in time. Left out: the end of the activation.
+    pub first: Option<String>,
 }
 
 /// What happens to a job that cannot meet its deadline any more.
@@ -215,6 +235,9 @@ pub struct SessionSpec {
     pub during: Vec<String>,
     /// The most requests in one run. Left out: no limit.
     pub count: Option<u64>,
+    /// Idle-time work: it uses processors that nothing else waits for, and gives way at once. It has neither deadline nor goals.
+    #[serde(default)]
+    pub best_effort: bool,
     /// Key of `[source]` for lengths and goals.
     pub source: Option<String>,
 }
@@ -271,16 +294,38 @@ pub struct ChainSpec {
     pub deadline_ms: Option<f64>,
     /// The stages; those without `after` start when the job is released.
     pub stage: Vec<StageSpec>,
+    /// Parts that may run again, depending on the data.
+    #[serde(default)]
+    pub repeat: Vec<RepeatSpec>,
 }
 
-/// One model inference within a chain.
+/// A part of a chain that may run again: an agent that plans anew after it has seen what its tools found.
+///
+/// The part has one stage where it begins and one where it ends. It is unrolled: the second time its stages are called `NAME.2`,
+/// the third time `NAME.3`. What follows the part waits for the last time.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepeatSpec {
+    /// The stages of the part.
+    pub stages: Vec<String>,
+    /// Probability that the part runs again, each time, 0 to 1.
+    pub probability: f64,
+    /// The most times that the part runs, 2 to 16.
+    pub at_most: u32,
+}
+
+/// One model inference, or one call of a tool, within a chain.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageSpec {
     /// Name, unique within the chain.
     pub name: String,
-    /// Model.
-    pub model: String,
+    /// Model; or `tool_ms`.
+    pub model: Option<String>,
+    /// The stage is a tool: it takes so long [ms] and no processor. With `on`, it takes a slot of one of those processors.
+    pub tool_ms: Option<DistributionSpec>,
+    /// Adapter (LoRA) that must be in memory beside the model, by its key in `[adapter]`.
+    pub adapter: Option<String>,
     /// Other models that may take its place on platforms that have no profile of `model`; the first that has one is used.
     #[serde(default)]
     pub or: Vec<String>,
@@ -307,6 +352,22 @@ pub struct StageSpec {
     /// Size of the stage's output, handed to its successors [kB], ≥ 0.
     #[serde(default)]
     pub output_kb: f64,
+    /// Key of `[source]` for `tool_ms`.
+    pub source: Option<String>,
+}
+
+/// An adapter (LoRA): weights that some stages need beside those of their model.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSpec {
+    /// The model that it adapts.
+    pub model: String,
+    /// Size of its weights [MB], > 0.
+    pub weights_mb: f64,
+    /// Time to load it onto a processor [ms], ≥ 0. Left out: weights / `load_gbps` of the platform.
+    pub load_ms: Option<f64>,
+    /// Key of `[source]`.
+    pub source: Option<String>,
 }
 
 /// Variants that a policy may choose instead of a stage's own.

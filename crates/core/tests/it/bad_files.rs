@@ -266,6 +266,102 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("no platform", GOOD, "name = \"nowhere\"\nduration_s = 1\n"),
     ("unknown platform", GOOD, "name = \"nowhere\"\nduration_s = 1\nruns_on = [\"intel-npu-3721\"]\n"),
+    ("a stage that is nothing", "{ name = \"hear\", model = \"detector\" }", "{ name = \"hear\" }"),
+    ("model and tool", "{ name = \"hear\", model", "{ name = \"hear\", tool_ms = 5, model"),
+    (
+        "a tool with a prompt",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", tool_ms = 5, prompt = 10, variant = \"small\" }",
+    ),
+    (
+        "a tool on a processor, not piecewise linear",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", tool_ms = { kind = \"exponential\", mean = 3 }, on = [\"npu\"] }",
+    ),
+    (
+        "a tool on a processor that is not there",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", tool_ms = 4, on = [\"cpu\"] }",
+    ),
+    (
+        "unknown source of a tool",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", tool_ms = 4, source = \"gess\" }",
+    ),
+    ("unknown adapter", "steps = 4,", "steps = 4, adapter = \"style\","),
+    (
+        "adapter of another model",
+        "steps = 4, after = [{ stage = \"think\" }] },\n    { name = \"speak\", model = \"speaker\", size = 40, after = [{ stage = \"think\", per_tokens = 16 }] },\n]",
+        "steps = 4, adapter = \"style\", after = [{ stage = \"think\" }] },\n]\n[adapter]\nstyle = { model = \"writer\", weights_mb = 5 }",
+    ),
+    ("an adapter of nothing", "[platform]", "[adapter]\nstyle = { model = \"writter\", weights_mb = 0 }\n[platform]"),
+    (
+        "repeats a stage that is not there",
+        "deadline_ms = 2000",
+        "deadline_ms = 2000\nrepeat = [{ stages = [\"think\", \"her\"], probability = 0.5, at_most = 2 }]",
+    ),
+    (
+        "repeats once",
+        "deadline_ms = 2000",
+        "deadline_ms = 2000\nrepeat = [{ stages = [\"think\"], probability = 1.5, at_most = 1 }]",
+    ),
+    (
+        "repeats a part with two ends",
+        "deadline_ms = 2000",
+        "deadline_ms = 2000\nrepeat = [{ stages = [\"think\", \"paint\", \"speak\"], probability = 0.5, at_most = 2 }]",
+    ),
+    (
+        "follows a part over an edge that is not plain",
+        "deadline_ms = 2000",
+        "deadline_ms = 2000\nrepeat = [{ stages = [\"hear\"], probability = 0.5, at_most = 2 }]",
+    ),
+    (
+        "follows a part from within",
+        "deadline_ms = 2000",
+        "deadline_ms = 2000\nrepeat = [{ stages = [\"hear\", \"think\", \"paint\"], probability = 0.5, at_most = 2 }]",
+    ),
+    (
+        "repeats a stage in two parts",
+        "deadline_ms = 2000",
+        "deadline_ms = 2000\nrepeat = [{ stages = [\"paint\"], probability = 0.5, at_most = 2 }, { stages = [\"paint\"], probability = 0.5, at_most = 2 }]",
+    ),
+    (
+        "idle-time work with a deadline",
+        "period_ms = 500\npriority = 3",
+        "period_ms = 500\npriority = 3\ndeadline_ms = 40\nbest_effort = true\ndrop = \"late\"",
+    ),
+    ("idle-time work with goals", "ttft_ms = 800", "ttft_ms = 800\nbest_effort = true"),
+    ("a chunk without actions", "fps = 30", "fps = 30\nactions = { count = 0, period_ms = 0 }"),
+    (
+        "a chunk from a stage that is not there",
+        "period_ms = 500",
+        "period_ms = 500\nactions = { count = 8, period_ms = 20, first = \"think twice\" }",
+    ),
+    (
+        "more active experts than there are",
+        "kv_kb_per_token = 30",
+        "kv_kb_per_token = 30, experts = { layers = 2, per_layer = 4, active = 5, expert_mb = 10, resident = 0.5 }",
+    ),
+    (
+        "more misses than missing experts",
+        "kv_kb_per_token = 30",
+        "kv_kb_per_token = 30, experts = { layers = 2, per_layer = 4, active = 2, expert_mb = 10, resident = 0.9, hit_rate = 0.1 }",
+    ),
+    (
+        "experts larger than the model",
+        "kv_kb_per_token = 30",
+        "kv_kb_per_token = 30, experts = { layers = 20, per_layer = 40, active = 2, expert_mb = 10, resident = 0.5 }",
+    ),
+    (
+        "no bandwidth for experts",
+        "kv_kb_per_token = 30",
+        "kv_kb_per_token = 30, experts = { layers = 2, per_layer = 4, active = 2, expert_mb = 10, resident = 0.5 }",
+    ),
+    (
+        "experts of a painter",
+        "painter = { shape = \"iterative\", ",
+        "painter = { experts = { layers = 2, per_layer = 4, active = 2, expert_mb = 10, resident = 0.5 }, shape = \"iterative\", ",
+    ),
 ];
 
 /// Mistakes on the command line: the change of the good file.

@@ -192,6 +192,8 @@ fn source(
         nodes: first..system.nodes.len() as u32,
         shortest: Nanos::ZERO,
         text: onbeat_core::system::Text::default(),
+        best_effort: false,
+        actions: None,
     });
 }
 
@@ -207,6 +209,7 @@ fn model(name: &str, talks: bool) -> Model {
         quality: None,
         path: None,
         weights_of: None,
+        role: onbeat_core::system::Role::Network,
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::items_after_statements, reason = "tests")]
 
 mod caches;
+mod agents;
 mod chains;
 mod contention;
 mod conversations;

@@ -32,6 +32,9 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, works: &[Work]
         .iter()
         .zip(works)
         .map(|(node, &work)| {
+            if let Some(tool) = &node.tool {
+                return tool.smallest();
+            }
             let least = |variant: u8| {
                 let work = node.work_of(variant, work);
                 let latencies = node.costs_of(variant).iter().flatten().map(|cost| shortest_ns(cost, work, variation));

@@ -8,8 +8,9 @@ use crate::spec::field::Field;
 use crate::spec::limits;
 use crate::spec::{ChainSpec, ModelShape, ScenarioSpec, StageSpec, VariantsSpec};
 
-use super::distribution::{self, INSTANCES, TOKENS};
+use super::distribution::{self, DELAY_MS, INSTANCES, TOKENS};
 use super::models::{Catalogue, Variant, shape_name};
+use super::repeat;
 
 /// A chain that was checked.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Stage<'a> {
     pub output: Option<Distribution>,
     /// Edges from the stages that go before.
     pub before: Vec<Before>,
+    /// Latency of a tool [ns]; it has no candidates then.
+    pub tool: Option<Distribution>,
 }
 
 /// An edge, seen from its end.
@@ -78,20 +81,7 @@ pub(super) fn of_model<'a>(
     model: &str,
     catalogue: &Catalogue<'a>,
 ) -> Option<Chain<'a>> {
-    let spec = StageSpec {
-        name: model.to_owned(),
-        model: model.to_owned(),
-        or: Vec::new(),
-        variant: None,
-        variants: VariantsSpec::None,
-        after: Vec::new(),
-        on: Vec::new(),
-        size: None,
-        steps: None,
-        prompt: None,
-        output: None,
-        output_kb: 0.0,
-    };
+    let spec = StageSpec { name: model.to_owned(), model: Some(model.to_owned()), ..StageSpec::default() };
     let stage = stage(check, source, &spec, catalogue)?;
     Some(Chain { name: model.to_owned(), deadline_ms: None, stages: vec![stage] })
 }
@@ -114,13 +104,11 @@ fn chain<'a>(
         );
         return None;
     }
-    check.distinct("stages", spec.stage.iter().enumerate().map(|(i, s)| (at.index(i).key("name"), s.name.as_str())));
-    let mut stages = Vec::new();
-    for (i, stage_spec) in spec.stage.iter().enumerate() {
-        if let Some(mut stage) = stage(check, &at.index(i), stage_spec, catalogue) {
-            stage.before = edges(check, &at.index(i), stage_spec, &spec.stage);
-            stages.push(stage);
-        }
+    let in_file: Vec<(usize, StageSpec)> = spec.stage.iter().cloned().enumerate().collect();
+    let mut stages = all_stages(check, &at, &in_file, catalogue);
+    if check.errors.len() == before && !spec.repeat.is_empty() {
+        let unrolled = repeat::unroll(check, field, spec)?;
+        stages = all_stages(check, &at, &unrolled, catalogue);
     }
     if check.errors.len() > before {
         return None;
@@ -129,13 +117,44 @@ fn chain<'a>(
     Some(Chain { name: name.to_owned(), deadline_ms: spec.deadline_ms, stages: sort(stages, &order) })
 }
 
+/// Stages with their positions in the file.
+fn all_stages<'a>(
+    check: &mut Check<'_>,
+    at: &Field,
+    specs: &[(usize, StageSpec)],
+    catalogue: &Catalogue<'a>,
+) -> Vec<Stage<'a>> {
+    check.distinct("stages", specs.iter().map(|(i, s)| (at.index(*i).key("name"), s.name.as_str())));
+    let mut stages = Vec::new();
+    for (i, spec) in specs {
+        if let Some(mut stage) = stage(check, &at.index(*i), spec, catalogue) {
+            stage.before = edges(check, &at.index(*i), spec, specs);
+            stages.push(stage);
+        }
+    }
+    stages
+}
+
 fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Catalogue<'a>) -> Option<Stage<'a>> {
     let before = check.errors.len();
     check.name(&at.key("name"), &spec.name);
     let variant_at = at.key("variant");
     let variant = spec.variant.as_deref().map(|name| (&variant_at, name));
     let mut candidates = Vec::new();
-    candidates.extend(catalogue.variant(check, &at.key("model"), &spec.model, variant));
+    match (&spec.model, &spec.tool_ms) {
+        (Some(model), None) => candidates.extend(catalogue.variant(check, &at.key("model"), model, variant)),
+        (None, Some(_)) => not_for_tools(check, at, spec),
+        (Some(_), Some(_)) => {
+            check.wrong(&at.key("tool_ms"), "both `model` and `tool_ms` are given", "a stage is a model or a tool");
+        }
+        (None, None) => {
+            check.wrong(
+                at,
+                "neither `model` nor `tool_ms` is given",
+                "say which model runs, or how long the tool takes",
+            );
+        }
+    }
     for (i, name) in spec.or.iter().enumerate() {
         candidates.extend(catalogue.variant(check, &at.key("or").index(i), name, None));
     }
@@ -145,6 +164,7 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
     check.number(at, "output_kb", spec.output_kb, &limits::SIZE_KB);
     let prompt = spec.prompt.as_ref().and_then(|d| distribution::resolve(check, &at.key("prompt"), d, TOKENS));
     let output = spec.output.as_ref().and_then(|d| distribution::resolve(check, &at.key("output"), d, TOKENS));
+    let tool = spec.tool_ms.as_ref().and_then(|d| distribution::resolve(check, &at.key("tool_ms"), d, DELAY_MS));
     let for_shapes = [
         ("steps", spec.steps.is_some(), ModelShape::Iterative),
         ("prompt", spec.prompt.is_some(), ModelShape::Autoregressive),
@@ -153,7 +173,7 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
     for (key, given, shape) in for_shapes {
         if given && !candidates.is_empty() && candidates.iter().all(|model| model.spec.shape != shape) {
             let found = shape_name(candidates[0].spec.shape);
-            let problem = format!("`{key}` has no use: `{}` has the shape `{found}`", spec.model);
+            let problem = format!("`{key}` has no use: `{}` has the shape `{found}`", candidates[0].model);
             check.wrong(&at.key(key), problem, format!("it belongs to models of shape `{}`", shape_name(shape)));
         }
     }
@@ -165,6 +185,7 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
         prompt,
         output,
         before: Vec::new(),
+        tool,
     })
 }
 
@@ -214,13 +235,30 @@ fn variants<'a>(
     variants
 }
 
+/// Reports what a tool cannot have.
+fn not_for_tools(check: &mut Check<'_>, at: &Field, spec: &StageSpec) {
+    let given = [
+        ("or", !spec.or.is_empty()),
+        ("variant", spec.variant.is_some()),
+        ("variants", !matches!(spec.variants, VariantsSpec::None)),
+        ("adapter", spec.adapter.is_some()),
+        ("size", spec.size.is_some()),
+        ("steps", spec.steps.is_some()),
+        ("prompt", spec.prompt.is_some()),
+        ("output", spec.output.is_some()),
+    ];
+    for (key, _) in given.into_iter().filter(|&(_, given)| given) {
+        check.wrong(&at.key(key), format!("`{key}` has no use: the stage is a tool"), "it belongs to models");
+    }
+}
+
 /// The edges that end at a stage, by positions in the file.
-fn edges(check: &mut Check<'_>, at: &Field, stage: &StageSpec, stages: &[StageSpec]) -> Vec<Before> {
+fn edges(check: &mut Check<'_>, at: &Field, stage: &StageSpec, stages: &[(usize, StageSpec)]) -> Vec<Before> {
     let mut edges: Vec<Before> = Vec::new();
     for (i, spec) in stage.after.iter().enumerate() {
         let at = at.key("after").index(i);
-        let Some(from) = stages.iter().position(|other| other.name == spec.stage) else {
-            check.unknown(&at.key("stage"), "stage", &spec.stage, stages.iter().map(|s| s.name.as_str()));
+        let Some(from) = stages.iter().position(|(_, other)| other.name == spec.stage) else {
+            check.unknown(&at.key("stage"), "stage", &spec.stage, stages.iter().map(|(_, s)| s.name.as_str()));
             continue;
         };
         if edges.iter().any(|edge| edge.stage == from) {

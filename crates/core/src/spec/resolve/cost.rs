@@ -6,6 +6,7 @@ use crate::distribution::Distribution;
 use crate::spec::{CostSpec, ModelShape};
 use crate::units::{Bytes, Nanos};
 
+use super::experts;
 use super::models::Variant;
 
 const MS: f64 = 1e6;
@@ -31,8 +32,10 @@ pub(super) struct Inputs<'a> {
 pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
     let weights_mb = inputs.variant.weights_mb().unwrap_or(0.0);
     // Left out, every inference (or step) reads all weights once.
-    let bytes = entry.bytes_mb.unwrap_or(weights_mb) * MB * inputs.bytes_scale;
-    let phases = match inputs.variant.spec.shape {
+    let experts = inputs.variant.spec.experts.as_ref();
+    let read_mb = experts.map_or(weights_mb, |experts| experts::read_mb(experts, weights_mb));
+    let bytes = entry.bytes_mb.unwrap_or(read_mb) * MB * inputs.bytes_scale;
+    let mut phases = match inputs.variant.spec.shape {
         ModelShape::OneShot | ModelShape::Streaming => {
             let (latency_ns, quantiles) = forward_latency(entry, inputs.size)?;
             let cost = PhaseCost::Fixed {
@@ -85,9 +88,17 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
             vec![(Phase::Prefill, prefill), (Phase::Decode, decode)]
         }
     };
+    if let (Some(experts), Some(bandwidth)) = (experts, entry.experts_gbps.or(inputs.load_bandwidth)) {
+        experts::add(&mut phases, experts, bandwidth, inputs.bytes_scale);
+    }
+    // Experts that are not kept in memory are not loaded with the rest.
+    let missing_mb = experts.map_or(0.0, experts::missing_mb);
     let load_ns = match (entry.load_ms, inputs.load_bandwidth) {
         (Some(ms), _) => Nanos::from_ms(ms),
-        (None, Some(bandwidth)) => Nanos::from_ns_f64(inputs.variant.held_mb().unwrap_or(0.0) * MB / bandwidth),
+        (None, Some(bandwidth)) => {
+            let held_mb = (inputs.variant.held_mb().unwrap_or(0.0) - missing_mb).max(0.0);
+            Nanos::from_ns_f64(held_mb * MB / bandwidth)
+        }
         (None, None) => Nanos::ZERO,
     };
     let activation_bytes = Bytes::from_mb(entry.memory_mb.unwrap_or(0.0)).0;

@@ -6,15 +6,18 @@ mod bounds;
 mod chains;
 mod cost;
 mod distribution;
+mod experts;
 mod figures;
 mod models;
 mod nodes;
 mod notes;
 mod platform;
 mod power;
+mod repeat;
 mod scenario;
 mod sizes;
 mod sources;
+mod tools;
 
 pub use scenario::Options;
 pub(super) use scenario::{Parts, resolve};

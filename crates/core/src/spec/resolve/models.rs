@@ -11,6 +11,7 @@ use crate::spec::files::beside;
 use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, VariantSpec, limits};
 
 use super::architecture;
+use super::experts;
 use super::figures::{Sources, check_provenance};
 use super::platform::ResolvedPlatform;
 
@@ -107,6 +108,14 @@ impl<'a> Variant<'a> {
     /// Its quality, where known.
     pub(super) fn quality(&self) -> Option<&'a QualitySpec> {
         self.own().map_or(self.spec.quality.as_ref(), |own| own.quality.as_ref())
+    }
+}
+
+impl Variant<'_> {
+    /// Size of the weights that are kept in memory [MB], where known: all, less experts that are fetched when they are needed.
+    pub(super) fn resident_mb(&self) -> Option<f64> {
+        let missing = self.spec.experts.as_ref().map_or(0.0, experts::missing_mb);
+        self.weights_mb().map(|mb| (mb - missing).max(0.0))
     }
 }
 
@@ -242,6 +251,9 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
     architecture::check(check, at, model, sources);
     check.optional(at, "weights_mb", model.weights_mb, &limits::SIZE_MB);
     check.optional(at, "kv_kb_per_token", model.kv_kb_per_token, &limits::KV_KB);
+    if let Some(experts) = &model.experts {
+        experts::check(check, &at.key("experts"), experts, model.weights_mb);
+    }
     check.optional(at, "steps", model.steps.map(f64::from), &limits::STEPS);
     check.optional(at, "state_kb", model.state_kb, &limits::SIZE_KB);
     let figures = model.weights_mb.is_some() || model.kv_kb_per_token.is_some() || model.state_kb.is_some();
@@ -250,6 +262,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
     }
     let shapes = [
         ("kv_kb_per_token", model.kv_kb_per_token.is_some(), ModelShape::Autoregressive),
+        ("experts", model.experts.is_some(), ModelShape::Autoregressive),
         ("steps", model.steps.is_some(), ModelShape::Iterative),
         ("state_kb", model.state_kb.is_some(), ModelShape::Streaming),
     ];
@@ -283,7 +296,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 21] = [
+const COST_FIGURES: [&str; 22] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
@@ -305,11 +318,12 @@ const COST_FIGURES: [&str; 21] = [
     "load_ms",
     "chunk_efficiency",
     "layer_groups",
+    "experts_gbps",
 ];
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
-const TOKEN_FIELDS: [&str; 10] = [
+const TOKEN_FIELDS: [&str; 11] = [
     "prefill_ms",
     "decode_ms",
     "prefill_chunk",
@@ -320,6 +334,7 @@ const TOKEN_FIELDS: [&str; 10] = [
     "chunk_efficiency",
     "layer_groups",
     "mixed_steps",
+    "experts_gbps",
 ];
 
 /// Which fields that depend on the model's shape an entry has.
@@ -343,6 +358,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.chunk_efficiency.is_some(),
         cost.layer_groups.is_some(),
         cost.mixed_steps,
+        cost.experts_gbps.is_some(),
     ];
     let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
     names.zip(given).filter(|(_, given)| *given).map(|(name, _)| *name).collect()
@@ -416,6 +432,7 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
     if let Some(points) = &cost.chunk_efficiency {
         check.points(&at.key("chunk_efficiency"), points, &limits::TOKENS, &limits::EFFICIENCY, true);
     }
+    check.optional(at, "experts_gbps", cost.experts_gbps, &limits::BANDWIDTH_GBPS);
     if let Some(points) = &cost.batch_factor {
         let field = at.key("batch_factor");
         let sound = check.points(&field, points, &limits::BATCH, &limits::FACTOR, true);

@@ -9,8 +9,8 @@ use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::limits;
-use crate::spec::{ModelShape, ProvenanceKind};
-use crate::system::{Alternative, Edge, Figure, Model, Node, Source, Variation};
+use crate::spec::{ModelShape, ProvenanceKind, ScenarioSpec};
+use crate::system::{Alternative, Edge, Figure, Model, Node, Role, Source, Variation};
 use crate::units::{Bytes, Nanos};
 
 use super::bounds;
@@ -30,6 +30,8 @@ type Rows<'a> = IdVec<ProcessorId, Option<Row<'a>>>;
 pub(super) struct Builder<'a, 'c> {
     /// The scenario's file, for mistakes.
     pub document: &'c Document,
+    /// The scenario.
+    pub scenario: &'c ScenarioSpec,
     /// All models and costs.
     pub catalogue: &'c Catalogue<'a>,
     /// The platform.
@@ -57,6 +59,7 @@ pub(super) struct Builder<'a, 'c> {
 impl<'a, 'c> Builder<'a, 'c> {
     pub(super) fn new(
         document: &'c Document,
+        scenario: &'c ScenarioSpec,
         catalogue: &'c Catalogue<'a>,
         platform: &'c ResolvedPlatform,
         bytes_scale: f64,
@@ -64,6 +67,7 @@ impl<'a, 'c> Builder<'a, 'c> {
     ) -> Self {
         Self {
             document,
+            scenario,
             catalogue,
             platform,
             bytes_scale,
@@ -93,7 +97,9 @@ impl<'a, 'c> Builder<'a, 'c> {
             self.nodes.push(node);
             smallest.push(sizes);
         }
+        let actions = planned.actions(first);
         let PlannedSource { mut source, field, chain, .. } = planned;
+        source.actions = actions;
         if self.nodes.len() < first + chain.stages.len() {
             // A stage is wrong and was reported.
             return;
@@ -145,14 +151,18 @@ impl<'a, 'c> Builder<'a, 'c> {
         self.nodes[to].before.push(from);
     }
 
-    fn wrong(&mut self, field: &crate::spec::field::Field, problem: String, help: String) {
+    pub(super) fn wrong(&mut self, field: &crate::spec::field::Field, problem: String, help: String) {
         Check::new(self.document, &mut self.errors).wrong(field, problem, help);
     }
 
     /// A stage without edges and bounds, and its smallest size.
     fn node(&mut self, source: SourceId, stage: &Stage<'a>, planned: &PlannedSource<'a>) -> Option<(Node, Work)> {
+        if let Some(tool) = &stage.tool {
+            return self.tool(source, stage, tool);
+        }
         let mut choice = self.choose(stage)?.into_iter();
         let (variant, rows) = choice.next()?;
+        let adapter = self.adapter(stage, &variant).ok()?;
         let shape = variant.spec.shape;
         let tokens = shape == ModelShape::Autoregressive;
         let lengths = |own: &Option<Distribution>, session: &Option<Distribution>| {
@@ -205,6 +215,8 @@ impl<'a, 'c> Builder<'a, 'c> {
             after: Vec::new(),
             variants: variants.into_iter().map(|(_, other)| other).collect(),
             quality,
+            tool: None,
+            adapter,
         };
         Some((node, sizes.smallest))
     }
@@ -368,7 +380,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let (spec, own) = (variant.spec, variant.own());
         let weights_of = variant.weights_of().map(|whole| self.model(&whole));
         let path = own.and_then(|own| own.path.as_ref()).or(spec.path.as_ref());
-        if let Some(mb) = variant.weights_mb() {
+        if let Some(mb) = variant.resident_mb() {
             let sources = self.catalogue.layers[variant.layer].sources();
             let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());
             let row = if own.is_some() { None } else { spec.row.as_deref() };
@@ -382,12 +394,13 @@ impl<'a, 'c> Builder<'a, 'c> {
             name,
             task: spec.task.clone(),
             shape: spec.shape,
-            weights: Bytes::from_mb(variant.weights_mb().unwrap_or(0.0)),
+            weights: Bytes::from_mb(variant.resident_mb().unwrap_or(0.0)),
             kv_per_token: Bytes::from_mb(spec.kv_kb_per_token.unwrap_or(0.0) / 1e3),
             state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
             quality: variant.quality().map(|quality| (quality.metric.clone(), quality.value)),
             path: path.map(|path| self.catalogue.layers[variant.layer].place_of(path)),
             weights_of,
+            role: Role::Network,
         })
     }
 
@@ -409,6 +422,13 @@ impl<'a, 'c> Builder<'a, 'c> {
             load_bandwidth: self.platform.load_bandwidth,
             figure,
         };
+        let misses = variant.spec.experts.as_ref().is_some_and(|experts| experts.resident < 1.0);
+        if misses && row.spec.experts_gbps.or(self.platform.load_bandwidth).is_none() {
+            let problem = format!("nothing says how fast experts of `{}` are fetched on {}", variant.name(), unit.name);
+            let help = "add `experts_gbps` to the cost entry, or `load_gbps` to the platform".to_owned();
+            self.wrong(&stage.field, problem, help);
+            return None;
+        }
         let Some(cost) = cost::build(row.spec, inputs) else {
             let problem = format!("the cost of `{}` depends on the size of the input", variant.name());
             self.wrong(&stage.field, problem, "add `size` to the stage".to_owned());
@@ -483,12 +503,32 @@ impl<'a, 'c> Builder<'a, 'c> {
                     "per prefill segment and per decode step, plus the key-value cache per decode step"
                 }
             };
-            let source = format!("all weights once {per}; inputs: weights of {mb} MB");
+            let read =
+                if variant.spec.experts.is_some() { "all weights that a token activates" } else { "all weights" };
+            let source = format!("{read} once {per}; inputs: weights of {mb} MB");
             self.figures.push(Figure {
                 what: format!("{what}: bytes moved"),
                 kind: ProvenanceKind::Analytical,
                 source,
             });
+        }
+        if let Some(experts) = variant.spec.experts.as_ref().filter(|experts| experts.resident < 1.0) {
+            self.figures.push(Figure {
+                what: format!("{what}: misses of the expert cache"),
+                kind: ProvenanceKind::Analytical,
+                source: format!(
+                    "layers · M · (1 − (1 − active · (1 − h) / M)^tokens) experts at their size / bandwidth, M = per layer · (1 − resident); inputs: {} layers, {} of {} active, {} MB each, {} resident, hit rate {}",
+                    experts.layers,
+                    experts.active,
+                    experts.per_layer,
+                    experts.expert_mb,
+                    experts.resident,
+                    experts.hit_rate.unwrap_or(experts.resident)
+                ),
+            });
+            self.notes.assume(
+                "Experts that are not in memory are fetched when they are needed, with the expected number of misses, hidden behind nothing; what is resident does not change.".to_owned(),
+            );
         }
         self.note_row(&what, spec, variant, processor);
         index

@@ -19,6 +19,7 @@ use super::notes::Run;
 use super::platform::{self, PlatformFile};
 use super::power;
 use super::sources::{self, Around};
+use super::tools;
 
 /// Switches that are not part of any file.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +97,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     let scenario = parts.scenario;
     let mut check = Check::new(parts.document, &mut errors);
     let (duration, variation) = check_scenario(&mut check, scenario, options);
+    tools::check_adapters(&mut check, scenario, &catalogue);
     let chains = chains::resolve(&mut check, scenario, &catalogue);
     let around = Around { scenario, chains: &chains, catalogue: &catalogue, files: parts.files };
     let planned = sources::resolve(&mut check, around);
@@ -106,7 +108,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         power::govern(&mut platform.platform, governor);
     }
 
-    let mut builder = Builder::new(parts.document, &catalogue, &platform, options.bytes_scale, variation);
+    let mut builder = Builder::new(parts.document, scenario, &catalogue, &platform, options.bytes_scale, variation);
     for name in chains.keys().filter(|name| {
         !scenario.stream.iter().any(|s| s.chain.as_ref() == Some(*name))
             && !scenario.session.iter().any(|s| s.chain.as_ref() == Some(*name))

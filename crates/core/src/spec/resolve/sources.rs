@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::distribution::Distribution;
+use crate::id::{Id, NodeId};
 use crate::spec::check::Check;
 use crate::spec::field::Field;
 use crate::spec::files::{ReadFile, beside};
 use crate::spec::limits;
 use crate::spec::trace::{TraceWindow, read_trace};
-use crate::spec::{ArrivalProcess, ArrivalSpec, ModelShape, ScenarioSpec, SessionSpec, StreamSpec};
-use crate::system::{Arrival, Source, Text};
+use crate::spec::{
+    ActionsSpec, ArrivalProcess, ArrivalSpec, DropRule, ModelShape, ScenarioSpec, SessionSpec, StreamSpec,
+};
+use crate::system::{Actions, Arrival, Source, Text};
 use crate::units::Nanos;
 
 use super::chains::{self, Chain};
@@ -19,6 +22,9 @@ use super::models::Catalogue;
 
 /// Priority of sessions that have none: below all streams, and below all priorities that a file may give.
 pub(super) const SESSION_PRIORITY: i32 = -1_000_000;
+
+/// Priority of idle-time work: below everything else.
+const BEST_EFFORT_PRIORITY: i32 = 2 * SESSION_PRIORITY;
 
 /// A stream or session with its chain; the stages are not numbered yet.
 #[derive(Debug)]
@@ -33,6 +39,32 @@ pub(super) struct PlannedSource<'a> {
     pub prompt: Option<Distribution>,
     /// Output length of stages that have none of their own.
     pub output: Option<Distribution>,
+    /// What a robot does with the outputs.
+    pub actions: Option<ActionsSpec>,
+}
+
+impl PlannedSource<'_> {
+    /// What a robot does with the outputs, if the source's first stage becomes node number `first`.
+    pub(super) fn actions(&self, first: usize) -> Option<Actions> {
+        let spec = self.actions.as_ref()?;
+        let stage = |name: &String| self.chain.stages.iter().position(|stage| &stage.spec.name == name);
+        Some(Actions {
+            count: spec.count,
+            period: Nanos::from_ms(spec.period_ms),
+            first: spec.first.as_ref().and_then(stage).map(|stage| NodeId::new(first + stage)),
+        })
+    }
+}
+
+/// Checks a chunk of actions.
+fn check_actions(check: &mut Check<'_>, at: &Field, spec: &ActionsSpec, chain: Option<&Chain<'_>>) {
+    check.number(at, "count", f64::from(spec.count), &limits::ACTIONS);
+    check.number(at, "period_ms", spec.period_ms, &limits::PERIOD_MS);
+    if let (Some(first), Some(chain)) = (&spec.first, chain)
+        && !chain.stages.iter().any(|stage| &stage.spec.name == first)
+    {
+        check.unknown(&at.key("first"), "stage", first, chain.stages.iter().map(|stage| stage.spec.name.as_str()));
+    }
 }
 
 /// What streams and sessions are resolved against.
@@ -83,10 +115,16 @@ fn set_priorities(planned: &mut [PlannedSource<'_>], scenario: &ScenarioSpec) {
         .filter_map(|(name, priority)| priority.map(|priority| (name, priority)))
         .collect();
     let period = |source: &Source| source.period().unwrap_or(Nanos::MAX);
-    let mut periods: Vec<Nanos> = planned.iter().filter(|p| !p.source.session).map(|p| period(&p.source)).collect();
+    let mut periods: Vec<Nanos> =
+        planned.iter().filter(|p| !p.source.session && !p.source.best_effort).map(|p| period(&p.source)).collect();
     periods.sort_unstable();
     periods.dedup();
     for PlannedSource { source, .. } in planned {
+        if source.best_effort {
+            // Below every other priority there is.
+            source.priority = BEST_EFFORT_PRIORITY;
+            continue;
+        }
         let rank = periods.partition_point(|&other| other < period(source));
         let rank = i32::try_from(rank).expect("the number of streams is limited");
         let default = if source.session { SESSION_PRIORITY } else { -1 - rank };
@@ -101,6 +139,8 @@ struct Common<'s> {
     model: Option<&'s str>,
     deadline_ms: Option<f64>,
     priority: Option<i32>,
+    best_effort: bool,
+    drop: DropRule,
     queue: Option<u32>,
     count: Option<u64>,
     during: &'s [String],
@@ -120,6 +160,8 @@ fn stream<'a>(
         model: spec.model.as_deref(),
         deadline_ms: spec.deadline_ms,
         priority: spec.priority,
+        best_effort: spec.best_effort,
+        drop: spec.drop,
         queue: spec.queue,
         count: spec.count,
         during: &spec.during,
@@ -127,6 +169,9 @@ fn stream<'a>(
     };
     let (chain, active) = check_common(check, at, &common, around);
     let arrival = stream_arrival(check, at, spec, around.files);
+    if let Some(actions) = &spec.actions {
+        check_actions(check, &at.key("actions"), actions, chain.as_ref());
+    }
     let jitter = spec.jitter_ms.as_ref().and_then(|d| distribution::resolve(check, &at.key("jitter_ms"), d, DELAY_MS));
     if check.errors.len() > before {
         return None;
@@ -138,6 +183,7 @@ fn stream<'a>(
         _ => None,
     };
     let deadline = spec.deadline_ms.or(chain.deadline_ms).map(Nanos::from_ms).or(period);
+    let deadline = deadline.filter(|_| !spec.best_effort);
     let source = Source {
         name: spec.name.clone(),
         session: false,
@@ -155,8 +201,10 @@ fn stream<'a>(
         nodes: 0..0,
         shortest: Nanos::ZERO,
         text: Text::default(),
+        best_effort: spec.best_effort,
+        actions: None,
     };
-    Some(PlannedSource { source, field: at.clone(), chain, prompt: None, output: None })
+    Some(PlannedSource { source, field: at.clone(), chain, prompt: None, output: None, actions: spec.actions.clone() })
 }
 
 fn session<'a>(
@@ -172,6 +220,8 @@ fn session<'a>(
         model: spec.model.as_deref(),
         deadline_ms: spec.deadline_ms,
         priority: spec.priority,
+        best_effort: spec.best_effort,
+        drop: spec.drop,
         queue: spec.queue,
         count: spec.count,
         during: &spec.during,
@@ -183,6 +233,12 @@ fn session<'a>(
     let output = spec.output.as_ref().and_then(|d| distribution::resolve(check, &at.key("output"), d, TOKENS));
     check.optional(at, "ttft_ms", spec.ttft_ms, &limits::DEADLINE_MS);
     check.optional(at, "tpot_ms", spec.tpot_ms, &limits::DEADLINE_MS);
+    for (key, _) in [("ttft_ms", spec.ttft_ms), ("tpot_ms", spec.tpot_ms)]
+        .into_iter()
+        .filter(|(_, goal)| spec.best_effort && goal.is_some())
+    {
+        check.wrong(&at.key(key), format!("`{key}` does not go with `best_effort`"), NO_GOALS);
+    }
     let given = [
         ("prompt", spec.prompt.is_some()),
         ("output", spec.output.is_some()),
@@ -211,7 +267,7 @@ fn session<'a>(
         session: true,
         arrival,
         jitter: None,
-        deadline: spec.deadline_ms.or(chain.deadline_ms).map(Nanos::from_ms),
+        deadline: spec.deadline_ms.or(chain.deadline_ms).map(Nanos::from_ms).filter(|_| !spec.best_effort),
         ttft: spec.ttft_ms.map(Nanos::from_ms),
         tpot: spec.tpot_ms.map(Nanos::from_ms),
         priority: 0,
@@ -223,9 +279,14 @@ fn session<'a>(
         nodes: 0..0,
         shortest: Nanos::ZERO,
         text: Text { conversation: spec.conversation, predictor: spec.predictor_sigma },
+        best_effort: spec.best_effort,
+        actions: None,
     };
-    Some(PlannedSource { source, field: at.clone(), chain, prompt, output })
+    Some(PlannedSource { source, field: at.clone(), chain, prompt, output, actions: None })
 }
+
+/// What best effort means.
+const NO_GOALS: &str = "idle-time work has neither deadline nor goals and gives way to all other work";
 
 type Active = Vec<(Nanos, Nanos)>;
 
@@ -240,6 +301,16 @@ fn check_common<'a>(
     check.optional(at, "priority", common.priority.map(f64::from), &limits::PRIORITY);
     check.optional(at, "queue", common.queue.map(f64::from), &limits::QUEUE);
     check.optional(at, "count", common.count.map(|count| count as f64), &limits::COUNT);
+    if common.best_effort {
+        let given = [
+            ("deadline_ms", common.deadline_ms.is_some()),
+            ("priority", common.priority.is_some()),
+            ("drop", common.drop != DropRule::None),
+        ];
+        for (key, _) in given.into_iter().filter(|&(_, given)| given) {
+            check.wrong(&at.key(key), format!("`{key}` does not go with `best_effort`"), NO_GOALS);
+        }
+    }
     if let Some(key) = common.source {
         let sources = Sources { table: &around.scenario.source, inline: true };
         sources.check_key(check, &at.key("source"), "source", Some(key));
