@@ -3,7 +3,7 @@
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
-use onbeat_core::state::Stage;
+use onbeat_core::state::{Cache, Stage};
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -174,8 +174,8 @@ impl<S: Sink> Course<'_, S> {
             return Err(ActionError::Begun);
         }
         // What was refused for lack of memory was refused to the other variant; its cache, if it was reserved, is the other one's.
-        self.free_cache(stage);
-        let switched = Stage { refused: 0, ..live.in_variant(self.system, variant) };
+        self.free_cache(live.cache);
+        let switched = Stage { refused: 0, cache: Cache::default(), ..live.in_variant(self.system, variant) };
         self.state.stages[stage] = switched;
         self.hidden(stage).work.steps = switched.work.steps;
         // The policy is asked again: its view showed the other variant's costs.
@@ -285,7 +285,6 @@ impl<S: Sink> Course<'_, S> {
             // Nothing was freed since.
             return Ok(false);
         }
-        let model = &self.system.models[live.model];
         let resident = self.state.memory.is_resident(live.weights, p);
         let weights = if resident { Bytes::ZERO } else { self.system.models[live.weights].weights };
         let cache = self.cache_to_add(stage);
