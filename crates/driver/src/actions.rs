@@ -3,7 +3,7 @@
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
-use onbeat_core::state::Stage;
+use onbeat_core::state::{Cache, Stage};
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -159,7 +159,7 @@ impl<S: Sink> Course<'_, S> {
 
     fn switch(&mut self, stage: StageId, variant: u8) -> Result<(), ActionError> {
         let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
-        if !self.state.ready.contains(&stage) {
+        if !self.state.is_waiting(stage) {
             return Err(ActionError::NotReady);
         }
         if usize::from(variant) > self.system.nodes[live.node].variants.len() {
@@ -172,8 +172,8 @@ impl<S: Sink> Course<'_, S> {
             return Err(ActionError::Begun);
         }
         // What was refused for lack of memory was refused to the other variant; its cache, if it was reserved, is the other one's.
-        self.free_cache(stage);
-        let switched = Stage { refused: 0, ..live.in_variant(self.system, variant) };
+        self.free_cache(live.cache);
+        let switched = Stage { refused: 0, cache: Cache::default(), ..live.in_variant(self.system, variant) };
         self.state.stages[stage] = switched;
         self.hidden(stage).work.steps = switched.work.steps;
         // The policy is asked again: its view showed the other variant's costs.
@@ -295,7 +295,6 @@ impl<S: Sink> Course<'_, S> {
             // Nothing was freed since.
             return Ok(false);
         }
-        let model = &self.system.models[live.model];
         let weights = self.weights_to_load(&live, p);
         let cache = self.cache_to_add(stage);
         let need = weights + cache + activation;

@@ -91,7 +91,7 @@ impl<S: Sink> Live<'_, S> {
             }
             // A network that is not cut by units runs to its end.
             (PhaseCost::Fixed { .. }, Some(Limit::Units(_))) => (1, None),
-            (_, limit) => (1, limit.map(|Limit::Segments(n)| Limit::Units(n) | n)),
+            (_, limit) => (1, limit.map(|(Limit::Segments(n) | Limit::Units(n))| n)),
         };
         let taken: Vec<u32> = self.runs[p].iter().map(|run| run.slot).collect();
         let slots = self.course.system.platform.processors[p].slots;

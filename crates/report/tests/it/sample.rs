@@ -156,6 +156,8 @@ fn source(
             .min_by(|&a, &b| ms[a].partial_cmp(&ms[b]).expect("no NaN"))
             .expect("runs somewhere");
         system.nodes.push(Node {
+            tool: None,
+            adapter: None,
             name: (*stage).to_owned(),
             source: id,
             model,

@@ -3,8 +3,8 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::items_after_statements, reason = "tests")]
 
-mod caches;
 mod agents;
+mod caches;
 mod chains;
 mod contention;
 mod conversations;
