@@ -121,9 +121,12 @@ impl Sink for Statistics<'_> {
                     live.last_stage = stage;
                 }
             }
-            What::Start { run, stage, processor, setup, .. } => {
+            What::Start { run, stage, processor, setup, over, .. } => {
                 if let Some(live) = self.stages.get_mut(stage) {
                     self.lanes.start(processor, run, live.node, at, setup);
+                    if !over.is_empty() {
+                        self.lanes.help(run, live.node, over, at, setup);
+                    }
                 }
             }
             What::Stop { run, stage, processor, why, alone, energy_mj, tokens, .. } => {

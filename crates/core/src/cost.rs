@@ -254,6 +254,14 @@ impl PhaseCost {
         }
     }
 
+    /// How many inferences, steps or prompt segments the units `from`..`to` are; parts of an inference count as such.
+    pub fn segments(&self, work: Work, from: f64, to: f64) -> f64 {
+        match self {
+            Self::Prefill { .. } => (self.segments_before(work, to) - self.segments_before(work, from)).max(0.0),
+            Self::Fixed { .. } | Self::Steps { .. } | Self::Decode { .. } => to - from,
+        }
+    }
+
     /// Number of segments of the prompt that end at or before `position`, counting a partial last one.
     fn segments_before(&self, work: Work, position: f64) -> f64 {
         match self {

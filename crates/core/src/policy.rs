@@ -16,7 +16,8 @@ use std::fmt::Debug;
 use thiserror::Error;
 
 use crate::cost::{Cost, Phase};
-use crate::id::{JobId, ModelId, ProcessorId, StageId};
+use crate::id::{JobId, ModelId, ProcessorId, ProcessorSet, StageId};
+use crate::joint::{Together, divided_ns};
 use crate::spec::{ModelShape, Preemption};
 use crate::state::{Job, Occupancy, Run, Stage, State};
 use crate::system::{Node, Source, System};
@@ -107,6 +108,18 @@ pub enum Action {
         /// The most segments to run; `None`: to the end of the phase.
         segments: Option<u32>,
     },
+    /// Runs a ready stage's current phase on several processors at once, each of which needs a free slot and keeps it until the run
+    /// ends. It ends at boundaries only, and nobody joins it.
+    StartTogether {
+        /// The stage.
+        stage: StageId,
+        /// The stage's own processor: its caches are kept there, and its segments count.
+        processor: ProcessorId,
+        /// What the others are, and do.
+        together: Together,
+        /// The most segments to run; `None`: to the end of the phase.
+        segments: Option<u32>,
+    },
     /// Ends the run that serves a stage as soon as its processor can (at once or at the next boundary). The stages become ready
     /// again. Not possible on processors that never preempt.
     Preempt {
@@ -147,6 +160,19 @@ impl Actions {
     /// Runs at most `segments` segments of a ready stage's current phase. See [`Action::Start`].
     pub fn start_segments(&mut self, stage: StageId, processor: ProcessorId, segments: u32) {
         self.list.push(Action::Start { stage, processor, segments: Some(segments) });
+    }
+
+    /// Divides a ready stage's current phase among a processor and `helpers`, for at most `segments` segments. See
+    /// [`Action::StartTogether`].
+    pub fn split(
+        &mut self,
+        stage: StageId,
+        processor: ProcessorId,
+        helpers: ProcessorSet,
+        segments: impl Into<Option<u32>>,
+    ) {
+        let (together, segments) = (Together::Split { helpers }, segments.into());
+        self.list.push(Action::StartTogether { stage, processor, together, segments });
     }
 
     /// Ends a stage's run as soon as possible. See [`Action::Preempt`].
@@ -201,6 +227,15 @@ pub enum ActionError {
     /// `Start`: zero segments.
     #[error("a run has at least one segment")]
     NoSegments,
+    /// `StartTogether`: nothing says how the model is divided.
+    #[error("the model cannot be split: it states no `split`")]
+    CannotSplit,
+    /// `StartTogether`: no other processor is named, or the stage's own is named twice.
+    #[error("several processors are needed to work together")]
+    NoHelper,
+    /// `StartTogether`, in real time: devices cannot work on one stage together.
+    #[error("several processors work on one stage in simulations only")]
+    OnlySimulated,
     /// `Preempt`: the stage does not run.
     #[error("the stage is not running")]
     NotRunning,
@@ -314,7 +349,11 @@ impl<'a> View<'a> {
         let (_, cost) = self.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
         let most = cost.batch_max() as usize;
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode && run.model == live.model && !run.ending && run.others.len() + 1 < most
+            run.kind == Phase::Decode
+                && run.model == live.model
+                && !run.ending
+                && run.over.is_empty()
+                && run.others.len() + 1 < most
         })
     }
 
@@ -341,6 +380,40 @@ impl<'a> View<'a> {
     /// The shortest [`View::remaining`] over all processors.
     pub fn remaining_best(&self, stage: StageId) -> Nanos {
         self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
+    }
+
+    /// The shortest nominal time in which the rest of a stage could be done by any means: on the processor that takes least for it, or, if
+    /// the model can be divided, by all that can run it together.
+    pub fn remaining_least(&self, stage: StageId) -> Nanos {
+        if self.system.models[self.stage(stage).model].split.is_none() {
+            return self.remaining_best(stage);
+        }
+        let whole = self.processors().filter_map(|p| self.remaining(stage, p));
+        Nanos::from_ns_f64(divided_ns(whole.map(Nanos::as_f64)))
+    }
+
+    /// Nominal time of the rest of a stage's phase if it is divided among a processor and `helpers`, alone and by expected lengths,
+    /// without [setup](View::setup_together). The ratio is taken once for the whole rest here; solved for every segment, as in a run, it
+    /// can only be better. `None` if the model cannot be divided, or one of them cannot run it.
+    pub fn remaining_split(&self, stage: StageId, processor: ProcessorId, helpers: ProcessorSet) -> Option<Nanos> {
+        let live = self.stage(stage);
+        let split = self.system.models[live.model].split?;
+        let all = helpers.with(processor);
+        let cost_on = |p| Some(&self.cost(stage, p)?.phases[usize::from(live.phase)].1);
+        if !all.iter().all(|p| cost_on(p).is_some()) {
+            return None;
+        }
+        let end = live.work.units(live.kind).max(live.position);
+        let whole = all.iter().filter_map(cost_on).map(|cost| cost.latency_ns(live.work, live.position, end));
+        let links = &self.system.platform.links;
+        let waiting = split.waiting_ns(links, all, cost_on(processor)?, live.work, (live.position, end));
+        Some(Nanos::from_ns_f64(divided_ns(whole) + waiting))
+    }
+
+    /// What precedes progress if a stage starts on several processors now: they prepare side by side, and all wait for the slowest.
+    pub fn setup_together(&self, stage: StageId, processor: ProcessorId, helpers: ProcessorSet) -> Nanos {
+        let others = helpers.iter().map(|p| self.setup(stage, p));
+        others.fold(self.setup(stage, processor), Nanos::max)
     }
 
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
@@ -413,6 +486,7 @@ impl<'a> View<'a> {
     /// Whether a model's weights for a processor are in memory and no live stage that has started there uses them.
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
+            && !self.occupancy(processor).runs.iter().any(|run| run.model == model)
             && !self.state.stages.iter().any(|(_, s)| {
                 s.model == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
             })

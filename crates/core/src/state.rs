@@ -2,7 +2,7 @@
 //! (simulator or runtime) and read by policies through [`View`](crate::policy::View).
 
 use crate::cost::{Phase, Work};
-use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, SourceId, StageId};
+use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use crate::slab::Slab;
 use crate::system::System;
 use crate::units::{Bytes, Nanos};
@@ -134,6 +134,9 @@ pub struct Run {
     pub expected_end: Nanos,
     /// Whether a policy has asked to end it at the next boundary.
     pub ending: bool,
+    /// If several processors work on it together: all of them, each of which lists it; otherwise empty. The stage's own is
+    /// [`Stage::processor`].
+    pub over: ProcessorSet,
 }
 
 impl Run {

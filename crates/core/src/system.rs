@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::joint::Split;
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
 
@@ -176,6 +177,9 @@ pub struct Model {
     /// Network file for real runs; `None`: the catalogue's model of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// How it is divided among several processors; `None`: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
 }
 
 /// A stage of a source's chain.

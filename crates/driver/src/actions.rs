@@ -2,6 +2,7 @@
 
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
+use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, ActionError, Shortage, View, refusal_bit};
 use onbeat_core::units::{Bytes, Nanos};
 
@@ -22,6 +23,21 @@ pub enum Effect {
         setup: Nanos,
         /// Whether the weights are loaded first.
         loads: bool,
+        /// The most segments to run; `None`: to the end of the phase.
+        segments: Option<u32>,
+    },
+    /// A stage, for which there is memory, starts on free slots of several processors.
+    LaunchTogether {
+        /// The stage, not in the ready list any more.
+        stage: StageId,
+        /// The stage's own processor.
+        processor: ProcessorId,
+        /// What the others are, and do.
+        together: Together,
+        /// Context switches, loading and hand-over before progress begins, nominally.
+        setup: Nanos,
+        /// Weights that are loaded first.
+        loaded: Bytes,
         /// The most segments to run; `None`: to the end of the phase.
         segments: Option<u32>,
     },
@@ -53,6 +69,9 @@ impl<S: Sink> Course<'_, S> {
     pub fn act(&mut self, action: Action) -> Result<Effect, ActionError> {
         match action {
             Action::Start { stage, processor, segments } => self.start(stage, processor, segments),
+            Action::StartTogether { stage, processor, together, segments } => {
+                self.start_together(stage, processor, together, segments)
+            }
             Action::Preempt { stage } => self.preempt(stage),
             Action::Drop { job } => {
                 let live = self.state.jobs.get(job).ok_or(ActionError::NoSuchJob)?;
@@ -128,7 +147,8 @@ impl<S: Sink> Course<'_, S> {
         let runs = &self.state.processors[p].runs;
         let i = runs.iter().position(|run| run.stages().any(|other| other == stage)).ok_or(ActionError::NotRunning)?;
         let view = View { system: self.system, state: &self.state };
-        if !view.preemptible(p) {
+        let over = self.state.processors[p].runs[i].over;
+        if !view.preemptible(p) || !over.iter().all(|q| view.preemptible(q)) {
             return Err(ActionError::NotPreemptible);
         }
         if self.state.processors[p].runs[i].ending {
@@ -188,7 +208,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
-    fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
+    pub(crate) fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
         if live.refused & refusal_bit(p) != 0 {
             // Nothing was freed since.
@@ -233,7 +253,7 @@ impl<S: Sink> Course<'_, S> {
         if cache + activation > Bytes::ZERO {
             let hidden = self.hidden(stage);
             hidden.cache += cache;
-            hidden.activation = activation;
+            hidden.activation += activation;
             self.state.memory.used += cache + activation;
             let used = self.state.memory.used;
             self.emit(What::Memory { used });

@@ -13,6 +13,7 @@ mod facts;
 mod jobs;
 mod phases;
 mod random;
+mod together;
 
 pub use actions::Effect;
 pub use check::{Checker, Violation};

@@ -43,6 +43,7 @@ mod generative;
 mod heft;
 mod heft_plan;
 mod heft_reserved;
+mod hetero_split;
 mod heterogeneous_priority;
 mod k_edf;
 mod latency_greedy;

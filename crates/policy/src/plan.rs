@@ -161,8 +161,18 @@ impl Plan {
             Some(segments) => actions.start_segments(stage, processor, segments),
             None => actions.start(stage, processor),
         }
+        self.take(processor);
+        self.open(view, stage, processor);
+    }
+
+    /// Gives away a free slot of a processor.
+    pub(crate) fn take(&mut self, processor: ProcessorId) {
         self.free[processor.index()] -= 1;
         self.free_total -= 1;
+    }
+
+    /// Notes that a stage starts on a processor, and that others can join it if it can be batched.
+    pub(crate) fn open(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId) {
         let most = batch_max(view, stage, processor);
         if most > 1 {
             self.change(processor, view.stage(stage).model).room += i64::from(most) - 1;
@@ -220,7 +230,7 @@ impl Plan {
         let model = view.stage(stage).model;
         let mut room = 0;
         for run in &view.occupancy(processor).runs {
-            if run.kind == Phase::Decode && run.model == model && !run.ending {
+            if run.kind == Phase::Decode && run.model == model && !run.ending && run.over.is_empty() {
                 room += (most - 1 - i64::from(run.others.len() as u32)).max(0);
             }
         }

@@ -3,7 +3,7 @@
 use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
-use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId};
+use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Job, Run, Stage, State};
@@ -165,6 +165,7 @@ impl Rig {
             state: Bytes::ZERO,
             quality: None,
             path: None,
+            split: None,
         });
         self.state.memory.resident.push(costs.iter().map(|_| Some(Nanos::ZERO)).collect());
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p));
@@ -309,6 +310,7 @@ impl Rig {
             start: ms(at),
             expected_end: ms(at) + latency,
             ending: false,
+            over: ProcessorSet::EMPTY,
         });
     }
 

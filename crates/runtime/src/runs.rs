@@ -2,7 +2,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
+use onbeat_core::id::{Id, JobId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
@@ -113,7 +113,14 @@ impl<S: Sink> Live<'_, S> {
                 u: hidden.u,
                 variation: hidden.variation,
             });
-            self.course.emit(What::Start { run: serial, stage: other.serial, processor: p, phase: live.kind, setup });
+            self.course.emit(What::Start {
+                run: serial,
+                stage: other.serial,
+                processor: p,
+                phase: live.kind,
+                setup,
+                over: ProcessorSet::EMPTY,
+            });
         }
         self.runs[p].push(LiveRun {
             slot,
@@ -139,6 +146,7 @@ impl<S: Sink> Live<'_, S> {
             start: now,
             expected_end: now + setup + expected,
             ending: false,
+            over: ProcessorSet::EMPTY,
         });
         self.commands.push(Command::Launch(Launch {
             run: serial,

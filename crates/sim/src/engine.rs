@@ -150,6 +150,9 @@ impl<'a, S: Sink> Engine<'a, S> {
             Effect::Launch { stage, processor, setup, loads, segments } => {
                 self.launch(processor, &[stage], setup, loads, segments);
             }
+            Effect::LaunchTogether { stage, processor, together, setup, loaded, segments } => {
+                self.launch_together(processor, stage, together, setup, loaded, segments);
+            }
             Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }

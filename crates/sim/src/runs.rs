@@ -6,13 +6,14 @@
 
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::bus::Demand;
 use crate::engine::Engine;
+use crate::joint::Joint;
 
 /// What policies do not see of a run. The stages are in [`Run::stage`] and [`Run::others`].
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// Data that loading weights moves over the bus while the setup lasts [bytes/ns]; 0 if nothing is loaded.
     pub(crate) setup_traffic: f64,
+    /// If several processors work on it; the others have helpers.
+    pub(crate) joint: Option<Box<Joint>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +58,19 @@ pub(crate) enum Doing {
     Work,
     /// Taking preempted work off the processor.
     Saving,
+    /// Working on another processor's run.
+    Helping,
+    /// Held for another processor's run, which makes no progress now.
+    Waiting,
 }
 
 impl LiveRun {
     /// What it asks of the bus now, if it takes part [bytes/ns].
     pub(crate) fn asks(&self) -> Option<f64> {
         match self.doing {
-            Doing::Work => Some(self.demand.peak_if_any()),
+            Doing::Work | Doing::Helping => Some(self.demand.peak_if_any()),
             Doing::Setup if self.setup_traffic > 0.0 => Some(self.setup_traffic),
-            Doing::Setup | Doing::Saving => None,
+            Doing::Setup | Doing::Saving | Doing::Waiting => None,
         }
     }
 
@@ -116,7 +123,9 @@ impl<S: Sink> Engine<'_, S> {
                 run.updated = now;
                 run.next_at = now + at_rate(run.target_ns, 1.0);
                 self.bus_dirty = true;
-                if run.length == 0.0 {
+                let empty = run.length == 0.0;
+                self.set_helpers(p, i, Doing::Helping);
+                if empty {
                     // Preempted during its setup.
                     return self.leave(p, i);
                 }
@@ -136,17 +145,21 @@ impl<S: Sink> Engine<'_, S> {
                 self.stop(p, i);
                 true
             }
+            Doing::Helping | Doing::Waiting => false,
         }
     }
 
     /// A run has done what it should: takes it off the processor, at once or after saving. Whether it left its place.
     pub(crate) fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
-        let cost = self.course.system.platform.processors[p].preempt_cost;
+        let cost_of = |q: ProcessorId| self.course.system.platform.processors[q].preempt_cost;
+        let helpers = self.runs[p][i].joint.as_ref().map(|joint| joint.helpers).unwrap_or_default();
+        let cost = helpers.iter().map(cost_of).fold(cost_of(p), Nanos::max);
         let run = &mut self.runs[p][i];
         if run.why == StopReason::Preempted && cost > Nanos::ZERO {
             run.doing = Doing::Saving;
             run.next_at = self.course.state.now + cost;
             self.bus_dirty = true;
+            self.set_helpers(p, i, Doing::Waiting);
             return false;
         }
         self.stop(p, i);
@@ -207,7 +220,14 @@ impl<S: Sink> Engine<'_, S> {
             let job = &mut self.course.state.jobs[job];
             job.running += 1;
             job.started = true;
-            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase: live.kind, setup });
+            self.course.emit(What::Start {
+                run: serial,
+                stage: stage_serial,
+                processor: p,
+                phase: live.kind,
+                setup,
+                over: ProcessorSet::EMPTY,
+            });
         }
 
         let partial_ns = self.course.state.stages[first].partial_ns * factor;
@@ -229,6 +249,7 @@ impl<S: Sink> Engine<'_, S> {
             started: now,
             why,
             setup_traffic: if loads { self.load_traffic(live.model, setup) } else { 0.0 },
+            joint: None,
         };
         run.target = self.next_mark(stages, 0.0, length);
         run.target_ns = self.time_to(p, stages, &run, run.target);
@@ -249,6 +270,7 @@ impl<S: Sink> Engine<'_, S> {
             start: now,
             expected_end: now + setup + expected,
             ending: false,
+            over: ProcessorSet::EMPTY,
         });
     }
 
@@ -294,7 +316,14 @@ impl<S: Sink> Engine<'_, S> {
         let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);
         let stage = other.serial;
-        self.course.emit(What::Start { run: serial, stage, processor: p, phase: kind, setup: ready_at - now });
+        self.course.emit(What::Start {
+            run: serial,
+            stage,
+            processor: p,
+            phase: kind,
+            setup: ready_at - now,
+            over: ProcessorSet::EMPTY,
+        });
     }
 
     /// Nominal time that a policy may expect a run to take: by expected lengths.
@@ -319,6 +348,9 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Nominal time alone that a run takes from its start to `x` units [ns].
     pub(crate) fn nominal_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+        if let Some(joint) = &run.joint {
+            return joint.course.boundary_at_or_after(run.from + x).ns;
+        }
         let one = |stage: StageId, from: f64| {
             let live = &self.course.state.stages[stage];
             cost_of(self.course.system, live, p).latency_ns(self.course.hidden[stage.index()].work, from, from + x)
@@ -347,6 +379,16 @@ impl<S: Sink> Engine<'_, S> {
         mark
     }
 
+    /// Like [`Engine::next_mark`], for a run that stands: at the end of a segment if several processors work on it.
+    pub(crate) fn next_mark_of(&self, p: ProcessorId, i: usize, stages: &[StageId], x: f64) -> f64 {
+        let run = &self.runs[p][i];
+        let mark = self.next_mark(stages, x, run.length);
+        match &run.joint {
+            Some(joint) => joint.course.boundary_at_or_after(run.from + mark).position - run.from,
+            None => mark,
+        }
+    }
+
     /// A run has reached a point at which tokens are to be handed on, and goes on.
     fn pass_mark(&mut self, p: ProcessorId, i: usize) {
         let stages: Vec<StageId> =
@@ -355,8 +397,7 @@ impl<S: Sink> Engine<'_, S> {
         for (k, &stage) in stages.iter().enumerate() {
             self.course.count_tokens(stage, self.runs[p][i].start_of(k) + x);
         }
-        let length = self.runs[p][i].length;
-        let target = self.next_mark(&stages, x, length);
+        let target = self.next_mark_of(p, i, &stages, x);
         let target_ns = self.time_to(p, &stages, &self.runs[p][i], target);
         let (now, run) = (self.course.state.now, &mut self.runs[p][i]);
         run.target = target;
@@ -397,6 +438,9 @@ impl<S: Sink> Engine<'_, S> {
     pub(crate) fn whole_units_done(&self, p: ProcessorId, i: usize) -> f64 {
         let run = &self.runs[p][i];
         let nominal = (self.done_now(run) + run.partial_ns) / run.factor;
+        if let Some(joint) = &run.joint {
+            return joint.course.reached_after(nominal).position - run.from;
+        }
         if run.members == 1 {
             let stage = self.course.state.processors[p].runs[i].stage;
             let live = &self.course.state.stages[stage];

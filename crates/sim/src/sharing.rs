@@ -17,9 +17,7 @@ impl<S: Sink> Engine<'_, S> {
 
     /// What a run asks of the memory bus.
     pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
-        let platform = &self.course.system.platform;
-        let Some(bus) = platform.bandwidth.filter(|_| self.course.system.contention) else { return Demand::NONE };
-        let limit = platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
+        let Some(limit) = self.limit_of(p) else { return Demand::NONE };
         let mut bytes = 0.0;
         for (k, &stage) in stages[..run.members].iter().enumerate() {
             let from = run.start_of(k);
@@ -32,6 +30,13 @@ impl<S: Sink> Engine<'_, S> {
         }
         let alone = self.nominal_to(p, stages, run, run.length) * run.factor;
         Demand::new(bytes, alone, limit)
+    }
+
+    /// The most that a processor can draw [bytes/ns]; `None` if the bus is not modelled.
+    pub(crate) fn limit_of(&self, p: ProcessorId) -> Option<f64> {
+        let platform = &self.course.system.platform;
+        let bus = platform.bandwidth.filter(|_| self.course.system.contention)?;
+        Some(platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus)))
     }
 
     /// Shares the memory bus among the runs that make progress, and moves their ends.
@@ -50,6 +55,7 @@ impl<S: Sink> Engine<'_, S> {
             }
         }
         share_max_min(bus, &mut shares, &mut order);
+        self.couple(&shares);
 
         let now = self.course.state.now;
         let mut share = shares.iter();
@@ -61,7 +67,11 @@ impl<S: Sink> Engine<'_, S> {
                 continue;
             }
             working += 1;
-            let rate = run.demand.rate(share);
+            let rate = match &run.joint {
+                Some(joint) => joint.rate,
+                None if run.doing == Doing::Helping => run.rate,
+                None => run.demand.rate(share),
+            };
             traffic += run.demand.traffic(rate);
             speed += rate;
             if rate != run.rate {

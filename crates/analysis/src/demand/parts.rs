@@ -2,6 +2,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::id::{IdVec, NodeId, ProcessorId};
+use onbeat_core::joint::divided_ns;
 use onbeat_core::system::System;
 
 /// Pieces that a phase is cut into where it can go on elsewhere in the middle and its cost is not proportional to its units.
@@ -24,11 +25,16 @@ pub(crate) struct Part {
     pub(crate) latency_ns: IdVec<ProcessorId, Option<f64>>,
     /// The least time that it occupies a processor's slot [ns]: a share of a batch's, where there is batching.
     pub(crate) load_ns: IdVec<ProcessorId, Option<f64>>,
+    /// Whether several processors can work on it at the same time.
+    pub(crate) divides: bool,
 }
 
 impl Part {
-    /// The least latency on any processor [ns].
+    /// The least latency [ns]: on any processor, or with all of them together, the sum of whose rates cannot be beaten.
     pub(crate) fn fastest_ns(&self) -> f64 {
+        if self.divides {
+            return divided_ns(self.latency_ns.iter().flatten().copied());
+        }
         self.latency_ns.iter().flatten().copied().fold(f64::MAX, f64::min)
     }
 }
@@ -38,6 +44,7 @@ impl Part {
 pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation: f64) -> Vec<Part> {
     let costs = &system.nodes[node].costs;
     let Some(any) = costs.iter().flatten().next() else { return Vec::new() };
+    let divides = system.models[system.nodes[node].model].split.is_some();
     let mut parts = Vec::new();
     for (i, &(kind, _)) in any.phases.iter().enumerate() {
         let units = work.units(kind);
@@ -67,6 +74,7 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
             parts.push(Part {
                 kind: part_kind,
                 latency_ns: phases.iter().map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).0)).collect(),
+                divides,
                 load_ns: phases.iter().map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).1)).collect(),
             });
         }

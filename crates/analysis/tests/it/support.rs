@@ -175,6 +175,7 @@ impl Builder {
             state: Bytes::ZERO,
             quality: None,
             path: None,
+            split: None,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()

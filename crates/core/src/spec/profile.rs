@@ -63,10 +63,26 @@ pub struct ModelSpec {
     pub transformer: Option<TransformerSpec>,
     /// Other shapes: operations and activations of one inference (one step), for `onbeat estimate`.
     pub network: Option<NetworkSpec>,
+    /// How it is divided among several processors that work on it at the same time. Left out: it is not. Not for `streaming`.
+    pub split: Option<SplitSpec>,
     /// Key of `[source]` for the figures above.
     pub source: Option<String>,
     /// Row, page or name within that source.
     pub row: Option<String>,
+}
+
+/// How a model is divided among several processors, as tensors or patches. At each point all of them wait for the slowest and exchange
+/// what they have computed, which costs what the slowest link between two of them says.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSpec {
+    /// Places per inference (per step; per prefill segment; per decode step) at which the processors wait for one another, ≥ 1: a few per
+    /// layer for tensors, one per step for patches.
+    pub points: u32,
+    /// Data exchanged at each of them [kB], ≥ 0; for `autoregressive` models, per token. It takes time only over links that have a
+    /// bandwidth.
+    #[serde(default)]
+    pub kb: f64,
 }
 
 /// Another variant of a model.

@@ -96,6 +96,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("several at once", "fps = 30", "fsp = 30\ndrop = \"never\"\npriority = \"high\""),
     ("a table where a list should be", "[[phase]]", "[phase]"),
     ("not a number", "fps = 30", "fps = nan"),
+    ("divided nowhere", "weights_mb = 900 }", "weights_mb = 900, split = { points = 0 } }"),
+    (
+        "a streaming model that is divided",
+        "speaker = {}",
+        "speaker = { shape = \"streaming\", split = { points = 2 } }",
+    ),
     ("infinite", "duration_s = 10", "duration_s = inf"),
     ("negative latency", "latency_ms = 4", "latency_ms = -4"),
     ("no period", "period_ms = 500", "period_ms = 0"),

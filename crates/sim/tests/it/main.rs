@@ -8,6 +8,7 @@ mod contention;
 mod determinism;
 mod generative;
 mod isolation;
+mod joint;
 mod memory;
 mod noise;
 mod oracles;

@@ -2,6 +2,7 @@
 
 use crate::cost::Work;
 use crate::id::Id;
+use crate::joint::divided_ns;
 use crate::spec::VariationKind;
 use crate::system::{Edge, Node, Source, Variation};
 use crate::units::Nanos;
@@ -24,16 +25,17 @@ fn certain(edge: &Edge) -> bool {
     edge.probability >= 1.0 && edge.fan_out.as_ref().is_none_or(|fan_out| fan_out.smallest().round() >= 1.0)
 }
 
-/// Sets `tail` of a source's stages and the source's `shortest`. `works` are the stages' smallest sizes, `variation` the smallest
-/// factor.
-pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, works: &[Work], variation: f64) {
+/// Sets `tail` of a source's stages and the source's `shortest`. `works` are the stages' smallest sizes, `splits` whether they can be
+/// divided among processors, `variation` is the smallest factor.
+pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits): (&[Work], &[bool]), variation: f64) {
     let first = source.nodes.start as usize;
     let need: Vec<f64> = nodes
         .iter()
-        .zip(works)
-        .map(|(node, &work)| {
+        .zip(works.iter().zip(splits))
+        .map(|(node, (&work, &splits))| {
             let latencies = node.costs.iter().flatten().map(|cost| shortest_ns(cost, work, variation));
-            latencies.fold(f64::INFINITY, f64::min)
+            // All together are the sum of their rates, at most.
+            if splits { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
         })
         .collect();
     // Edges by their end: (start, whether it is certainly taken).

@@ -227,9 +227,21 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
     check.optional(at, "kv_kb_per_token", model.kv_kb_per_token, &limits::KV_KB);
     check.optional(at, "steps", model.steps.map(f64::from), &limits::STEPS);
     check.optional(at, "state_kb", model.state_kb, &limits::SIZE_KB);
-    let figures = model.weights_mb.is_some() || model.kv_kb_per_token.is_some() || model.state_kb.is_some();
+    let figures = model.weights_mb.is_some()
+        || model.kv_kb_per_token.is_some()
+        || model.state_kb.is_some()
+        || model.split.is_some();
     if figures || model.source.is_some() {
         sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
+    }
+    if let Some(split) = &model.split {
+        let at = at.key("split");
+        check.number(&at, "points", f64::from(split.points), &limits::POINTS);
+        check.number(&at, "kb", split.kb, &limits::SIZE_KB);
+        if model.shape == ModelShape::Streaming {
+            let problem = "a streaming model is not divided: its state is in one place";
+            check.wrong(&at, problem, "it belongs to the other shapes");
+        }
     }
     let shapes = [
         ("kv_kb_per_token", model.kv_kb_per_token.is_some(), ModelShape::Autoregressive),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::cost::{Cost, Phase, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::joint::Split;
 use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
@@ -117,7 +118,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         }
         source.nodes = first as u32..self.nodes.len() as u32;
         let variation = bounds::smallest_variation(self.variation);
-        bounds::set(self.nodes_mut(first), &mut source, &smallest, variation);
+        let splits: Vec<bool> =
+            self.nodes.iter().skip(first).map(|node| self.models[node.model].split.is_some()).collect();
+        bounds::set(self.nodes_mut(first), &mut source, (&smallest, &splits), variation);
         let instances = bounds::instances_max(&self.nodes.as_slice()[first..], first);
         if instances > limits::INSTANCES_MAX {
             let problem = format!("one job may have {instances:.0} stage instances");
@@ -300,6 +303,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             kv_per_token: Bytes::from_mb(spec.kv_kb_per_token.unwrap_or(0.0) / 1e3),
             state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
             quality: quality.map(|quality| (quality.metric.clone(), quality.value)),
+            split: spec.split.as_ref().map(|split| Split { points: split.points, bytes: split.kb * 1e3 }),
             path: spec.path.as_ref().map(|path| self.catalogue.layers[variant.layer].place_of(path)),
         })
     }

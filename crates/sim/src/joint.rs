@@ -1,0 +1,225 @@
+//! Runs that several processors work on together.
+//!
+//! The run stands on the stage's own processor. On each of the others a *helper* holds a slot for it: it draws on the bus while the run
+//! makes progress, and does nothing by itself. The run is as fast as the slowest of them. Its course is known from the start, segment by
+//! segment (see [`onbeat_core::joint`]), and it ends at the end of a segment.
+
+use onbeat_core::event::{Sink, StopReason, What};
+use onbeat_core::id::{Id, ProcessorId, ProcessorSet, StageId};
+use onbeat_core::joint::{Course, Mark, Part, Together};
+use onbeat_core::state::{Occupancy, Run};
+use onbeat_core::units::{Bytes, Millijoules, Nanos};
+
+use crate::bus::Demand;
+use crate::engine::Engine;
+use crate::runs::{Doing, LiveRun, at_rate, cost_of};
+
+/// What a run that several processors work on has besides.
+#[derive(Clone, Debug)]
+pub(crate) struct Joint {
+    pub(crate) course: Course,
+    /// The other processors.
+    pub(crate) helpers: ProcessorSet,
+    /// Rate of the slowest processor.
+    pub(crate) rate: f64,
+}
+
+impl LiveRun {
+    /// A helper of another processor's run.
+    fn helper(demand: Demand, now: Nanos) -> Self {
+        Self {
+            doing: Doing::Waiting,
+            next_at: Nanos::MAX,
+            members: 1,
+            from: 0.0,
+            others_from: Vec::new(),
+            length: 0.0,
+            target: 0.0,
+            target_ns: 0.0,
+            partial_ns: 0.0,
+            done_ns: 0.0,
+            updated: now,
+            rate: 1.0,
+            demand,
+            factor: 1.0,
+            started: now,
+            why: StopReason::Finished,
+            setup_traffic: 0.0,
+            joint: None,
+        }
+    }
+
+    /// Whether it only helps another processor's run.
+    pub(crate) fn helps(&self) -> bool {
+        matches!(self.doing, Doing::Helping | Doing::Waiting)
+    }
+
+    /// What was done of a joint run so far.
+    pub(crate) fn joint_done(&self, joint: &Joint) -> Mark {
+        joint.course.after(self.done_ns / self.factor)
+    }
+}
+
+impl<S: Sink> Engine<'_, S> {
+    /// Puts a stage on free slots of several processors. `setup` precedes progress, while `loaded` is loaded.
+    pub(crate) fn launch_together(
+        &mut self,
+        p: ProcessorId,
+        stage: StageId,
+        together: Together,
+        setup: Nanos,
+        loaded: Bytes,
+        segments: Option<u32>,
+    ) {
+        let (system, now) = (self.course.system, self.course.state.now);
+        let live = self.course.state.stages[stage];
+        let hidden = self.course.hidden[stage.index()];
+        let helpers = together.helpers();
+        let parts: Vec<Part<'_>> = std::iter::once(p)
+            .chain(helpers.iter())
+            .map(|processor| Part { processor, cost: cost_of(system, &live, processor) })
+            .collect();
+        let split = system.models[live.model].split.expect("only models that can be divided are");
+        let phase = (live.kind, hidden.work, live.position);
+        let course = Course::of_split(&split, &system.platform.links, &parts, phase, segments);
+        // All wait for the slowest.
+        let factor = parts.iter().map(|part| part.cost.latency_factor(hidden.u, hidden.variation)).fold(0.0, f64::max);
+
+        let end = course.end();
+        let length = end.position - live.position;
+        let expected = match segments {
+            Some(_) => Nanos::from_ns_f64(end.ns),
+            None => self.course.view().remaining_split(stage, p, helpers).unwrap_or(Nanos::ZERO),
+        };
+        let serial = self.course.outcome.runs;
+        self.course.outcome.runs += 1;
+        let other = &mut self.course.state.stages[stage];
+        other.running = true;
+        other.processor = Some(p);
+        let job = &mut self.course.state.jobs[live.job];
+        job.running += 1;
+        job.started = true;
+        let (stage_serial, phase) = (live.serial, live.kind);
+        self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over: helpers });
+
+        for &(q, bytes) in &course.moved {
+            let demand = self.limit_of(q).map_or(Demand::NONE, |limit| Demand::new(bytes, end.ns * factor, limit));
+            self.runs[q].push(LiveRun::helper(demand, now));
+            let occupancy: &mut Occupancy = &mut self.course.state.processors[q];
+            occupancy.last_model = Some(live.model);
+            occupancy.runs.push(Run {
+                serial,
+                stage,
+                others: Vec::new(),
+                model: live.model,
+                kind: live.kind,
+                start: now,
+                expected_end: now + setup + expected,
+                ending: false,
+                over: helpers.with(p),
+            });
+        }
+        let whole = end.position >= hidden.work.units(live.kind);
+        let run = LiveRun {
+            doing: if setup > Nanos::ZERO { Doing::Setup } else { Doing::Work },
+            from: live.position,
+            length,
+            target: length,
+            factor,
+            why: if whole { StopReason::Finished } else { StopReason::Quantum },
+            setup_traffic: if setup > Nanos::ZERO { loaded.as_f64() / setup.as_f64() } else { 0.0 },
+            joint: Some(Box::new(Joint { course, helpers, rate: 1.0 })),
+            ..self.runs[p].pop().expect("it was just pushed")
+        };
+        self.runs[p].push(run);
+        let i = self.runs[p].len() - 1;
+        self.runs[p][i].target = self.next_mark_of(p, i, &[stage], 0.0);
+        let target_ns = self.time_to(p, &[stage], &self.runs[p][i], self.runs[p][i].target);
+        let run = &mut self.runs[p][i];
+        run.target_ns = target_ns;
+        run.next_at = if run.doing == Doing::Setup { now + setup } else { now + at_rate(target_ns, 1.0) };
+        if run.doing == Doing::Work {
+            self.set_helpers(p, i, Doing::Helping);
+        }
+        self.bus_dirty = true;
+    }
+
+    /// What the helpers of a run, if it has any, do from now on.
+    pub(crate) fn set_helpers(&mut self, p: ProcessorId, i: usize, doing: Doing) {
+        let Some(joint) = &self.runs[p][i].joint else { return };
+        let (helpers, serial) = (joint.helpers, self.course.state.processors[p].runs[i].serial);
+        for q in helpers.iter() {
+            let j = self.place_of(q, serial);
+            self.runs[q][j].doing = doing;
+        }
+    }
+
+    /// Takes the helpers of a run that has stopped off their slots.
+    pub(crate) fn dismiss(&mut self, serial: u64, helpers: ProcessorSet) {
+        for q in helpers.iter() {
+            let j = self.place_of(q, serial);
+            self.runs[q].remove(j);
+            let occupancy = &mut self.course.state.processors[q];
+            occupancy.runs.remove(j);
+            occupancy.idle_since = self.course.state.now;
+        }
+    }
+
+    fn place_of(&self, q: ProcessorId, serial: u64) -> usize {
+        let runs = &self.course.state.processors[q].runs;
+        runs.iter().position(|run| run.serial == serial).expect("a helper holds its slot as long as the run lasts")
+    }
+
+    /// Lets every joint run be as slow as the slowest of its processors, with these shares of the bus.
+    pub(crate) fn couple(&mut self, shares: &[f64]) {
+        if self.runs.iter().flatten().all(|run| run.joint.is_none()) {
+            return;
+        }
+        for run in self.runs.iter_mut().flatten() {
+            if let Some(joint) = &mut run.joint {
+                joint.rate = 1.0;
+            }
+        }
+        let ids = || self.course.system.platform.processors.ids();
+        let mut share = shares.iter();
+        for q in ids() {
+            for j in 0..self.runs[q].len() {
+                let run = &self.runs[q][j];
+                if run.asks().is_none() {
+                    continue;
+                }
+                let rate = run.demand.rate(*share.next().expect("one share per run that takes part"));
+                if run.doing != Doing::Setup && (run.joint.is_some() || run.helps()) {
+                    let (p, i) = self.home_of(q, j);
+                    if let Some(joint) = &mut self.runs[p][i].joint {
+                        joint.rate = joint.rate.min(rate);
+                    }
+                }
+            }
+        }
+        for q in ids() {
+            for j in 0..self.runs[q].len() {
+                if self.runs[q][j].helps() {
+                    let (p, i) = self.home_of(q, j);
+                    self.runs[q][j].rate = self.runs[p][i].joint.as_ref().map_or(1.0, |joint| joint.rate);
+                }
+            }
+        }
+    }
+
+    /// Where the run stands that a processor's run number `j` is or helps.
+    fn home_of(&self, q: ProcessorId, j: usize) -> (ProcessorId, usize) {
+        let run = &self.course.state.processors[q].runs[j];
+        let p = self.course.state.stages[run.stage].processor.expect("a running stage is somewhere");
+        (p, self.place_of(p, run.serial))
+    }
+
+    /// Energy of a joint run of which so much was done; `None` if a processor's is unknown.
+    pub(crate) fn energy_together(&self, joint: &Joint, done: Mark, busy: Nanos) -> Option<f64> {
+        let mut sum = done.energy_mj;
+        for q in joint.course.unstated.iter() {
+            sum += Millijoules::of_power(self.course.system.platform.processors[q].active_w?, busy).0;
+        }
+        Some(sum)
+    }
+}
