@@ -15,6 +15,10 @@
 //! *By hand*: 6 ms on one processor and 3 ms on the other give *T* = 1 / (1/6 + 1/3) = 2 ms, with shares of 1/3 and 2/3; ten points at
 //! 50 µs add 0.5 ms.
 
+mod draft;
+
+pub use draft::{Cycle, DRAFT_MAX, Draft, TOKEN_BYTES, expected_tokens};
+
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{Phase, PhaseCost, Work};
@@ -29,13 +33,22 @@ pub enum Together {
         /// The other processors; not empty, without the stage's own.
         helpers: ProcessorSet,
     },
+    /// Decode goes by cycles: a draft model proposes tokens, the stage's own processor verifies them. Possible if the stage has a
+    /// [`Draft`]. A cycle is a segment.
+    Draft {
+        /// Where the draft model runs; the stage's own processor, or another one.
+        processor: ProcessorId,
+        /// Tokens that are drafted per cycle, 1 to [`DRAFT_MAX`].
+        tokens: u32,
+    },
 }
 
 impl Together {
     /// The processors that work on the stage besides its own.
-    pub fn helpers(self) -> ProcessorSet {
+    pub fn others(self, own: ProcessorId) -> ProcessorSet {
         match self {
             Self::Split { helpers } => helpers,
+            Self::Draft { processor, .. } => ProcessorSet::of(processor).without(own),
         }
     }
 }
@@ -101,7 +114,7 @@ pub struct Mark {
 pub struct Course {
     /// The start, and the end of every segment.
     pub marks: Vec<Mark>,
-    /// Data that each processor moves in all [bytes].
+    /// Data that each processor moves in all [bytes]; the stage's own processor comes first.
     pub moved: Vec<(ProcessorId, f64)>,
     /// Processors whose profile states no energy.
     pub unstated: ProcessorSet,

@@ -100,6 +100,8 @@ pub struct Stage {
     pub first_token: Option<Nanos>,
     /// Output tokens so far.
     pub tokens: u32,
+    /// Where a draft model ran for it last, and how much of the context it has read there [tokens].
+    pub drafted: Option<(ProcessorId, u32)>,
     /// Processors, as bits by id, on which its start was refused because memory ran out; cleared when memory is freed.
     pub refused: u64,
 }

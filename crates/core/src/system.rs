@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
-use crate::joint::Split;
+use crate::joint::{Draft, Split};
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
 
@@ -211,6 +211,9 @@ pub struct Node {
     pub output_max: u32,
     /// Size of the output handed to successors [bytes].
     pub output_bytes: f64,
+    /// The model that may draft its output; `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<Draft>,
     /// Stages that go before.
     pub before: Vec<NodeId>,
     /// Edges to the stages that follow.
@@ -388,6 +391,13 @@ impl System {
                 !first.is_empty() && kinds.all(|other| other == first),
                 "a stage's phases differ between processors",
             )?;
+            if let Some(draft) = &node.draft {
+                check(self.models.get(draft.model).is_some(), "a stage drafts with a model that does not exist")?;
+                check(
+                    draft.costs.len() == processors && draft.verify.len() == processors,
+                    "a draft model's costs do not match the processors",
+                )?;
+            }
             let figures = node.costs.iter().flatten().all(|cost| (cost.figure as usize) < self.figures.len());
             check(figures, "a cost refers to a figure that does not exist")?;
         }

@@ -210,13 +210,7 @@ impl<S: Sink> Course<'_, S> {
     /// Takes the memory that a stage needs on a processor, asking the policy to make room if there is none. Whether it has it.
     pub(crate) fn make_room(&mut self, stage: StageId, p: ProcessorId) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
-        if live.refused & refusal_bit(p) != 0 {
-            // Nothing was freed since.
-            return Ok(false);
-        }
         let model = &self.system.models[live.model];
-        let resident = self.state.memory.is_resident(live.model, p);
-        let weights = if resident { Bytes::ZERO } else { model.weights };
         let cache = if self.hidden[stage.index()].cache == Bytes::ZERO {
             let work = self.hidden[stage.index()].work;
             let output = work.output.max(self.system.nodes[live.node].output_max);
@@ -225,7 +219,24 @@ impl<S: Sink> Course<'_, S> {
             Bytes::ZERO
         };
         let cost = self.system.nodes[live.node].costs[p].as_ref().expect("the caller has checked that it can run here");
-        let activation = Bytes(cost.activation_bytes);
+        self.make_room_for(stage, p, live.model, cache, Bytes(cost.activation_bytes))
+    }
+
+    /// Takes the memory that a model which runs for a stage needs on a processor.
+    pub(crate) fn make_room_for(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        model: ModelId,
+        cache: Bytes,
+        activation: Bytes,
+    ) -> Result<bool, ActionError> {
+        if self.state.stages[stage].refused & refusal_bit(p) != 0 {
+            // Nothing was freed since.
+            return Ok(false);
+        }
+        let resident = self.state.memory.is_resident(model, p);
+        let weights = if resident { Bytes::ZERO } else { self.system.models[model].weights };
         let need = weights + cache + activation;
         if let Some(missing) = self.missing(need) {
             let shortage = Shortage { stage, processor: p, missing };
@@ -238,7 +249,7 @@ impl<S: Sink> Course<'_, S> {
             }
             self.room = room;
             if let Some(missing) = self.missing(need) {
-                let serial = live.serial;
+                let serial = self.state.stages[stage].serial;
                 self.emit(What::OutOfMemory { stage: serial, processor: p, missing });
                 self.state.stages[stage].refused |= refusal_bit(p);
                 self.changed = true;
@@ -246,9 +257,9 @@ impl<S: Sink> Course<'_, S> {
             }
         }
         if resident {
-            self.state.memory.resident[live.model][p] = Some(self.state.now);
+            self.state.memory.resident[model][p] = Some(self.state.now);
         } else {
-            self.load(live.model, p);
+            self.load(model, p);
         }
         if cache + activation > Bytes::ZERO {
             let hidden = self.hidden(stage);
@@ -277,6 +288,12 @@ impl<S: Sink> Course<'_, S> {
     pub(crate) fn free_cache(&mut self, stage: StageId) {
         let cache = std::mem::take(&mut self.hidden[stage.index()].cache);
         self.free(cache);
+    }
+
+    /// Gives back what of a stage's cache exceeds an amount.
+    pub(crate) fn free_cache_down_to(&mut self, stage: StageId, kept: Bytes) {
+        let cache = std::mem::replace(&mut self.hidden[stage.index()].cache, kept);
+        self.free(cache - kept);
     }
 
     fn free(&mut self, bytes: Bytes) {

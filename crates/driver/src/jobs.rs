@@ -68,6 +68,10 @@ pub struct Hidden {
     pub activation: Bytes,
     /// Number among the instances of its node in the job.
     pub instance: u32,
+    /// Probability that a token which is drafted for it is accepted.
+    pub acceptance: f64,
+    /// Whether memory is reserved for a draft model's cache.
+    pub drafts: bool,
 }
 
 /// What is the same for all stages of a node.
@@ -116,6 +120,7 @@ pub(crate) struct InOrder {
 mod purpose {
     pub(super) const STAGE: u64 = 1;
     pub(super) const EDGE: u64 = 2;
+    pub(super) const DRAFT: u64 = 3;
 }
 
 impl<S: Sink> Course<'_, S> {
@@ -265,6 +270,9 @@ impl<S: Sink> Course<'_, S> {
                 hidden.work.output = length(&spec.output, traced.map(|t| t.1)).max(1);
             }
         }
+        if let Some(draft) = &spec.draft {
+            hidden.acceptance = sample(&draft.acceptance, &mut self.draft_key(job, node, instance).stream());
+        }
         if autoregressive && let Some((prompt, output)) = self.length_of(job, node, instance) {
             hidden.work.prompt = prompt.max(1);
             hidden.work.output = output.max(1);
@@ -286,6 +294,7 @@ impl<S: Sink> Course<'_, S> {
             running: false,
             first_token: None,
             tokens: 0,
+            drafted: None,
             refused: 0,
         });
         if stage.index() == self.hidden.len() {
@@ -295,6 +304,19 @@ impl<S: Sink> Course<'_, S> {
         }
         self.books[job.index()].stages.push(stage);
         stage
+    }
+
+    fn draft_key(&self, job: JobId, node: NodeId, instance: u32) -> Key {
+        self.key(job).part(purpose::DRAFT).part(u64::from(node.0)).part(u64::from(instance))
+    }
+
+    /// Which of a stage's output tokens, by number from 0 after the first, would be accepted if they were drafted: the same ones whoever
+    /// drafts them, and when.
+    pub fn accepts(&self, stage: StageId) -> impl Fn(u32) -> bool + use<S> {
+        let live = &self.state.stages[stage];
+        let hidden = self.hidden[stage.index()];
+        let key = self.draft_key(live.job, live.node, hidden.instance);
+        move |token| uniform(&mut key.part(u64::from(token) + 1).stream()) < hidden.acceptance
     }
 
     /// A stage waits for a processor from now on, for the first time.

@@ -1,14 +1,14 @@
 //! `hetero-split`: work that can be divided uses processors that nobody else needs.
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, ProcessorSet, StageId};
-use onbeat_core::policy::{Action, Actions, Policy, View};
+use onbeat_core::joint::Together;
+use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
-use onbeat_core::units::Nanos;
 
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::spare::Spare;
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "hetero-split",
@@ -27,112 +27,40 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
 #[derive(Clone, Debug)]
 struct HeteroSplit {
     gain: f64,
-    plan: Plan,
-    /// Ready stages by due time and serial.
-    queue: Vec<(Nanos, u64, StageId)>,
-    /// Stages that start, with their processor.
-    placed: Vec<(StageId, ProcessorId)>,
-    /// Stages that no processor was found for.
-    waiting: Vec<StageId>,
+    spare: Spare,
 }
 
 fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let gain = parameters.number("gain", 1.0..=1000.0, "a number from 1 to 1000")?;
-    let (plan, queue, placed, waiting) = (Plan::default(), Vec::new(), Vec::new(), Vec::new());
-    Ok(Box::new(HeteroSplit { gain, plan, queue, placed, waiting }))
+    Ok(Box::new(HeteroSplit { gain, spare: Spare::default() }))
 }
 
 impl Policy for HeteroSplit {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
-        if view.ready().is_empty() {
-            return;
-        }
-        self.plan.begin(view);
-        self.queue.clear();
-        self.placed.clear();
-        self.waiting.clear();
-        self.queue.extend(view.ready().iter().map(|&stage| (view.due(stage), view.stage(stage).serial, stage)));
-        self.queue.sort_unstable();
-        for i in 0..self.queue.len() {
-            let stage = self.queue[i].2;
-            if let Some(processor) = self.plan.fastest(view, stage) {
-                self.plan.take(processor);
-                self.placed.push((stage, processor));
-            } else {
-                self.waiting.push(stage);
-            }
-        }
-        // Everybody has a place, or none can be had: what is free now is needed by nobody.
-        for i in 0..self.placed.len() {
-            let (stage, processor) = self.placed[i];
-            let helpers = self.helpers(view, stage, processor);
-            if helpers.is_empty() {
-                actions.start(stage, processor);
-                self.plan.open(view, stage, processor);
-                continue;
-            }
-            for helper in helpers.iter() {
-                self.plan.take(helper);
-            }
-            actions.split(stage, processor, helpers, None);
-        }
-        for i in 0..self.waiting.len() {
-            if !self.plan.join_any(view, self.waiting[i], actions) {
-                ask_back(view, self.waiting[i], actions);
-            }
-        }
+        let gain = self.gain;
+        self.spare.decide(view, actions, |plan, stage, processor| divided(view, plan, stage, processor, gain));
     }
 }
 
-impl HeteroSplit {
-    /// The free processors with which a stage's phase is done first: added one after the other, the most useful first, as long as each
-    /// makes it faster.
-    fn helpers(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> ProcessorSet {
-        let none = ProcessorSet::EMPTY;
-        let live = view.stage(stage);
-        let Some(alone) = view.remaining_in_phase(stage, processor) else { return none };
-        if view.system.models[live.model].split.is_none() || is_batched(view, stage, processor) {
-            return none;
-        }
-        let alone = alone.saturating_add(view.setup(stage, processor));
-        let time = |helpers: ProcessorSet| {
-            let work = view.remaining_split(stage, processor, helpers)?;
-            Some(work.saturating_add(view.setup_together(stage, processor, helpers)))
-        };
-        let (mut best, mut least) = (none, alone);
-        loop {
-            let free =
-                view.processors().filter(|&p| p != processor && !best.contains(p) && self.plan.fits(view, stage, p));
-            let with = |p: ProcessorId| Some((time(best.with(p))?, p)).filter(|_| !ProcessorSet::of(p).is_empty());
-            let Some((next, p)) = free.filter_map(with).min().filter(|&(next, _)| next < least) else { break };
-            (best, least) = (best.with(p), next);
-        }
-        if least.as_f64() * self.gain <= alone.as_f64() { best } else { none }
+/// The free processors with which a stage's phase is done first: added one after the other, the most useful first, as long as each
+/// makes it faster.
+fn divided(view: &View<'_>, plan: &Plan, stage: StageId, processor: ProcessorId, gain: f64) -> Option<Together> {
+    view.system.models[view.stage(stage).model].split?;
+    let alone = view.remaining_in_phase(stage, processor)?.saturating_add(view.setup(stage, processor));
+    let time = |helpers: ProcessorSet| {
+        let together = Together::Split { helpers };
+        let work = view.remaining_together(stage, processor, together)?;
+        Some(work.saturating_add(view.setup_together(stage, processor, together)))
+    };
+    let (mut best, mut least) = (ProcessorSet::EMPTY, alone);
+    loop {
+        let free = view.processors().filter(|&p| p != processor && !best.contains(p) && plan.fits(view, stage, p));
+        let with = |p: ProcessorId| Some((time(best.with(p))?, p)).filter(|_| !ProcessorSet::of(p).is_empty());
+        let Some((next, p)) = free.filter_map(with).min().filter(|&(next, _)| next < least) else { break };
+        (best, least) = (best.with(p), next);
     }
-}
-
-/// Ends the work that holds a second processor, where a stage that waits could run there.
-fn ask_back(view: &View<'_>, stage: StageId, actions: &mut Actions) {
-    for processor in view.processors().filter(|&p| view.can_run(stage, p)) {
-        for run in &view.occupancy(processor).runs {
-            let helps = !run.over.is_empty() && view.stage(run.stage).processor != Some(processor);
-            if !helps || !run.over.iter().all(|p| view.preemptible(p)) {
-                continue;
-            }
-            if !run.ending && !actions.as_slice().contains(&Action::Preempt { stage: run.stage }) {
-                actions.preempt(run.stage);
-            }
-            return;
-        }
-    }
-}
-
-/// Whether others could share the stage's steps, which is worth more than a second processor.
-fn is_batched(view: &View<'_>, stage: StageId, processor: ProcessorId) -> bool {
-    let live = view.stage(stage);
-    live.kind == Phase::Decode
-        && crate::plan::batch_max(view, stage, processor) > 1
-        && view.ready().iter().any(|&other| other != stage && view.stage(other).model == live.model)
+    let worth_it = !best.is_empty() && least.as_f64() * gain <= alone.as_f64();
+    worth_it.then_some(Together::Split { helpers: best })
 }
 
 #[cfg(test)]

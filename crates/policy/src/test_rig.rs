@@ -185,6 +185,7 @@ impl Rig {
             expected,
             output_max: expected.output,
             output_bytes: 0.0,
+            draft: None,
             before: Vec::new(),
             after: Vec::new(),
         });
@@ -243,6 +244,7 @@ impl Rig {
             running: false,
             first_token: None,
             tokens: 0,
+            drafted: None,
             refused: 0,
         });
         self.serials += 1;

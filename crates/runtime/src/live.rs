@@ -351,7 +351,7 @@ fn digest(actions: &[Action]) -> u64 {
             }
             // Never done in real time; the number keeps its place.
             Action::StartTogether { stage, processor, together, .. } => {
-                [6, u64::from(stage.0), u64::from(processor.0), together.helpers().bits()]
+                [6, u64::from(stage.0), u64::from(processor.0), together.others(processor).bits()]
             }
             Action::Preempt { stage } => [2, u64::from(stage.0), 0, 0],
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],

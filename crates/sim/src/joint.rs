@@ -5,7 +5,7 @@
 //! segment (see [`onbeat_core::joint`]), and it ends at the end of a segment.
 
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, ProcessorId, ProcessorSet, StageId};
+use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::joint::{Course, Mark, Part, Together};
 use onbeat_core::state::{Occupancy, Run};
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
@@ -17,9 +17,10 @@ use crate::runs::{Doing, LiveRun, at_rate, cost_of};
 /// What a run that several processors work on has besides.
 #[derive(Clone, Debug)]
 pub(crate) struct Joint {
+    pub(crate) together: Together,
     pub(crate) course: Course,
     /// The other processors.
-    pub(crate) helpers: ProcessorSet,
+    pub(crate) others: ProcessorSet,
     /// Rate of the slowest processor.
     pub(crate) rate: f64,
 }
@@ -71,25 +72,14 @@ impl<S: Sink> Engine<'_, S> {
         loaded: Bytes,
         segments: Option<u32>,
     ) {
-        let (system, now) = (self.course.system, self.course.state.now);
+        let now = self.course.state.now;
         let live = self.course.state.stages[stage];
-        let hidden = self.course.hidden[stage.index()];
-        let helpers = together.helpers();
-        let parts: Vec<Part<'_>> = std::iter::once(p)
-            .chain(helpers.iter())
-            .map(|processor| Part { processor, cost: cost_of(system, &live, processor) })
-            .collect();
-        let split = system.models[live.model].split.expect("only models that can be divided are");
-        let phase = (live.kind, hidden.work, live.position);
-        let course = Course::of_split(&split, &system.platform.links, &parts, phase, segments);
-        // All wait for the slowest.
-        let factor = parts.iter().map(|part| part.cost.latency_factor(hidden.u, hidden.variation)).fold(0.0, f64::max);
-
+        let (others, course, factor) = self.plan_together(p, stage, together, segments);
         let end = course.end();
         let length = end.position - live.position;
         let expected = match segments {
             Some(_) => Nanos::from_ns_f64(end.ns),
-            None => self.course.view().remaining_split(stage, p, helpers).unwrap_or(Nanos::ZERO),
+            None => self.course.view().remaining_together(stage, p, together).unwrap_or(Nanos::ZERO),
         };
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
@@ -100,26 +90,27 @@ impl<S: Sink> Engine<'_, S> {
         job.running += 1;
         job.started = true;
         let (stage_serial, phase) = (live.serial, live.kind);
-        self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over: helpers });
+        self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over: others });
 
-        for &(q, bytes) in &course.moved {
-            let demand = self.limit_of(q).map_or(Demand::NONE, |limit| Demand::new(bytes, end.ns * factor, limit));
+        for q in std::iter::once(p).chain(others.iter()) {
+            let demand = self.demand_together(&course, together, (p, q), end.ns * factor);
             self.runs[q].push(LiveRun::helper(demand, now));
+            let model = if q == p { live.model } else { self.model_of(stage, together) };
             let occupancy: &mut Occupancy = &mut self.course.state.processors[q];
-            occupancy.last_model = Some(live.model);
+            occupancy.last_model = Some(model);
             occupancy.runs.push(Run {
                 serial,
                 stage,
                 others: Vec::new(),
-                model: live.model,
+                model,
                 kind: live.kind,
                 start: now,
                 expected_end: now + setup + expected,
                 ending: false,
-                over: helpers.with(p),
+                over: others.with(p),
             });
         }
-        let whole = end.position >= hidden.work.units(live.kind);
+        let whole = end.position >= self.course.hidden[stage.index()].work.units(live.kind);
         let run = LiveRun {
             doing: if setup > Nanos::ZERO { Doing::Setup } else { Doing::Work },
             from: live.position,
@@ -128,7 +119,7 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             why: if whole { StopReason::Finished } else { StopReason::Quantum },
             setup_traffic: if setup > Nanos::ZERO { loaded.as_f64() / setup.as_f64() } else { 0.0 },
-            joint: Some(Box::new(Joint { course, helpers, rate: 1.0 })),
+            joint: Some(Box::new(Joint { together, course, others, rate: 1.0 })),
             ..self.runs[p].pop().expect("it was just pushed")
         };
         self.runs[p].push(run);
@@ -144,10 +135,78 @@ impl<S: Sink> Engine<'_, S> {
         self.bus_dirty = true;
     }
 
+    /// The other processors of a joint run, its course, and the ratio of real to nominal latency.
+    fn plan_together(
+        &self,
+        p: ProcessorId,
+        stage: StageId,
+        together: Together,
+        segments: Option<u32>,
+    ) -> (ProcessorSet, Course, f64) {
+        let (system, live) = (self.course.system, &self.course.state.stages[stage]);
+        let hidden = &self.course.hidden[stage.index()];
+        let others = together.others(p);
+        match together {
+            Together::Split { .. } => {
+                let parts: Vec<Part<'_>> = std::iter::once(p)
+                    .chain(others.iter())
+                    .map(|processor| Part { processor, cost: cost_of(system, live, processor) })
+                    .collect();
+                let split = system.models[live.model].split.expect("only models that can be divided are");
+                let phase = (live.kind, hidden.work, live.position);
+                let course = Course::of_split(&split, &system.platform.links, &parts, phase, segments);
+                // All wait for the slowest.
+                let factors = parts.iter().map(|part| part.cost.latency_factor(hidden.u, hidden.variation));
+                (others, course, factors.fold(0.0, f64::max))
+            }
+            Together::Draft { processor, tokens } => {
+                let cycle = self.course.view().cycle(stage, p, processor, tokens);
+                let cycle = cycle.expect("the start was checked");
+                let accepts = self.course.accepts(stage);
+                let course = Course::of_draft(&cycle, (hidden.work, live.position), segments, accepts);
+                (others, course, cycle.target.1.latency_factor(hidden.u, hidden.variation))
+            }
+        }
+    }
+
+    /// What runs on the other processors.
+    fn model_of(&self, stage: StageId, together: Together) -> ModelId {
+        let view = self.course.view();
+        match together {
+            Together::Draft { .. } => view.node(stage).draft.as_ref().map(|draft| draft.model),
+            Together::Split { .. } => None,
+        }
+        .unwrap_or(view.stage(stage).model)
+    }
+
+    /// What processor `q` asks of the bus for a joint run of processor `p` that takes `alone_ns`.
+    fn demand_together(
+        &self,
+        course: &Course,
+        together: Together,
+        (p, q): (ProcessorId, ProcessorId),
+        alone_ns: f64,
+    ) -> Demand {
+        match together {
+            Together::Split { .. } => {
+                let bytes = course.moved.iter().find(|&&(at, _)| at == q).map_or(0.0, |&(_, bytes)| bytes);
+                self.limit_of(q).map_or(Demand::NONE, |limit| Demand::new(bytes, alone_ns, limit))
+            }
+            // Drafting and verifying take turns: the stage's own processor asks for both.
+            Together::Draft { .. } if q == p => {
+                let with_limits = || course.moved.iter().filter_map(|&(at, bytes)| Some((bytes, self.limit_of(at)?)));
+                let at_limit: f64 = with_limits().map(|(bytes, limit)| bytes / limit).sum();
+                let bytes: f64 = with_limits().map(|(bytes, _)| bytes).sum();
+                if at_limit <= 0.0 { Demand::NONE } else { Demand::new(bytes, alone_ns, bytes / at_limit) }
+            }
+            Together::Draft { .. } => Demand::NONE,
+        }
+    }
+
     /// What the helpers of a run, if it has any, do from now on.
     pub(crate) fn set_helpers(&mut self, p: ProcessorId, i: usize, doing: Doing) {
         let Some(joint) = &self.runs[p][i].joint else { return };
-        let (helpers, serial) = (joint.helpers, self.course.state.processors[p].runs[i].serial);
+        let (helpers, serial) = (joint.others, self.course.state.processors[p].runs[i].serial);
         for q in helpers.iter() {
             let j = self.place_of(q, serial);
             self.runs[q][j].doing = doing;
@@ -212,6 +271,14 @@ impl<S: Sink> Engine<'_, S> {
         let run = &self.course.state.processors[q].runs[j];
         let p = self.course.state.stages[run.stage].processor.expect("a running stage is somewhere");
         (p, self.place_of(p, run.serial))
+    }
+
+    /// A joint run has stopped where it stands now: the draft model has read what was put out.
+    pub(crate) fn note_draft(&mut self, joint: &Joint, stage: StageId, position: f64) {
+        if let Together::Draft { processor, .. } = joint.together {
+            let live = &mut self.course.state.stages[stage];
+            live.drafted = Some((processor, live.work.prompt + 1 + position as u32));
+        }
     }
 
     /// Energy of a joint run of which so much was done; `None` if a processor's is unknown.

@@ -152,7 +152,7 @@ impl<S: Sink> Engine<'_, S> {
     /// A run has done what it should: takes it off the processor, at once or after saving. Whether it left its place.
     pub(crate) fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
         let cost_of = |q: ProcessorId| self.course.system.platform.processors[q].preempt_cost;
-        let helpers = self.runs[p][i].joint.as_ref().map(|joint| joint.helpers).unwrap_or_default();
+        let helpers = self.runs[p][i].joint.as_ref().map(|joint| joint.others).unwrap_or_default();
         let cost = helpers.iter().map(cost_of).fold(cost_of(p), Nanos::max);
         let run = &mut self.runs[p][i];
         if run.why == StopReason::Preempted && cost > Nanos::ZERO {

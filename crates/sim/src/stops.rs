@@ -120,7 +120,7 @@ impl<S: Sink> Engine<'_, S> {
         self.bus_dirty = true;
         self.course.changed = true;
         if let Some(joint) = &run.joint {
-            self.dismiss(visible.serial, joint.helpers);
+            self.dismiss(visible.serial, joint.others);
         }
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
@@ -186,6 +186,9 @@ impl<S: Sink> Engine<'_, S> {
             self.account(p, run, visible, stage, cost, work, (from, exact), share, end);
         }
 
+        if let Some(joint) = &run.joint {
+            self.note_draft(joint, stage, position);
+        }
         let other = &mut self.course.state.stages[stage];
         other.position = position;
         other.partial_ns = partial_ns;

@@ -61,6 +61,7 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                 PhaseCost::Decode { .. } => true,
                 PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => false,
             });
+        let draft = system.nodes[node].draft.as_ref().filter(|_| kind == Phase::Decode);
         let pieces = if movable { PIECES.min(units as u32).max(1) } else { 1 };
         for piece in 0..pieces {
             let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
@@ -70,12 +71,18 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                     if pieces == 1 { phase.latency_ns(work, from, to) } else { least_ns(phase, work, from, to) };
                 alone * phase.latency_factor(u, variation)
             };
+            // Drafting takes no time at best, and all is accepted; drafted or batched, not both.
+            let drafted = |at: ProcessorId| draft.map_or(1.0, |draft| draft.least_factor(at));
+            let cost = |at: ProcessorId, phase: &Option<&PhaseCost>, batch: fn(&PhaseCost) -> f64| {
+                let phase = phase.as_ref()?;
+                Some(latency(phase) * batch(phase).min(drafted(at)))
+            };
             let part_kind = if kind == Phase::Decode { PartKind::Decode((to - from) as u32) } else { PartKind::First };
             parts.push(Part {
                 kind: part_kind,
-                latency_ns: phases.iter().map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).0)).collect(),
+                latency_ns: phases.enumerate().map(|(at, phase)| cost(at, phase, |p| best_batch(p).0)).collect(),
                 divides,
-                load_ns: phases.iter().map(|phase| phase.as_ref().map(|p| latency(p) * best_batch(p).1)).collect(),
+                load_ns: phases.enumerate().map(|(at, phase)| cost(at, phase, |p| best_batch(p).1)).collect(),
             });
         }
     }

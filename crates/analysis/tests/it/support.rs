@@ -212,6 +212,7 @@ impl Builder {
             expected,
             output_max: expected.output,
             output_bytes: 0.0,
+            draft: None,
             before,
             after: Vec::new(),
         })

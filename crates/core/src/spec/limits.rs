@@ -59,6 +59,7 @@ pub(crate) const ELEMENTS: Limit = Limit { least: 0.0, open: true, most: 1e15, u
 pub(crate) const FAN_OUT: Limit = Limit::from_zero(1024.0, "instances");
 pub(crate) const STEPS: Limit = Limit::between(1.0, 10_000.0, "steps");
 pub(crate) const POINTS: Limit = Limit::between(1.0, 100_000.0, "points");
+pub(crate) const DRAFT: Limit = Limit::between(1.0, 64.0, "tokens");
 pub(crate) const SEGMENTS: Limit = Limit::between(1.0, 100_000.0, "segments");
 pub(crate) const BATCH: Limit = Limit::between(1.0, 1024.0, "requests");
 pub(crate) const FACTOR: Limit = Limit::between(1.0, 1e6, "");

@@ -35,6 +35,6 @@ pub use platform::{LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preem
 pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, SplitSpec, VariantSpec};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec, SessionSpec,
-    StageSpec, StreamSpec, VariationKind, VariationSpec,
+    ArrivalProcess, ArrivalSpec, ChainSpec, DraftSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec,
+    SessionSpec, StageSpec, StreamSpec, VariationKind, VariationSpec,
 };

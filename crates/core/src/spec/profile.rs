@@ -166,6 +166,10 @@ pub struct CostSpec {
     /// Left out: no batching, concurrent requests interleave.
     pub batch_factor: Option<Vec<(f64, f64)>>,
 
+    /// `autoregressive`: latency of a decode step that verifies so many drafted and own tokens of one request at once, relative to one
+    /// token: points of (tokens, factor), the first (1, 1.0). Left out: `batch_factor`.
+    pub verify_factor: Option<Vec<(f64, f64)>>,
+
     /// Preemption points: how many equal segments an inference consists of, ≥ 1. Default 1.
     pub segments: Option<u32>,
     /// Preemption points: relative lengths of the segments, each > 0. Instead of `segments`.

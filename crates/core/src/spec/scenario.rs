@@ -292,6 +292,22 @@ pub struct StageSpec {
     /// Size of the stage's output, handed to its successors [kB], ≥ 0.
     #[serde(default)]
     pub output_kb: f64,
+    /// A small model that may draft the output of an `autoregressive` one, which then verifies several tokens in one step. Whether it
+    /// does is the policy's choice. Left out: none.
+    pub draft: Option<DraftSpec>,
+}
+
+/// A small model that drafts the output of a large one.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DraftSpec {
+    /// The small model, of shape `autoregressive`; `model/variant` for a variant.
+    pub model: String,
+    /// Tokens that it drafts before they are verified, 1 to 64; a policy may choose another number.
+    pub tokens: u32,
+    /// Probability that a drafted token is accepted, 0 to 1. A distribution is drawn from once per request: some texts are easier to guess
+    /// than others.
+    pub acceptance: DistributionSpec,
 }
 
 /// An edge of a chain.

@@ -165,6 +165,7 @@ fn source(
             expected: Work { prompt: 1, output: 2, steps: 0 },
             output_max: 0,
             output_bytes: 0.0,
+            draft: None,
             before,
             after,
         });

@@ -6,6 +6,7 @@
 mod chains;
 mod contention;
 mod determinism;
+mod draft;
 mod generative;
 mod isolation;
 mod joint;

@@ -33,7 +33,10 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
         .iter()
         .zip(works.iter().zip(splits))
         .map(|(node, (&work, &splits))| {
-            let latencies = node.costs.iter().flatten().map(|cost| shortest_ns(cost, work, variation));
+            let latencies = node.costs.enumerate().filter_map(|(p, cost)| {
+                let decode = node.draft.as_ref().map_or(1.0, |draft| draft.least_factor(p));
+                Some(shortest_ns(cost.as_ref()?, work, variation, decode))
+            });
             // All together are the sum of their rates, at most.
             if splits { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
         })

@@ -153,11 +153,12 @@ pub(super) fn smallest_factor(cost: &PhaseCost, variation: f64) -> f64 {
     }
 }
 
-/// The shortest time that the whole of a stage takes on a processor [ns].
-pub(super) fn shortest_ns(cost: &Cost, work: Work, variation: f64) -> f64 {
+/// The shortest time that the whole of a stage takes on a processor, if decoding is at best so many times as long as alone [ns].
+pub(super) fn shortest_ns(cost: &Cost, work: Work, variation: f64, decode: f64) -> f64 {
     let parts = cost.phases.iter().map(|(phase, cost)| {
         let end = work.units(*phase);
-        if end > 0.0 { cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) } else { 0.0 }
+        let drafted = if *phase == Phase::Decode { decode } else { 1.0 };
+        if end > 0.0 { cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) * drafted } else { 0.0 }
     });
     parts.sum()
 }
@@ -212,7 +213,7 @@ mod tests {
         };
         assert_eq!(*latency_ns, 4e6);
         assert_eq!(curve.points(), [(0.0, 0.25), (0.5, 0.75), (1.0, 2.25)]);
-        assert_eq!(shortest_ns(&built, Work::default(), 0.5), 1e6);
+        assert_eq!(shortest_ns(&built, Work::default(), 0.5, 1.0), 1e6);
     }
 
     #[test]
@@ -222,6 +223,6 @@ mod tests {
         let kinds: Vec<Phase> = built.phases.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [Phase::Before, Phase::Steps], "what takes no time is no part");
         assert_eq!(built.total_ns(Work { steps: 20, ..Work::default() }), 41e6);
-        assert_eq!(shortest_ns(&built, Work { steps: 20, ..Work::default() }, 0.5), 20.5e6);
+        assert_eq!(shortest_ns(&built, Work { steps: 20, ..Work::default() }, 0.5, 1.0), 20.5e6);
     }
 }

@@ -278,7 +278,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 19] = [
+const COST_FIGURES: [&str; 20] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
@@ -290,6 +290,7 @@ const COST_FIGURES: [&str; 19] = [
     "prefill_chunk",
     "chunk_overhead_ms",
     "batch_factor",
+    "verify_factor",
     "segments",
     "segment_weights",
     "bytes_mb",
@@ -302,7 +303,7 @@ const COST_FIGURES: [&str; 19] = [
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
-const TOKEN_FIELDS: [&str; 7] = [
+const TOKEN_FIELDS: [&str; 8] = [
     "prefill_ms",
     "decode_ms",
     "prefill_chunk",
@@ -310,6 +311,7 @@ const TOKEN_FIELDS: [&str; 7] = [
     "batch_factor",
     "prefill_kb_per_token",
     "prefill_mj_per_token",
+    "verify_factor",
 ];
 
 /// Which fields that depend on the model's shape an entry has.
@@ -330,6 +332,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.batch_factor.is_some(),
         cost.prefill_kb_per_token.is_some(),
         cost.prefill_mj_per_token.is_some(),
+        cost.verify_factor.is_some(),
     ];
     let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
     names.zip(given).filter(|(_, given)| *given).map(|(name, _)| *name).collect()
@@ -408,6 +411,14 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
                 "the first point is not batch 1",
                 "start with [1, 1.0]: batch 1 is the reference",
             );
+        }
+    }
+    if let Some(points) = &cost.verify_factor {
+        let field = at.key("verify_factor");
+        let sound = check.points(&field, points, &limits::TOKENS, &limits::FACTOR, false);
+        if sound && points[0] != (1.0, 1.0) {
+            let help = "start with [1, 1.0]: a step for one token is the reference";
+            check.wrong(&field.index(0), "the first point is not one token", help);
         }
     }
     if let Some(weights) = &cost.segment_weights {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::cost::{Cost, Phase, Work};
+use crate::curve::{Below, Curve};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
-use crate::joint::Split;
+use crate::joint::{Draft, Split};
 use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
@@ -15,7 +16,7 @@ use crate::system::{Edge, Figure, Model, Node, Source, Variation};
 use crate::units::{Bytes, Nanos};
 
 use super::bounds;
-use super::chains::Stage;
+use super::chains::{PlannedDraft, Stage};
 use super::cost::{self, Inputs};
 use super::models::{Catalogue, Row, Variant, shape_name};
 use super::notes::Notes;
@@ -181,6 +182,10 @@ impl<'a, 'c> Builder<'a, 'c> {
             costs.push(cost);
         }
         self.same_phases(&costs, &rows, &variant)?;
+        let draft = match &stage.draft {
+            Some(draft) => Some(self.draft(stage, draft, &rows, sizes)?),
+            None => None,
+        };
         let nominal = |cost: &Cost| cost.total_ns(sizes.expected);
         let (fastest, best) = costs
             .enumerate()
@@ -200,10 +205,52 @@ impl<'a, 'c> Builder<'a, 'c> {
             expected: sizes.expected,
             output_max: if tokens { sizes.largest.output } else { 0 },
             output_bytes: stage.spec.output_kb * 1e3,
+            draft,
             before: Vec::new(),
             after: Vec::new(),
         };
         Some((node, sizes.smallest))
+    }
+
+    /// The model that drafts for a stage, with what it costs, and what verifying costs, on each processor.
+    fn draft(
+        &mut self,
+        stage: &Stage<'a>,
+        planned: &PlannedDraft<'a>,
+        rows: &IdVec<ProcessorId, Option<Row<'a>>>,
+        sizes: Sizes,
+    ) -> Option<Draft> {
+        let field = stage.field.key("draft");
+        let variant = planned.variant;
+        let platform = self.platform;
+        let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
+        for processor in platform.platform.processors.ids() {
+            let row = self.catalogue.cost(&variant, platform, processor);
+            costs.push(match row {
+                Some(row) => Some(self.cost(stage, &variant, &row, processor, sizes)?),
+                None => None,
+            });
+        }
+        if costs.iter().all(Option::is_none) {
+            let problem = format!("platform `{}` has no cost of `{}`", platform.platform.name, variant.name());
+            self.wrong(&field.key("model"), problem, "name a model that it has, or add a `[[cost]]` entry".to_owned());
+            return None;
+        }
+        let factor = |row: &Option<Row<'a>>| {
+            let spec = row.as_ref()?.spec;
+            let points = spec.verify_factor.clone().or_else(|| spec.batch_factor.clone())?;
+            Some(Curve::new(points, Below::Hold))
+        };
+        let verify: IdVec<ProcessorId, Option<Curve>> = rows.iter().map(factor).collect();
+        if verify.iter().all(Option::is_none) {
+            let problem =
+                format!("nothing says what it costs to verify several tokens of `{}` at once", stage.spec.name);
+            let help = "add `verify_factor` (or `batch_factor`) to a cost entry of the stage's model".to_owned();
+            self.wrong(&field, problem, help);
+            return None;
+        }
+        let model = self.model(&variant);
+        Some(Draft { model, costs, verify, tokens: planned.tokens, acceptance: planned.acceptance.clone() })
     }
 
     /// The first of the stage's models that has a cost on a processor that may run it.
