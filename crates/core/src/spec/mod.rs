@@ -32,7 +32,9 @@ pub use trace::{TraceWindow, read_trace};
 pub use architecture::{Mistake, NetworkSpec, TransformerSpec};
 pub use distribution::{DistributionKind, DistributionSpec};
 pub use platform::{LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind, ProcessorSpec};
-pub use profile::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, SplitSpec, VariantSpec};
+pub use profile::{
+    CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, ReuseSpec, SplitSpec, VariantSpec,
+};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
     ArrivalProcess, ArrivalSpec, ChainSpec, DraftSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec,

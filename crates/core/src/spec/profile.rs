@@ -149,6 +149,8 @@ pub struct CostSpec {
 
     /// `iterative`: latency of one step [ms], > 0.
     pub step_ms: Option<f64>,
+    /// `iterative`: steps that reuse what a full step has computed. Left out: all steps are full.
+    pub reuse: Option<ReuseSpec>,
     /// `iterative`: latency of what precedes the loop, such as the text encoder [ms], ≥ 0.
     pub before_ms: Option<f64>,
     /// `iterative`: latency of what follows the loop, such as the image decoder [ms], ≥ 0.
@@ -196,6 +198,21 @@ pub struct CostSpec {
     /// Keys of `[source]` for other figures of this entry: field name to key.
     #[serde(default)]
     pub provenance: IndexMap<String, String>,
+}
+
+/// Steps of a loop that reuse features or caches which a full step has computed, as caching for diffusion and the refresh and reuse
+/// phases of diffusion language models do. What that costs in quality is not modelled.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReuseSpec {
+    /// The first of so many steps is full, the others reuse; ≥ 2.
+    pub every: u32,
+    /// Latency of a step that reuses [ms], > 0 and not above that of a full one.
+    pub step_ms: f64,
+    /// Data that it moves over the memory bus [MB], ≥ 0. Left out: as much as a full one.
+    pub bytes_mb: Option<f64>,
+    /// Its energy [mJ], ≥ 0. Left out: unknown, and with it that of all steps; the processor's `active_w` counts.
+    pub energy_mj: Option<f64>,
 }
 
 /// A latency distribution by its quantiles; linear in between, constant below the first and above the last.

@@ -111,6 +111,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"think\", model = \"writer\"",
         "name = \"think\", model = \"writer\", draft = { model = \"writer\", tokens = 4, acceptance = 0.5 }",
     ),
+    ("reuse that saves nothing", "step_ms = 50", "step_ms = 50\nreuse = { every = 1, step_ms = 60 }"),
     ("divided nowhere", "weights_mb = 900 }", "weights_mb = 900, split = { points = 0 } }"),
     (
         "a streaming model that is divided",

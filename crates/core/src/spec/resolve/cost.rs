@@ -1,6 +1,6 @@
 //! A cost entry becomes a [`Cost`].
 
-use crate::cost::{Cost, Phase, PhaseCost, Work};
+use crate::cost::{Cost, Phase, PhaseCost, Reuse, Work};
 use crate::curve::{Below, Curve, StepSum};
 use crate::distribution::Distribution;
 use crate::spec::{CostSpec, ModelShape};
@@ -52,7 +52,13 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
                 bytes: 0.0,
                 energy_mj: None,
             };
-            let steps = PhaseCost::Steps { step_ns: entry.step_ms? * MS, bytes, energy_mj: entry.energy_mj };
+            let reuse = entry.reuse.as_ref().map(|reuse| Reuse {
+                every: reuse.every,
+                step_ns: reuse.step_ms * MS,
+                bytes: reuse.bytes_mb.map_or(bytes, |mb| mb * MB * inputs.bytes_scale),
+                energy_mj: reuse.energy_mj,
+            });
+            let steps = PhaseCost::Steps { step_ns: entry.step_ms? * MS, bytes, energy_mj: entry.energy_mj, reuse };
             let before = entry.before_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::Before, part(ms)));
             let after = entry.after_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::After, part(ms)));
             before.into_iter().chain([(Phase::Steps, steps)]).chain(after).collect()

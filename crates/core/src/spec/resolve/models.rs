@@ -278,11 +278,12 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 20] = [
+const COST_FIGURES: [&str; 21] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
     "step_ms",
+    "reuse",
     "before_ms",
     "after_ms",
     "prefill_ms",
@@ -302,7 +303,7 @@ const COST_FIGURES: [&str; 20] = [
 ];
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
-const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
+const STEP_FIELDS: [&str; 4] = ["step_ms", "reuse", "before_ms", "after_ms"];
 const TOKEN_FIELDS: [&str; 8] = [
     "prefill_ms",
     "decode_ms",
@@ -323,6 +324,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.segments.is_some(),
         cost.segment_weights.is_some(),
         cost.step_ms.is_some(),
+        cost.reuse.is_some(),
         cost.before_ms.is_some(),
         cost.after_ms.is_some(),
         cost.prefill_ms.is_some(),
@@ -381,6 +383,18 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
 fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
     check.optional(at, "latency_ms", cost.latency_ms, &limits::LATENCY_MS);
     check.optional(at, "step_ms", cost.step_ms, &limits::STEP_MS);
+    if let Some(reuse) = &cost.reuse {
+        let at = at.key("reuse");
+        check.number(&at, "every", f64::from(reuse.every), &limits::Limit { least: 2.0, ..limits::STEPS });
+        check.optional(&at, "bytes_mb", reuse.bytes_mb, &limits::SIZE_MB);
+        check.optional(&at, "energy_mj", reuse.energy_mj, &limits::ENERGY_MJ);
+        if check.number(&at, "step_ms", reuse.step_ms, &limits::STEP_MS)
+            && let Some(full) = cost.step_ms.filter(|&full| full < reuse.step_ms)
+        {
+            let problem = format!("{} ms are more than a full step's {full} ms", reuse.step_ms);
+            check.wrong(&at.key("step_ms"), problem, "a step that reuses takes no longer");
+        }
+    }
     check.optional(at, "before_ms", cost.before_ms, &limits::OVERHEAD_MS);
     check.optional(at, "after_ms", cost.after_ms, &limits::OVERHEAD_MS);
     check.optional(at, "prefill_chunk", cost.prefill_chunk.map(f64::from), &limits::TOKENS);
