@@ -152,7 +152,7 @@ fn is_random(system: &System) -> bool {
     let constant =
         |d: &Option<onbeat_core::distribution::Distribution>| d.as_ref().is_none_or(|d| d.as_constant().is_some());
     let sizes = system.nodes.iter().any(|node| !constant(&node.prompt) || !constant(&node.output));
-    let measured = system.nodes.iter().flat_map(|node| node.costs.iter().flatten()).flat_map(|cost| &cost.phases);
+    let measured = system.nodes.iter().flat_map(onbeat_core::system::Node::all_costs).flat_map(|cost| &cost.phases);
     let quantiles = measured
         .into_iter()
         .any(|(_, phase)| matches!(phase, onbeat_core::cost::PhaseCost::Fixed { quantiles: Some(_), .. }));

@@ -1,6 +1,7 @@
 //! Offered load: how much work arrives, before any policy decides where it goes.
 //!
-//! All figures rest on nominal latencies, alone, and on mean sizes; without contention, context switches and loading.
+//! All figures rest on nominal latencies, alone, and on mean sizes; without contention, context switches and loading. Stages that may run
+//! several variants run their default one, except where it says otherwise.
 
 use onbeat_core::id::{IdVec, ProcessorId};
 use onbeat_core::system::System;
@@ -18,6 +19,8 @@ pub struct OfferedLoad {
     /// Load of everything on its fastest processor, over all slots of the platform. Above 1, no mapping carries it –
     /// unless stages are faster in batches.
     pub total: f64,
+    /// The same with every stage in its fastest variant; `None` if no stage has a choice.
+    pub lightest: Option<f64>,
 }
 
 /// Offered load of one stream or session.
@@ -37,6 +40,7 @@ pub struct SourceLoad {
 pub fn offered_load(system: &System) -> OfferedLoad {
     let mut fastest: IdVec<ProcessorId, f64> = system.platform.processors.iter().map(|_| 0.0).collect();
     let mut sources = Vec::new();
+    let mut lightest = 0.0;
     let epochs = epochs(system);
     for (id, source) in system.sources.enumerate() {
         let jobs: f64 = Arrivals::by_epoch(source, &epochs)
@@ -57,13 +61,17 @@ pub fn offered_load(system: &System) -> OfferedLoad {
             let least = load(node.fastest).unwrap_or(0.0);
             fastest[node.fastest] += least;
             on_fastest += least;
+            let bests = node.variants.iter().map(|other| other.best).chain([node.best]);
+            lightest += jobs_per_s * instances * bests.min().unwrap_or(node.best).as_secs();
         }
         sources.push(SourceLoad { name: source.name.clone(), jobs_per_s, on, fastest: on_fastest });
     }
     let slots = |p: ProcessorId| f64::from(system.platform.processors[p].slots);
-    let total = fastest.iter().sum::<f64>() / system.platform.processors.ids().map(slots).sum::<f64>();
+    let all_slots = system.platform.processors.ids().map(slots).sum::<f64>();
+    let total = fastest.iter().sum::<f64>() / all_slots;
+    let choice = system.nodes.iter().any(|node| !node.variants.is_empty());
     for processor in system.platform.processors.ids() {
         fastest[processor] /= slots(processor);
     }
-    OfferedLoad { sources, fastest, total }
+    OfferedLoad { sources, fastest, total, lightest: choice.then_some(lightest / all_slots) }
 }

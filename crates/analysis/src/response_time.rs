@@ -4,7 +4,7 @@
 //! # When it applies
 //! To periodic streams with bounded jitter whose chain is a single stage that can run on this processor alone, if
 //! nothing else can run there, the processor is exclusive, execution times are bounded, all weights are in memory from
-//! the start and stay there, and the memory bus cannot slow the processor. Whatever prevents a bound is named. Bounds
+//! the start and stay there, and neither the memory bus nor a lower clock can slow the processor. Whatever prevents a bound is named. Bounds
 //! are for all time, not just for the length of the run.
 //!
 //! # What is added to execution times
@@ -13,6 +13,7 @@
 
 use onbeat_core::cost::{Cost, PhaseCost, Work};
 use onbeat_core::id::{NodeId, ProcessorId, SourceId};
+use onbeat_core::power::Governor;
 use onbeat_core::spec::{ModelShape, Preemption, VariationKind};
 use onbeat_core::system::{Arrival, Node, System};
 use onbeat_core::units::{Bytes, Nanos};
@@ -63,6 +64,9 @@ pub enum NoBound {
     /// The stage can run elsewhere, too.
     #[error("it can also run on another processor")]
     NotPinned,
+    /// The stage may run in several variants, which the policy chooses.
+    #[error("it may run in several variants")]
+    Variants,
     /// The stage is a language model.
     #[error("it generates tokens")]
     Autoregressive,
@@ -78,6 +82,9 @@ pub enum NoBound {
     /// Other processors may slow this one down.
     #[error("the memory bus may slow it down")]
     Contention,
+    /// The processor may run at a slower operating point.
+    #[error("its clock may go down")]
+    Speed,
     /// The processor is overloaded.
     #[error("the processor is overloaded: {0}% of its time is needed")]
     Overload(u64),
@@ -145,9 +152,18 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
         return Err(NoBound::Slots(unit.slots));
     }
     let others =
-        system.nodes.iter().any(|node| node.costs.enumerate().any(|(p, cost)| p != processor && cost.is_some()));
+        system.nodes.iter().any(|node| node.costs.ids().any(|p| p != processor && node.costs_on(p).next().is_some()));
     if system.contention && system.platform.bandwidth.is_some() && others {
         return Err(NoBound::Contention);
+    }
+    // With the governor `policy` the policies that these analyses are of leave the first point.
+    let slows_down = unit.power.as_ref().is_some_and(|model| {
+        let held_back =
+            model.thermal.is_some_and(|node| node.throttle.is_some()) || system.platform.power_cap.is_some();
+        model.points.len() > 1 && (held_back || !matches!(model.governor, Governor::Policy | Governor::Performance))
+    });
+    if slows_down {
+        return Err(NoBound::Speed);
     }
     Ok(())
 }
@@ -156,10 +172,13 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
 fn task(system: &System, id: SourceId, processor: ProcessorId, order: Order) -> Result<Task, NoBound> {
     let source = &system.sources[id];
     let nodes: Vec<NodeId> = system.nodes_of(id).collect();
-    if !nodes.iter().any(|&node| system.cost(node, processor).is_some()) {
+    if !nodes.iter().any(|&node| system.nodes[node].costs_on(processor).next().is_some()) {
         return Err(NoBound::NotHere);
     }
     let &[node] = nodes.as_slice() else { return Err(NoBound::Chain) };
+    if !system.nodes[node].variants.is_empty() {
+        return Err(NoBound::Variants);
+    }
     let Some(cost) = system.cost(node, processor) else { return Err(NoBound::NotHere) };
     if system.nodes[node].costs.iter().flatten().count() > 1 {
         return Err(NoBound::NotPinned);
@@ -201,13 +220,16 @@ fn everything_fits(system: &System) -> bool {
     let Some(capacity) = system.platform.capacity else { return true };
     let mut needed = 0.0;
     for processor in system.platform.processors.ids() {
-        let runs_here = |node: &&Node| node.costs[processor].is_some();
-        let mut models: Vec<_> = system.nodes.iter().filter(runs_here).map(|node| node.model).collect();
+        let weights = |node: &Node| -> Vec<_> {
+            let here = node.variant_numbers().filter(|&variant| node.costs_of(variant)[processor].is_some());
+            here.map(|variant| system.weights_of(node.model_of(variant))).collect()
+        };
+        let mut models: Vec<_> = system.nodes.iter().flat_map(weights).collect();
         models.sort_unstable();
         models.dedup();
         needed += models.iter().map(|&model| system.models[model].weights.as_f64()).sum::<f64>();
         let activations =
-            system.nodes.iter().filter_map(|node| node.costs[processor].as_ref()).map(|cost| cost.activation_bytes);
+            system.nodes.iter().flat_map(|node| node.costs_on(processor)).map(|cost| cost.activation_bytes);
         needed += f64::from(system.platform.processors[processor].slots) * activations.max().unwrap_or(0) as f64;
     }
     // Caches grow with the number of requests, which nothing limits here.

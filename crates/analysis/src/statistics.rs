@@ -18,6 +18,7 @@
 //! exact.
 
 mod bins;
+mod power;
 mod processors;
 mod ring;
 mod samples;
@@ -30,6 +31,7 @@ use onbeat_core::summary::Summary;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
+use power::Reading;
 use processors::{Lanes, Stopped};
 use ring::Ring;
 pub use scores::Xrbench;
@@ -121,11 +123,16 @@ impl Sink for Statistics<'_> {
                     live.last_stage = stage;
                 }
             }
+            What::Switch { stage, variant, .. } => {
+                if let Some(live) = self.stages.get_mut(stage) {
+                    live.variant = variant;
+                }
+            }
             What::Start { run, stage, processor, setup, over, .. } => {
                 if let Some(live) = self.stages.get_mut(stage) {
-                    self.lanes.start(processor, run, live.node, at, setup);
+                    self.lanes.start(processor, run, (live.node, live.variant), at, setup);
                     if !over.is_empty() {
-                        self.lanes.help(run, live.node, over, at, setup);
+                        self.lanes.help(run, (live.node, live.variant), over, at, setup);
                     }
                 }
             }
@@ -171,6 +178,9 @@ impl Sink for Statistics<'_> {
                 if let Some(live) = self.stages.get_mut(stage) {
                     live.output = output;
                 }
+            }
+            What::Power { processor, point, throttled, energy_mj, celsius, peak_celsius, .. } => {
+                self.lanes.power(processor, at, &Reading { point, throttled, energy_mj, celsius, peak_celsius });
             }
             What::OutOfMemory { .. }
             | What::Asked { .. }

@@ -184,11 +184,12 @@ fn platforms_for(scenario: &ScenarioSpec, asked: &[(String, bool)]) -> Vec<(Opti
 
 /// The options that are part of no file.
 fn options(args: &SystemArgs) -> Options {
-    let SystemArgs { duration, set, profiles, no_contention, bytes_scale } = args;
+    let SystemArgs { duration, set, profiles, no_contention, bytes_scale, governor } = args;
     Options {
         overrides: set.clone(),
         duration: *duration,
         contention: !no_contention,
+        governor: *governor,
         bytes_scale: *bytes_scale,
         profiles: profiles.iter().map(|path| as_path(&path.to_string_lossy())).collect(),
     }
@@ -218,7 +219,7 @@ pub(crate) fn command_line(args: &CompareArgs) -> String {
     option("--policy", args.policies.join(","));
     option("--seeds", args.seeds.to_string());
     option("--seed", args.seed.to_string());
-    let SystemArgs { duration, set, profiles, no_contention, bytes_scale } = &args.system;
+    let SystemArgs { duration, set, profiles, no_contention, bytes_scale, governor } = &args.system;
     if let Some(duration) = duration {
         option("--duration", format!("{}s", duration.as_secs()));
     }
@@ -227,6 +228,9 @@ pub(crate) fn command_line(args: &CompareArgs) -> String {
     }
     for profile in profiles {
         option("--profile", profile.display().to_string());
+    }
+    if let Some(governor) = governor {
+        option("--governor", governor.name().to_owned());
     }
     if *bytes_scale != 1.0 {
         option("--bytes-scale", bytes_scale.to_string());

@@ -76,6 +76,7 @@ fn run_tables(comparison: &Comparison, how: &str, ui: Ui) -> String {
     text += "\n";
     text += &processors(row, system, ui);
     text += "\n";
+    text += &points(row);
     text += &whole_run(row);
     for warning in &system.warnings {
         push(&mut text, format_args!("{} {warning}\n", ui.doubtful("warning:")));
@@ -95,13 +96,16 @@ pub(crate) fn title<'a>(title: &'a str, name: &'a str) -> &'a str {
 }
 
 fn processors(row: &PolicyRow, system: &System, ui: Ui) -> String {
-    const METRICS: [Metric; 6] = [
+    const METRICS: [Metric; 9] = [
         Metric::Utilisation,
         Metric::ContentionLoss,
         Metric::SetupShare,
         Metric::Preemptions,
         Metric::Energy,
         Metric::AveragePower,
+        Metric::MeanSpeed,
+        Metric::PeakTemperature,
+        Metric::ThrottledShare,
     ];
     let present = |metric: &Metric| row.processors.iter().any(|values| values.contains_key(metric));
     let metrics: Vec<Metric> = METRICS.into_iter().filter(present).collect();
@@ -164,4 +168,13 @@ fn whole_run(row: &PolicyRow) -> String {
         METRICS.iter().filter_map(|&metric| Some(format!("{} {}", metric.short(), metric.show(row.mean(metric)?))));
     let shown: Vec<String> = shown.collect();
     if shown.is_empty() { String::new() } else { format!("Whole run: {}\n", shown.join(" · ")) }
+}
+
+/// One line per processor with the shares of time that it spent at its operating points, in the first run.
+fn points(row: &PolicyRow) -> String {
+    let line = |processor: &onbeat_core::summary::ProcessorSummary| {
+        (!processor.time_by_point.is_empty())
+            .then(|| format!("Operating points of {}: {}\n", processor.name, busiest(&processor.time_by_point, 4)))
+    };
+    row.runs.first().map_or_else(String::new, |run| run.processors.iter().filter_map(line).collect())
 }

@@ -45,6 +45,15 @@ pub enum What {
         /// Output length [tokens]; 0 unless autoregressive.
         output: u32,
     },
+    /// A policy lets a stage that has not begun run another of its variants.
+    Switch {
+        /// The stage.
+        stage: u64,
+        /// Number of the variant, 0 for the default one.
+        variant: u8,
+        /// The model that the variant is.
+        model: ModelId,
+    },
     /// A stage starts to run, or goes on. In a batch, several stages have the same run.
     Start {
         /// The run.
@@ -71,7 +80,7 @@ pub enum What {
         processor: ProcessorId,
         /// Why.
         why: StopReason,
-        /// Time that the progress would have taken alone; in a batch, the stage's share.
+        /// Time that the progress would have taken alone, at the operating points that it was made at; in a batch, the stage's share.
         alone: Nanos,
         /// Data moved over the bus, by all processors that worked on it; in a batch, the stage's share.
         bytes: Bytes,
@@ -150,6 +159,24 @@ pub enum What {
         traffic: f64,
         /// Processors' mean speed relative to running alone, over those that are making progress.
         speed: f64,
+    },
+    /// Speed, power and temperature of a processor: at the start of a run, whenever its operating point or its throttling changes, from
+    /// time to time, and at the end. Only where the platform has operating points, leakage, thermal nodes or a power cap.
+    Power {
+        /// Which.
+        processor: ProcessorId,
+        /// Its operating point from now on.
+        point: u32,
+        /// Whether its temperature holds it back from now on.
+        throttled: bool,
+        /// Power from now on, leakage included [W], where known.
+        watts: Option<f64>,
+        /// Energy since the start of the run [mJ], where known.
+        energy_mj: Option<f64>,
+        /// Temperature [°C], where modelled.
+        celsius: Option<f64>,
+        /// The highest temperature since the last of these events [°C].
+        peak_celsius: Option<f64>,
     },
     /// The policy was asked, in real time; what it decided follows.
     Asked {

@@ -173,6 +173,11 @@ impl<I: Id, T> IdVec<I, T> {
         self.items.iter().enumerate().map(|(i, item)| (I::new(i), item))
     }
 
+    /// All items with their ids, in order, mutable.
+    pub fn enumerate_mut(&mut self) -> impl ExactSizeIterator<Item = (I, &mut T)> + DoubleEndedIterator {
+        self.items.iter_mut().enumerate().map(|(i, item)| (I::new(i), item))
+    }
+
     /// All ids in order.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = I> + DoubleEndedIterator + use<I, T> {
         (0..self.items.len()).map(I::new)

@@ -4,6 +4,7 @@
 //! * [`spec`]: the files that users write, and how they become a [`system::System`];
 //! * [`system`], [`cost`], [`joint`]: a scenario resolved on a platform, and what each stage costs;
 //! * [`state`], [`policy`]: what is going on, and the contract with scheduling policies;
+//! * [`power`]: operating points, power and heat of processors;
 //! * [`event`], [`record`]: what happened;
 //! * [`metric`], [`summary`]: what reports show.
 
@@ -15,6 +16,7 @@ pub mod id;
 pub mod joint;
 pub mod metric;
 pub mod policy;
+pub mod power;
 pub mod record;
 pub mod slab;
 pub mod spec;

@@ -36,6 +36,8 @@ pub enum Unit {
     Joule,
     /// Watts.
     Watt,
+    /// Degrees Celsius.
+    Celsius,
     /// A score without a unit.
     Score,
 }
@@ -51,6 +53,7 @@ impl Unit {
             Self::Mb => "MB",
             Self::Joule => "J",
             Self::Watt => "W",
+            Self::Celsius => "°C",
         }
     }
 
@@ -58,6 +61,7 @@ impl Unit {
     pub fn format(self, value: f64) -> String {
         match self {
             Self::Count | Self::Mb => format!("{value:.0}"),
+            Self::Celsius => format!("{value:.1}"),
             Self::Fraction => format!("{:.2}", value * 100.0),
             Self::Ms if value.abs() >= 1000.0 => format!("{value:.0}"),
             Self::Ms if value.abs() >= 100.0 => format!("{value:.1}"),
@@ -145,7 +149,12 @@ metrics! {
     PeakMemory = "peak_memory", "peak mem.", Mb, Run, Lower, "Most memory in use at any time: weights, caches and activations.";
     Energy = "energy", "energy", Joule, Processor, Lower, "Energy of the work done plus idle power x idle time; absent where neither the profile nor the platform states power.";
     AveragePower = "average_power", "power", Watt, Processor, Lower, "Energy / time.";
-    Quality = "quality", "quality", Score, Source, Higher, "Mean quality score of the model variants that ran, where published.";
+    PeakTemperature = "peak_temperature", "peak temp.", Celsius, Processor, Lower, "Highest temperature; over the whole run, of the hottest processor. Absent where no temperature is modelled.";
+    ThrottledShare = "throttled_share", "throttled", Fraction, Processor, Lower, "Time in which heat kept the processor from its fastest operating point / time; over the whole run, of the processor that was throttled longest.";
+    MeanSpeed = "mean_speed", "speed", Score, Processor, Neutral, "Speed of the operating points over time relative to the one that profiles were taken at; over the whole run, the mean of the processors that have several.";
+    Quality = "quality", "quality", Score, Source, Higher, "Mean quality score of the model variants that ran, where published; absent where scores of different kinds would be mixed.";
+    RelativeQuality = "relative_quality", "rel. quality", Score, Source, Higher, "Mean quality of the variants that ran, relative to the best one that the stage may run: score / best score where larger is better, best score / score where smaller is. Over completions of stages that have a choice; 1: the best ran every time.";
+    Degraded = "degraded", "degraded", Fraction, Source, Neutral, "Completions in another variant than the default one / completions, over stages that have a choice of variants.";
     Fairness = "fairness", "fairness", Score, Run, Higher, "Jain's index of the sources' shares of jobs that met their deadline: 1 is even.";
     XrbenchScore = "xrbench_score", "XRBench", Score, Run, Higher, "XRBench score, corrected form: mean over sources of (mean over executed jobs of real-time score x energy score) x frames executed / frames; 0 to 100.";
     XrbenchRepoScore = "xrbench_repo_score", "XRBench repo", Score, Run, Higher, "XRBench score as its public repository computes it: dropped frames penalised twice, energy score not clamped; 0 to 100.";

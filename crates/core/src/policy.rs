@@ -20,8 +20,9 @@ use thiserror::Error;
 use crate::cost::{Cost, Phase};
 use crate::id::{JobId, ModelId, ProcessorId, ProcessorSet, StageId};
 use crate::joint::Together;
+use crate::power::{Governor, OperatingPoint};
 use crate::spec::{ModelShape, Preemption};
-use crate::state::{Job, Occupancy, Run, Stage, State};
+use crate::state::{Job, Occupancy, PowerState, Run, Stage, State};
 use crate::system::{Node, Source, System};
 use crate::units::{Bytes, Nanos};
 
@@ -72,7 +73,7 @@ pub struct Shortage {
 /// Evicts idle models, the least recently used first (ties: lower model, then lower processor), until the shortage is covered. Evicts
 /// nothing if that would not cover it.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
-    let wanted = view.stage(shortage.stage).model;
+    let wanted = view.stage(shortage.stage).weights;
     let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
         .state
         .memory
@@ -133,6 +134,14 @@ pub enum Action {
         /// The job.
         job: JobId,
     },
+    /// Lets a stage run another of its variants: faster and worse, or slower and better. Not possible once the stage has begun, because no
+    /// variant can go on from another one's state.
+    Switch {
+        /// A ready stage.
+        stage: StageId,
+        /// Number of the variant; 0 is the default one. See [`Node::variants`].
+        variant: u8,
+    },
     /// Removes a model's weights for one processor from memory. Not possible while a stage uses them.
     Evict {
         /// The model.
@@ -144,6 +153,15 @@ pub enum Action {
     Wake {
         /// When.
         at: Nanos,
+    },
+    /// Sets a processor's operating point, at once or after the platform's transition time. What runs there goes on at the new speed.
+    /// Heat or a power cap may hold the processor at a slower point for as long as they last. Only if the processor's governor is
+    /// `policy`.
+    SetPoint {
+        /// The processor.
+        processor: ProcessorId,
+        /// Number of the point, see [`View::points`].
+        point: u32,
     },
 }
 
@@ -206,6 +224,11 @@ impl Actions {
         self.list.push(Action::Drop { job });
     }
 
+    /// Lets a stage run another of its variants. See [`Action::Switch`].
+    pub fn switch(&mut self, stage: StageId, variant: u8) {
+        self.list.push(Action::Switch { stage, variant });
+    }
+
     /// Removes a model from memory. See [`Action::Evict`].
     pub fn evict(&mut self, model: ModelId, processor: ProcessorId) {
         self.list.push(Action::Evict { model, processor });
@@ -214,6 +237,11 @@ impl Actions {
     /// Asks to be called again. See [`Action::Wake`].
     pub fn wake(&mut self, at: Nanos) {
         self.list.push(Action::Wake { at });
+    }
+
+    /// Sets a processor's operating point. See [`Action::SetPoint`].
+    pub fn set_point(&mut self, processor: ProcessorId, point: u32) {
+        self.list.push(Action::SetPoint { processor, point });
     }
 
     /// The actions so far.
@@ -230,10 +258,16 @@ impl Actions {
 /// Why an action is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ActionError {
-    /// `Start`: the stage does not exist or has ended.
+    /// `Start`, `Switch`: the stage does not exist or has ended.
     #[error("the stage is not alive")]
     NoSuchStage,
-    /// `Start`: the stage runs already.
+    /// `Switch`: the stage has no variant with this number.
+    #[error("the stage has no such variant")]
+    NoSuchVariant,
+    /// `Switch`: the stage has begun; another variant could not go on from there.
+    #[error("the stage has begun in another variant")]
+    Begun,
+    /// `Start`, `Switch`: the stage runs already, or waits for its turn.
     #[error("the stage is running already")]
     NotReady,
     /// `Start`: no profile for this model on this processor, or the scenario forbids it.
@@ -260,6 +294,9 @@ pub enum ActionError {
     /// `StartTogether`: no tokens are drafted, or too many.
     #[error("a cycle drafts 1 to 64 tokens")]
     DraftLength,
+    /// `StartTogether`, on a platform that says how power depends on load: what several processors draw for one stage is not modelled.
+    #[error("several processors work on one stage only where speeds are fixed and no power model is given")]
+    OnlyFixedSpeeds,
     /// `StartTogether`, in real time: devices cannot work on one stage together.
     #[error("several processors work on one stage in simulations only")]
     OnlySimulated,
@@ -287,6 +324,15 @@ pub enum ActionError {
     /// `Wake`: not in the future.
     #[error("a wake-up lies in the future")]
     NotInFuture,
+    /// `SetPoint`: the processor has no such operating point.
+    #[error("the processor has no such operating point")]
+    NoSuchPoint,
+    /// `SetPoint`: the platform's governor chooses the point.
+    #[error("the processor's governor chooses its operating point; only with the governor `policy` a policy does")]
+    Governed,
+    /// `SetPoint`: in a real run, the processor is a real device.
+    #[error("the operating point of a real device cannot be set")]
+    NotAdjustable,
 }
 
 /// The bit of [`Stage::refused`] that stands for a processor.
@@ -344,9 +390,27 @@ impl<'a> View<'a> {
         self.system.platform.processors.ids()
     }
 
-    /// The stage's cost on a processor; `None` if it cannot run there.
+    /// The stage's cost on a processor, in the variant that it runs; `None` if it cannot run there.
     pub fn cost(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Cost> {
-        self.node(stage).costs[processor].as_ref()
+        self.cost_of(self.stage(stage), processor)
+    }
+
+    fn cost_of(&self, live: &Stage, processor: ProcessorId) -> Option<&'a Cost> {
+        self.system.nodes[live.node].costs_of(live.variant)[processor].as_ref()
+    }
+
+    /// Numbers of the variants that a stage may be [switched](Action::Switch) to, its current one included; only that one once it has
+    /// begun.
+    pub fn variants(&self, stage: StageId) -> impl ExactSizeIterator<Item = u8> + use<> {
+        let live = self.stage(stage);
+        if live.has_begun() { live.variant..=live.variant } else { 0..=self.node(stage).variants.len() as u8 }
+    }
+
+    /// Quality of a variant of the stage, relative to the best one: 0 to 1. 1 if there is no choice; `None` where scores are unknown or of
+    /// different kinds.
+    pub fn quality(&self, stage: StageId, variant: u8) -> Option<f64> {
+        let node = self.node(stage);
+        if node.variants.is_empty() { Some(1.0) } else { node.quality_of(variant) }
     }
 
     /// Whether the stage can run on a processor at all: it has a profile there, was not just refused for lack of memory, and the
@@ -387,8 +451,16 @@ impl<'a> View<'a> {
     /// Nominal latency of the rest of a stage on a processor, alone and by expected lengths; without hand-over, switch and load
     /// costs. `None` if it cannot run there.
     pub fn remaining(&self, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
-        let live = self.stage(stage);
-        let cost = self.cost(stage, processor)?;
+        self.remaining_of(self.stage(stage), processor)
+    }
+
+    /// Like [`View::remaining`], if the stage ran another of its variants.
+    pub fn remaining_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
+        self.remaining_of(&self.stage(stage).in_variant(self.system, variant), processor)
+    }
+
+    fn remaining_of(&self, live: &Stage, processor: ProcessorId) -> Option<Nanos> {
+        let cost = self.cost_of(live, processor)?;
         let rest = cost.remaining_ns(live.work, usize::from(live.phase), live.position);
         let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
         Some(Nanos::from_ns_f64(rest - partial))
@@ -396,8 +468,16 @@ impl<'a> View<'a> {
 
     /// Like [`View::remaining`] for the current phase only.
     pub fn remaining_in_phase(&self, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
-        let live = self.stage(stage);
-        let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
+        self.remaining_in_phase_of(self.stage(stage), processor)
+    }
+
+    /// Like [`View::remaining_in_phase`], if the stage ran another of its variants.
+    pub fn remaining_in_phase_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
+        self.remaining_in_phase_of(&self.stage(stage).in_variant(self.system, variant), processor)
+    }
+
+    fn remaining_in_phase_of(&self, live: &Stage, processor: ProcessorId) -> Option<Nanos> {
+        let (kind, cost) = &self.cost_of(live, processor)?.phases[usize::from(live.phase)];
         let end = live.work.units(*kind).max(live.position);
         let rest = cost.latency_ns(live.work, live.position, end);
         let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
@@ -412,14 +492,22 @@ impl<'a> View<'a> {
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
     /// and caches.
     pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
-        let live = self.stage(stage);
+        self.setup_of(self.stage(stage), processor)
+    }
+
+    /// Like [`View::setup`], if the stage ran another of its variants.
+    pub fn setup_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Nanos {
+        self.setup_of(&self.stage(stage).in_variant(self.system, variant), processor)
+    }
+
+    fn setup_of(&self, live: &Stage, processor: ProcessorId) -> Nanos {
         let unit = &self.system.platform.processors[processor];
         let mut setup = Nanos::ZERO;
-        if self.occupancy(processor).last_model.is_some_and(|last| last != live.model) {
+        if self.occupancy(processor).last_model.is_some_and(|last| last != live.weights) {
             setup += unit.switch_cost;
         }
-        if !self.state.memory.is_resident(live.model, processor)
-            && let Some(cost) = self.cost(stage, processor)
+        if !self.state.memory.is_resident(live.weights, processor)
+            && let Some(cost) = self.cost_of(live, processor)
         {
             setup += Nanos(cost.load_ns);
         }
@@ -471,6 +559,36 @@ impl<'a> View<'a> {
         due
     }
 
+    /// The operating points between which a policy may choose with [`Action::SetPoint`]; fewer than two: it has no choice.
+    pub fn points(&self, processor: ProcessorId) -> &'a [OperatingPoint] {
+        let power = self.system.platform.processors[processor].power.as_ref();
+        let chosen_here = power.filter(|power| power.governor == Governor::Policy && self.power(processor).adjustable);
+        chosen_here.map_or(&[], |power| &power.points)
+    }
+
+    /// Speed, power and temperature of a processor.
+    pub fn power(&self, processor: ProcessorId) -> &'a PowerState {
+        &self.state.power[processor]
+    }
+
+    /// Speed of a processor at its present operating point relative to the one that profiles were taken at.
+    pub fn speed(&self, processor: ProcessorId) -> f64 {
+        let power = self.system.platform.processors[processor].power.as_ref();
+        power.map_or(1.0, |power| power.points[self.power(processor).point as usize].speed)
+    }
+
+    /// How many times longer than by [`View::remaining_in_phase`] the rest of a stage's current phase takes on a processor at a
+    /// `speed`, alone: only the compute-bound part depends on the speed. `None` if it cannot run there.
+    pub fn stretch(&self, stage: StageId, processor: ProcessorId, speed: f64) -> Option<f64> {
+        let live = self.stage(stage);
+        let (kind, cost) = &self.cost(stage, processor)?.phases[usize::from(live.phase)];
+        let end = live.work.units(*kind).max(live.position);
+        let bytes = cost.bytes(live.work, live.position, end);
+        let alone = cost.latency_ns(live.work, live.position, end);
+        let bound = self.system.platform.memory_bound(processor, bytes, alone);
+        Some((1.0 - bound) / speed + bound)
+    }
+
     /// Whether running work can be taken off the processor at all.
     pub fn preemptible(&self, processor: ProcessorId) -> bool {
         self.system.platform.processors[processor].preemption != Preemption::Never
@@ -484,7 +602,7 @@ impl<'a> View<'a> {
                 run.model == model || (!run.over.is_empty() && drafts())
             })
             && !self.state.stages.iter().any(|(_, s)| {
-                s.model == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
+                s.weights == model && s.processor == Some(processor) && (s.running || s.position > 0.0 || s.phase > 0)
             })
     }
 

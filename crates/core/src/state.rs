@@ -4,7 +4,7 @@
 use crate::cost::{Phase, Work};
 use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use crate::slab::Slab;
-use crate::system::System;
+use crate::system::{Processor, System};
 use crate::units::{Bytes, Nanos};
 
 /// What is going on right now.
@@ -24,6 +24,8 @@ pub struct State {
     pub memory: Memory,
     /// Processors, as bits by id, that have failed: nothing can run there any more.
     pub failed: u64,
+    /// Speed, power and temperature of each processor.
+    pub power: IdVec<ProcessorId, PowerState>,
 }
 
 impl State {
@@ -45,6 +47,39 @@ impl State {
                     .collect(),
             },
             failed: 0,
+            power: system.platform.processors.iter().map(PowerState::new).collect(),
+        }
+    }
+}
+
+/// Speed, power and temperature of a processor right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PowerState {
+    /// The operating point that it runs at.
+    pub point: u32,
+    /// The fastest point that its temperature allows.
+    pub allowed: u32,
+    /// Whether its temperature holds it back: `allowed` is not the fastest point.
+    pub throttled: bool,
+    /// Whether points can be chosen: it has several, and in a real run it is a virtual device.
+    pub adjustable: bool,
+    /// Temperature [°C], where it is modelled.
+    pub celsius: Option<f64>,
+    /// Power, leakage included [W], where it is known.
+    pub watts: Option<f64>,
+}
+
+impl PowerState {
+    /// A processor at the start of a run.
+    fn new(processor: &Processor) -> Self {
+        let Some(model) = &processor.power else { return Self::default() };
+        Self {
+            point: 0,
+            allowed: model.fastest(),
+            throttled: false,
+            adjustable: model.points.len() > 1,
+            celsius: model.thermal.map(|node| node.start),
+            watts: Some(model.power(model.points[0].idle_w, model.thermal.map_or(0.0, |node| node.start))),
         }
     }
 }
@@ -75,8 +110,12 @@ pub struct Stage {
     pub job: JobId,
     /// Which stage of which chain.
     pub node: NodeId,
-    /// Model that it runs.
+    /// Which of its variants it runs: 0 is the default one. A policy can change it until the stage starts.
+    pub variant: u8,
+    /// Model that it runs: the variant.
     pub model: ModelId,
+    /// Model whose weights it uses: `model`, unless that one shares another one's.
+    pub weights: ModelId,
     /// When it became ready.
     pub ready_at: Nanos,
     /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected
@@ -106,12 +145,27 @@ pub struct Stage {
     pub refused: u64,
 }
 
+impl Stage {
+    /// Whether anything of it was done that another variant could not go on from.
+    pub fn has_begun(&self) -> bool {
+        self.running || self.phase > 0 || self.position > 0.0 || self.partial_ns > 0.0
+    }
+
+    /// The stage as it would be if it ran another of its variants.
+    #[must_use]
+    pub fn in_variant(self, system: &System, variant: u8) -> Self {
+        let node = &system.nodes[self.node];
+        let model = node.model_of(variant);
+        Self { variant, model, weights: system.weights_of(model), work: node.work_of(variant, self.work), ..self }
+    }
+}
+
 /// What a processor does.
 #[derive(Clone, Debug, Default)]
 pub struct Occupancy {
     /// Running work, at most one entry per slot, in order of start.
     pub runs: Vec<Run>,
-    /// Model that it started last.
+    /// Model whose weights it started with last: variants that share weights count as one.
     pub last_model: Option<ModelId>,
     /// When it last became less busy.
     pub idle_since: Nanos,

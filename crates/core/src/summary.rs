@@ -45,10 +45,28 @@ pub struct SourceSummary {
     pub tpot_goal_ms: Option<f64>,
     /// Metrics.
     pub values: Values,
+    /// Which variants ran, for every stage that has a choice; in order of the chain and of the variants, the default one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<VariantShare>,
     /// Distribution of the response time of done jobs: points of (response time [ms], fraction of jobs at or below).
     pub response_ecdf: Vec<(f64, f64)>,
     /// Distribution of the time to first token: points of (TTFT [ms], fraction of requests at or below).
     pub ttft_ecdf: Vec<(f64, f64)>,
+}
+
+/// How often a stage ran one of its variants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VariantShare {
+    /// Name of the stage.
+    pub stage: String,
+    /// Name of the variant's model.
+    pub model: String,
+    /// Share of the stage's completions, 0 to 1.
+    pub share: f64,
+    /// Quality relative to the best variant of the stage, where known.
+    pub relative_quality: Option<f64>,
+    /// Published score: its name and value.
+    pub quality: Option<(String, f64)>,
 }
 
 /// Statistics of one processor.
@@ -62,4 +80,13 @@ pub struct ProcessorSummary {
     pub utilisation: Vec<f64>,
     /// Busy time by model [ms], in order of the system's models: (model, time).
     pub busy_by_model: Vec<(String, f64)>,
+    /// Time at each operating point that was used [ms], in the platform's order: (point, time). Empty unless the platform has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_by_point: Vec<(String, f64)>,
+    /// Speed of the operating point over equal bins of the whole run, relative to the first point. Empty unless there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speed: Vec<f64>,
+    /// Temperature over equal bins of the whole run [°C], linear between readings. Empty where it is not modelled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub celsius: Vec<f64>,
 }

@@ -8,6 +8,7 @@ use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
 use crate::joint::{Draft, Split};
+use crate::power::PowerModel;
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
 
@@ -52,6 +53,11 @@ impl System {
         self.nodes[node].costs[processor].as_ref()
     }
 
+    /// The model whose weights a model runs with: itself, unless it shares another one's.
+    pub fn weights_of(&self, model: ModelId) -> ModelId {
+        self.models[model].weights_of.unwrap_or(model)
+    }
+
     /// The processor with this name.
     pub fn processor(&self, name: &str) -> Option<ProcessorId> {
         self.platform.processors.enumerate().find(|(_, p)| p.name == name).map(|(id, _)| id)
@@ -90,6 +96,19 @@ pub struct Platform {
     pub bandwidth: Option<f64>,
     /// Cost of handing data from a processor (row) to another (column).
     pub links: IdVec<ProcessorId, IdVec<ProcessorId, Link>>,
+    /// The most power that all processors together may draw [W]; `None`: no limit. Needs [`Processor::power`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cap: Option<f64>,
+}
+
+impl Platform {
+    /// The fraction of its time alone in which work on a processor is bound by memory, 0 to 1: bytes ÷ time ÷ what can be drawn.
+    /// 0 where the bandwidth of the bus is unknown. See `docs/semantics.md`, section 6.
+    pub fn memory_bound(&self, processor: ProcessorId, bytes: f64, alone_ns: f64) -> f64 {
+        let Some(bus) = self.bandwidth.filter(|_| bytes > 0.0 && alone_ns > 0.0) else { return 0.0 };
+        let limit = self.processors[processor].bandwidth.map_or(bus, |own| own.min(bus));
+        (bytes / alone_ns / limit).min(1.0)
+    }
 }
 
 /// A processor.
@@ -118,6 +137,10 @@ pub struct Processor {
     /// What executes on it in a real run; `None`: it is rehearsed, by a device that takes as long as the profile says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// Its operating points, power and heat; present on all processors of a platform or on none. `None`: one speed, and power only
+    /// as `idle_w` and `active_w` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerModel>,
 }
 
 impl Processor {
@@ -180,6 +203,9 @@ pub struct Model {
     /// How it is divided among several processors; `None`: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// The model whose weights it runs with, where it has none of its own: a sub-network of a supernet, an early exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_of: Option<ModelId>,
 }
 
 /// A stage of a source's chain.
@@ -218,6 +244,85 @@ pub struct Node {
     pub before: Vec<NodeId>,
     /// Edges to the stages that follow.
     pub after: Vec<Edge>,
+    /// Variants that a policy may choose instead of `model`, in the order of the file; variant number 1 is the first of them. Their
+    /// phases are of the same kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Alternative>,
+    /// Quality of `model`, relative to the best of the stage's variants: 0 to 1, 1 for the best. `None` without a choice, or where
+    /// scores are unknown or of different kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f64>,
+}
+
+impl Node {
+    /// Numbers of the variants that the stage may run: 0 is its default one.
+    pub fn variant_numbers(&self) -> impl ExactSizeIterator<Item = u8> + use<> {
+        0..=self.variants.len() as u8
+    }
+
+    /// Cost of a variant on each processor; of the default one if there is none with this number.
+    pub fn costs_of(&self, variant: u8) -> &IdVec<ProcessorId, Option<Cost>> {
+        if variant == 0 {
+            return &self.costs;
+        }
+        self.variants.get(usize::from(variant) - 1).map_or(&self.costs, |other| &other.costs)
+    }
+
+    /// The model that a variant is; that of the default one if there is none with this number.
+    pub fn model_of(&self, variant: u8) -> ModelId {
+        self.alternative(variant).map_or(self.model, |other| other.model)
+    }
+
+    /// Quality of a variant, relative to the best of the stage's variants; see [`Node::quality`].
+    pub fn quality_of(&self, variant: u8) -> Option<f64> {
+        self.alternative(variant).map_or(self.quality, |other| other.quality)
+    }
+
+    /// Steps of an iterative model in a variant.
+    pub fn steps_of(&self, variant: u8) -> u32 {
+        self.alternative(variant).map_or(self.steps, |other| other.steps)
+    }
+
+    /// Work of a stage, if a variant did it: only the number of steps differs.
+    pub fn work_of(&self, variant: u8, work: Work) -> Work {
+        Work { steps: self.steps_of(variant), ..work }
+    }
+
+    /// The number of the variant that is this model.
+    pub fn variant_of(&self, model: ModelId) -> Option<u8> {
+        self.variant_numbers().find(|&variant| self.model_of(variant) == model)
+    }
+
+    /// Costs of all variants on all processors.
+    pub fn all_costs(&self) -> impl Iterator<Item = &Cost> {
+        self.costs.iter().chain(self.variants.iter().flat_map(|other| &other.costs)).flatten()
+    }
+
+    /// Costs of all variants that can run on a processor.
+    pub fn costs_on(&self, processor: ProcessorId) -> impl Iterator<Item = &Cost> {
+        self.variant_numbers().filter_map(move |variant| self.costs_of(variant)[processor].as_ref())
+    }
+
+    fn alternative(&self, variant: u8) -> Option<&Alternative> {
+        self.variants.get(usize::from(variant).wrapping_sub(1))
+    }
+}
+
+/// A variant that a stage may run instead of its default one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The model in this variant.
+    pub model: ModelId,
+    /// Cost on each processor; `None` where it cannot run.
+    pub costs: IdVec<ProcessorId, Option<Cost>>,
+    /// The fastest processor by nominal latency (ties: the first).
+    pub fastest: ProcessorId,
+    /// Nominal latency there, for expected sizes.
+    pub best: Nanos,
+    /// Steps of an iterative model.
+    pub steps: u32,
+    /// Quality relative to the best of the stage's variants; see [`Node::quality`].
+    pub quality: Option<f64>,
 }
 
 /// An edge to a stage that follows.
@@ -361,6 +466,11 @@ impl System {
         let check = |ok: bool, problem: &str| if ok { Ok(()) } else { Err(problem.to_owned()) };
         check(processors > 0, "the platform has no processor")?;
         check(self.platform.processors.iter().all(|p| p.slots > 0), "a processor has no slot")?;
+        let powered = self.platform.processors.iter().filter(|p| p.power.is_some()).count();
+        check(powered == 0 || powered == processors, "only some processors have operating points")?;
+        let points = |p: &Processor| p.power.as_ref().is_none_or(|power| !power.points.is_empty());
+        check(self.platform.processors.iter().all(points), "a processor has no operating point")?;
+        check(self.platform.power_cap.is_none() || powered > 0, "a power cap needs to know what processors draw")?;
         check(self.platform.links.len() == processors, "the links do not match the processors")?;
         check(self.platform.links.iter().all(|row| row.len() == processors), "the links do not match the processors")?;
         for (id, node) in self.nodes.enumerate() {
@@ -384,12 +494,21 @@ impl System {
                 node.before.iter().all(|&before| before < id && inside(before)),
                 "an edge does not come from an earlier stage of its chain",
             )?;
+            check(node.variants.len() < usize::from(u8::MAX), "a stage has too many variants")?;
+            for other in &node.variants {
+                check(self.models.get(other.model).is_some(), "a variant refers to a model that does not exist")?;
+                check(other.costs.len() == processors, "a variant's costs do not match the processors")?;
+                check(
+                    other.costs.get(other.fastest).is_some_and(Option::is_some),
+                    "a variant's fastest processor cannot run it",
+                )?;
+            }
             let phases = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
-            let mut kinds = node.costs.iter().flatten().map(phases);
+            let mut kinds = node.all_costs().map(phases);
             let first = kinds.next().unwrap_or_default();
             check(
                 !first.is_empty() && kinds.all(|other| other == first),
-                "a stage's phases differ between processors",
+                "a stage's phases differ between processors or variants",
             )?;
             if let Some(draft) = &node.draft {
                 check(self.models.get(draft.model).is_some(), "a stage drafts with a model that does not exist")?;
@@ -398,8 +517,13 @@ impl System {
                     "a draft model's costs do not match the processors",
                 )?;
             }
-            let figures = node.costs.iter().flatten().all(|cost| (cost.figure as usize) < self.figures.len());
+            let figures = node.all_costs().all(|cost| (cost.figure as usize) < self.figures.len());
             check(figures, "a cost refers to a figure that does not exist")?;
+        }
+        for model in &self.models {
+            // What is shared is no share itself.
+            let whole = |id: ModelId| self.models.get(id).is_some_and(|other| other.weights_of.is_none());
+            check(model.weights_of.is_none_or(whole), "a model shares weights that no model has")?;
         }
         for source in &self.sources {
             let Range { start, end } = source.nodes;

@@ -4,6 +4,7 @@ use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, ActionError, Shortage, View, refusal_bit};
+use onbeat_core::state::Stage;
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -52,6 +53,8 @@ pub enum Effect {
         /// Hand-over before it can join, nominally.
         setup: Nanos,
     },
+    /// The speed of a processor may change: all are to be determined anew.
+    Speed,
     /// A run ends as soon as the processor can.
     Cut {
         /// Where.
@@ -81,6 +84,10 @@ impl<S: Sink> Course<'_, S> {
                 self.drop_job(job, DropCause::Policy);
                 Ok(Effect::Done)
             }
+            Action::Switch { stage, variant } => {
+                self.switch(stage, variant)?;
+                Ok(Effect::Done)
+            }
             Action::Evict { model, processor } => {
                 self.evict(model, processor)?;
                 Ok(Effect::Done)
@@ -92,6 +99,10 @@ impl<S: Sink> Course<'_, S> {
                 self.push_timer(at, TimerKind::Wake, 0, 0, at);
                 Ok(Effect::Done)
             }
+            Action::SetPoint { processor, point } => {
+                let wants = self.set_point(processor, point)?;
+                Ok(if wants { Effect::Speed } else { Effect::Done })
+            }
         }
     }
 
@@ -101,7 +112,7 @@ impl<S: Sink> Course<'_, S> {
             return Err(ActionError::NotReady);
         }
         let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
-        if self.system.nodes[live.node].costs.get(p).is_none_or(Option::is_none) {
+        if self.system.nodes[live.node].costs_of(live.variant).get(p).is_none_or(Option::is_none) {
             return Err(ActionError::CannotRunHere);
         }
         if self.state.failed & refusal_bit(p) != 0 {
@@ -123,7 +134,7 @@ impl<S: Sink> Course<'_, S> {
             return Ok(Effect::Done);
         }
         let setup = view.setup(stage, p);
-        let loads = !self.state.memory.is_resident(live.model, p);
+        let loads = !self.state.memory.is_resident(live.weights, p);
         if self.make_room(stage, p)? {
             let place = self.state.ready.iter().position(|&ready| ready == stage).ok_or(ActionError::NotReady)?;
             self.state.ready.remove(place);
@@ -139,6 +150,31 @@ impl<S: Sink> Course<'_, S> {
     fn keeps_partial(&self, from: Option<ProcessorId>, to: ProcessorId) -> bool {
         let group = |p: ProcessorId| self.system.platform.processors[p].group;
         from.is_some_and(|from| group(from) == group(to))
+    }
+
+    fn switch(&mut self, stage: StageId, variant: u8) -> Result<(), ActionError> {
+        let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
+        if !self.state.ready.contains(&stage) {
+            return Err(ActionError::NotReady);
+        }
+        if usize::from(variant) > self.system.nodes[live.node].variants.len() {
+            return Err(ActionError::NoSuchVariant);
+        }
+        if variant == live.variant {
+            return Ok(());
+        }
+        if live.has_begun() {
+            return Err(ActionError::Begun);
+        }
+        // What was refused for lack of memory was refused to the other variant; its cache, if it was reserved, is the other one's.
+        self.free_cache(stage);
+        let switched = Stage { refused: 0, ..live.in_variant(self.system, variant) };
+        self.state.stages[stage] = switched;
+        self.hidden(stage).work.steps = switched.work.steps;
+        // The policy is asked again: its view showed the other variant's costs.
+        self.changed = true;
+        self.emit(What::Switch { stage: live.serial, variant, model: switched.model });
+        Ok(())
     }
 
     fn preempt(&mut self, stage: StageId) -> Result<Effect, ActionError> {
@@ -180,22 +216,38 @@ impl<S: Sink> Course<'_, S> {
         }
         let system = self.system;
         for rank in 0..system.platform.processors.len() {
+            for id in system.nodes.ids() {
+                self.preload_variant(id, 0, rank);
+            }
+        }
+        // Variants that may be chosen come after what is there by default.
+        for rank in 0..system.platform.processors.len() {
             for (id, node) in system.nodes.enumerate() {
-                if let Some(p) = self.by_speed(id, rank)
-                    && !self.state.memory.is_resident(node.model, p)
-                    && self.state.memory.free().is_none_or(|free| free >= system.models[node.model].weights)
-                {
-                    self.load(node.model, p);
+                for variant in node.variant_numbers().skip(1) {
+                    self.preload_variant(id, variant, rank);
                 }
             }
         }
     }
 
-    /// The processor that is number `rank` for the stage, from fastest to slowest.
-    fn by_speed(&self, node: NodeId, rank: usize) -> Option<ProcessorId> {
+    /// Loads a variant for the processor that is number `rank` for it, if memory has room.
+    fn preload_variant(&mut self, node: NodeId, variant: u8, rank: usize) {
+        let system = self.system;
+        let weights = system.weights_of(system.nodes[node].model_of(variant));
+        if let Some(p) = self.by_speed(node, variant, rank)
+            && !self.state.memory.is_resident(weights, p)
+            && self.state.memory.free().is_none_or(|free| free >= system.models[weights].weights)
+        {
+            self.load(weights, p);
+        }
+    }
+
+    /// The processor that is number `rank` for the stage's variant, from fastest to slowest.
+    fn by_speed(&self, node: NodeId, variant: u8, rank: usize) -> Option<ProcessorId> {
         let node = &self.system.nodes[node];
+        let (costs, work) = (node.costs_of(variant), node.work_of(variant, node.expected));
         let mut able: Vec<(f64, ProcessorId)> =
-            node.costs.enumerate().filter_map(|(p, cost)| Some((cost.as_ref()?.total_ns(node.expected), p))).collect();
+            costs.enumerate().filter_map(|(p, cost)| Some((cost.as_ref()?.total_ns(work), p))).collect();
         able.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         able.get(rank).map(|&(_, p)| p)
     }
@@ -218,8 +270,9 @@ impl<S: Sink> Course<'_, S> {
         } else {
             Bytes::ZERO
         };
-        let cost = self.system.nodes[live.node].costs[p].as_ref().expect("the caller has checked that it can run here");
-        self.make_room_for(stage, p, live.model, cache, Bytes(cost.activation_bytes))
+        let cost = self.system.nodes[live.node].costs_of(live.variant)[p].as_ref();
+        let cost = cost.expect("the caller has checked that it can run here");
+        self.make_room_for(stage, p, live.weights, cache, Bytes(cost.activation_bytes))
     }
 
     /// Takes the memory that a model which runs for a stage needs on a processor.

@@ -173,6 +173,14 @@ impl Sink for Checker {
                     self.wrong(format!("stage {stage} becomes ready twice"));
                 }
             }
+            What::Switch { stage, .. } => match self.stages.get(&stage) {
+                None => self.wrong(format!("stage {stage} is switched, but is not ready")),
+                Some((_, Some(run))) => {
+                    let run = *run;
+                    self.wrong(format!("stage {stage} is switched while it is in run {run}"));
+                }
+                Some((_, None)) => {}
+            },
             What::Start { run, stage, processor, setup, over, .. } => self.start(run, stage, processor, setup, over),
             What::Stop { run, stage, processor, alone, why, .. } => self.stop(run, stage, processor, alone, why),
             What::StageDone { stage, .. } => {
@@ -194,6 +202,7 @@ impl Sink for Checker {
             | What::OutOfMemory { .. }
             | What::Memory { .. }
             | What::Bus { .. }
+            | What::Power { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

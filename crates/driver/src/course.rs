@@ -14,6 +14,7 @@ use crate::arrivals::SourceState;
 use crate::error::DriveError;
 use crate::facts::Facts;
 use crate::jobs::{Book, Hidden, InOrder, NodeTraits};
+use crate::power::Power;
 
 /// Jobs alive at once after which a scenario counts as a runaway.
 const JOBS_ALIVE_MAX: usize = 1_000_000;
@@ -68,6 +69,10 @@ pub struct Course<'a, S> {
     pub(crate) books: Vec<Book>,
     pub(crate) sequence: u64,
     pub(crate) room: Actions,
+    /// Speed, power and heat of processors, where the platform says anything about them.
+    pub power: Option<Power>,
+    /// Scratch of what is told about them.
+    pub(crate) told: Vec<What>,
     /// Jobs whose drop rules are applied when the actions of the current decision are done.
     to_judge: Vec<(JobId, u64)>,
     /// Whether the actions of a decision are being done.
@@ -129,10 +134,13 @@ impl<'a, S: Sink> Course<'a, S> {
             books: Vec::new(),
             sequence: 0,
             room: Actions::default(),
+            power: Power::new(system),
+            told: Vec::new(),
             to_judge: Vec::new(),
             acting: false,
         };
         course.preload();
+        course.tell_power(true);
         for source in system.sources.ids() {
             course.schedule_arrival(source);
         }
@@ -176,6 +184,7 @@ impl<'a, S: Sink> Course<'a, S> {
     /// Asks the policy once. Between here and [`Course::end_decision`] the actions are done.
     pub fn begin_decision(&mut self, actions: &mut Actions) {
         self.changed = false;
+        self.show_power();
         actions.clear();
         self.policy.decide(&View { system: self.system, state: &self.state }, actions);
         self.outcome.decisions += 1;
@@ -207,6 +216,7 @@ impl<'a, S: Sink> Course<'a, S> {
 
     /// Writes down at the end which jobs are not finished.
     pub fn end(&mut self) {
+        self.tell_power(true);
         let mut alive: Vec<u64> = self.state.jobs.iter().map(|(_, job)| job.serial).collect();
         alive.sort_unstable();
         for job in alive {

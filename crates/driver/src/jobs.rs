@@ -95,7 +95,7 @@ impl NodeTraits {
         let cost = node.costs[node.fastest].as_ref().expect("a node can run on its fastest processor");
         Self {
             alone: range.end - range.start == 1,
-            draws_quantile: node.costs.iter().flatten().any(|cost| {
+            draws_quantile: node.all_costs().any(|cost| {
                 cost.phases.iter().any(|(_, phase)| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. }))
             }),
             streaming: system.models[node.model].shape == ModelShape::Streaming,
@@ -282,7 +282,9 @@ impl<S: Sink> Course<'_, S> {
             serial: u64::MAX,
             job,
             node,
+            variant: 0,
             model: spec.model,
+            weights: system.weights_of(spec.model),
             ready_at: Nanos::MAX,
             work: visible,
             phase: 0,

@@ -12,6 +12,7 @@ mod error;
 mod facts;
 mod jobs;
 mod phases;
+mod power;
 mod random;
 mod together;
 
@@ -21,3 +22,4 @@ pub use course::{Course, Outcome};
 pub use error::DriveError;
 pub use facts::Facts;
 pub use jobs::{Hidden, NodeTraits};
+pub use power::Power;

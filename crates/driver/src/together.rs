@@ -39,6 +39,9 @@ impl<S: Sink> Course<'_, S> {
     /// Whether these processors can work on the stage, and are free.
     fn check_together(&self, stage: StageId, p: ProcessorId, together: Together) -> Result<(), ActionError> {
         let (view, live) = (self.view(), &self.state.stages[stage]);
+        if self.power.is_some() {
+            return Err(ActionError::OnlyFixedSpeeds);
+        }
         let exists = |q: ProcessorId| self.system.platform.processors.get(q).is_some();
         if ProcessorSet::of(p).is_empty() {
             return Err(ActionError::NoHelper);
@@ -60,7 +63,7 @@ impl<S: Sink> Course<'_, S> {
                 }
             }
             Together::Draft { processor: drafter, tokens } => {
-                if live.kind != Phase::Decode || view.node(stage).draft.is_none() {
+                if live.kind != Phase::Decode || view.node(stage).draft.is_none() || live.variant != 0 {
                     return Err(ActionError::NoDraft);
                 }
                 if !(1..=DRAFT_MAX).contains(&tokens) {
@@ -89,7 +92,7 @@ impl<S: Sink> Course<'_, S> {
         p: ProcessorId,
         together: Together,
     ) -> Result<Option<Bytes>, ActionError> {
-        let own = self.state.stages[stage].model;
+        let own = self.state.stages[stage].weights;
         let cached = self.hidden[stage.index()].cache;
         let drafter = match together {
             Together::Draft { processor, .. } => self.view().node(stage).draft.as_ref().map(|d| (d.model, processor)),

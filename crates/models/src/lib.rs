@@ -39,6 +39,6 @@ pub use catalogue::{Catalogue, Conversion, Entry, Package, Registry, RunsAs, Set
 pub use client::Clients;
 pub use error::Error;
 pub use fetch::{Event, Failure, Outcome, Progress, fetch};
-pub use load::{file, load, load_folder, load_path};
+pub use load::{file, find, load, load_folder, load_path};
 pub use network::Network;
 pub use state::{Listed, State, list, look};

@@ -22,6 +22,14 @@ pub fn load(name: &str, cache: &Cache, loader: &Loader<'_>) -> Result<Arc<dyn Mo
     load_folder(entry, &cache.folder(name), loader).map_err(|error| error.about(&format!("model {name}")))
 }
 
+/// Whether a model of the shipped catalogue has been fetched.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`](onbeat_backend::ErrorKind::NotFound), with what to do, if not.
+pub fn find(name: &str, cache: &Cache) -> Result<(), Error> {
+    fetched(name, cache).map(drop)
+}
+
 /// An entry of the shipped catalogue that is complete in the cache.
 fn fetched(name: &str, cache: &Cache) -> Result<&'static Entry, Error> {
     let entry = Catalogue::shipped().find(name).map_err(|error| Error::not_found(error.to_string()))?;

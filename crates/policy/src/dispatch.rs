@@ -41,6 +41,11 @@ pub(crate) trait Order {
         true
     }
 
+    /// Whether a stage that found no place takes over from running work, if the order preempts at all.
+    fn claims(&self, _view: &View<'_>, _stage: StageId) -> bool {
+        true
+    }
+
     /// Whether running work is preempted; if so, by stages whose key is smaller by more than this.
     fn preemption_margin(&self) -> Option<u64> {
         None
@@ -161,7 +166,9 @@ impl Dispatch {
         }
         if let Some(margin) = margin {
             let key = key.unwrap_or_else(|| order.key(view, stage));
-            if !self.claim(view, actions, order, stage, key.saturating_add(margin)) {
+            let claimed =
+                order.claims(view, stage) && self.claim(view, actions, order, stage, key.saturating_add(margin));
+            if !claimed {
                 self.waiting.push((key, stage));
             }
         }

@@ -9,6 +9,7 @@ use crate::dispatch::Alarm;
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::supernet::Supernet;
 use crate::times::{Times, until_due};
 use crate::waiting::Waits;
 
@@ -28,6 +29,11 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
             name: "drop",
             default: "false",
             meaning: "true: a job that will miss its deadline on every processor is given up while other jobs wait, at most 2 in 10 of its source",
+        },
+        ParameterInfo {
+            name: "supernet",
+            default: "true",
+            meaning: "true: stages that may run several variants run the best one with which everything that waits can be on time; false: their default one",
         },
         ParameterInfo {
             name: "quantum_ms",
@@ -58,6 +64,8 @@ struct Dream {
     waiting: Vec<Candidate>,
     /// Smart frame drop, if it is on.
     drops: Option<Drops>,
+    /// Supernet switching, if it is on.
+    supernet: Option<Supernet>,
     alarm: Alarm,
 }
 
@@ -97,6 +105,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         scores: Scores::default(),
         waiting: Vec::new(),
         drops: parameters.flag("drop")?.then(|| Drops::new(system)),
+        supernet: parameters.flag("supernet")?.then(|| Supernet::new(system)),
         alarm: Alarm::default(),
     }))
 }
@@ -105,6 +114,10 @@ impl Policy for Dream {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         self.scores.waits.update(view);
         if view.ready().is_empty() {
+            return;
+        }
+        if self.supernet.as_mut().is_some_and(|supernet| supernet.choose(view, &mut self.scores.times, actions)) {
+            // It is asked again at once, and sees the variants then.
             return;
         }
         self.plan.begin(view);
@@ -280,6 +293,7 @@ impl Drops {
         if !others_wait || !last || job.running > 0 || (source.dropped + 1) * DROP_WINDOW > source.seen * DROPS_MAX {
             return false;
         }
+        // In the variant that it runs: with supernet switching, one that would miss runs the lightest.
         let fastest = times.of(view, stage).iter().flatten().map(|rest| rest.stage).min();
         let misses = fastest.is_some_and(|time| view.now().saturating_add(time) > job.deadline);
         if misses {

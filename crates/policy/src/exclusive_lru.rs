@@ -76,7 +76,7 @@ impl Policy for ExclusiveLru {
                 && self.plan.fits(view, stage, processor)
                 && self.make_way(view, stage, processor, actions)
             {
-                self.used.push((view.stage(stage).model, processor));
+                self.used.push((view.stage(stage).weights, processor));
                 self.plan.start(view, stage, processor, actions);
             } else {
                 self.blocked[processor.index()] = true;
@@ -93,7 +93,7 @@ impl ExclusiveLru {
         if !self.all && kind != ProcessorKind::Npu {
             return true;
         }
-        let wanted = view.stage(stage).model;
+        let wanted = view.stage(stage).weights;
         let is_there = |this: &Self, model: ModelId| {
             let pair = (model, processor);
             (view.state.memory.is_resident(model, processor) && !this.evicted.contains(&pair))

@@ -16,16 +16,19 @@
 //! * **Batches**: a stage in decode that finds no idle processor joins a running batch of its model, where the profile allows it.
 //! * **Preemption** is asked for only when no idle processor and no batch takes the stage, only on processors that preempt, only
 //!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free.
-//! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle` and `dream:drop=true`; late jobs are the scenario's business.
+//! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle`, `onbeat`, `mixed-criticality` and `dream:drop=true`; late jobs are the scenario's business.
 //! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
 
 mod band_lsf;
 mod band_sel;
+mod bandwidth_aware;
 mod batch_mode;
+mod bus;
 mod cbs;
 mod cfs;
 mod chain_edf;
 mod cpop;
+mod cycle_conserving_edf;
 mod dag;
 mod decode_first;
 mod dispatch;
@@ -53,6 +56,7 @@ mod lookahead;
 mod max_min;
 mod mct;
 mod min_min;
+mod mixed_criticality;
 mod mlfq;
 mod npu_prefill;
 mod olb;
@@ -62,6 +66,7 @@ mod parameters;
 mod pd_adaptive;
 mod peft;
 mod plan;
+mod planaria;
 mod planned;
 mod predicted_sjf;
 mod prefill_first;
@@ -69,6 +74,7 @@ mod prema;
 mod rate_limiter;
 mod registry;
 mod round_robin;
+mod saga;
 mod sjf;
 mod skip_join_mlfq;
 mod skip_over;
@@ -76,15 +82,19 @@ mod slots;
 mod spare;
 mod speculative;
 mod srpt;
+mod state_aware;
 mod static_mapping;
 mod sufferage;
+mod supernet;
 mod tbs;
+mod terastal;
 #[cfg(test)]
 mod test_rig;
 mod throttle;
 mod times;
 mod usage;
 mod utilisation_partition;
+mod variants;
 mod waiting;
 
 pub use registry::{ParameterInfo, PolicyError, PolicyInfo, STANDARD, all, find, group, make};

@@ -4,7 +4,7 @@
 //! streams greedily, once with the stage started and once without, and compares what each plan misses. A miss weighs as much as the
 //! time between two jobs of its source, so that every source counts alike, whatever its rate.
 
-use onbeat_core::cost::Phase;
+use onbeat_core::cost::{Cost, Phase};
 use onbeat_core::id::{Id, IdVec, JobId, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, Preemption};
@@ -16,6 +16,7 @@ use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 use crate::times::Times;
+use crate::variants::Choices;
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "onbeat",
@@ -61,13 +62,20 @@ struct Onbeat {
     streams: Vec<Stream>,
     plan: Plan,
     times: Times,
-    /// Ready stages and upcoming jobs, by latest start.
+    choices: Choices,
+    /// Ready stages and upcoming jobs.
     tasks: Vec<Task>,
-    /// Time of each task on each processor [ns], by place in `tasks` before sorting; [`NOWHERE`] if it cannot run there.
+    /// Tasks by latest start, then by tie: both, and the place in `tasks`. Small, because sorting moves it about.
+    order: Vec<(Nanos, u64, u32)>,
+    /// Time of each task, in each variant that it may run, on each processor [ns], row by row; [`NOWHERE`] if it cannot run there.
     spans: Vec<u64>,
+    /// Length of a row: the number of processors.
+    columns: usize,
     /// When each slot will be free, with what this decision puts there.
     slots: Vec<(ProcessorId, Nanos)>,
     scratch: Vec<(ProcessorId, Nanos)>,
+    /// What is missed with what this decision has started so far, if that was computed.
+    without: Option<u64>,
     /// Stages for which this decision has made plans.
     planned: u32,
 }
@@ -101,7 +109,14 @@ struct Task {
     impatient: bool,
     /// Whether it vanishes instead of running late.
     droppable: bool,
+    /// Its row of times, in the variant in which it is done first: what others may count on.
     row: usize,
+    /// First row of the variants that it may run, the best one first, and their number; 0 without a choice.
+    variants: (usize, usize),
+    /// Whether it has no deadline: being late is no reason to run a worse variant.
+    unhurried: bool,
+    /// Whether it has one and cannot meet it any more.
+    hopeless: bool,
     started: bool,
 }
 
@@ -113,10 +128,16 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         let mut spans: IdVec<ProcessorId, u64> = system.platform.processors.iter().map(|_| 0).collect();
         for p in system.platform.processors.ids() {
             let whole = |node| {
+                // In the lightest variant, if it comes to that.
                 let node = &system.nodes[node];
-                node.costs[p].as_ref().map_or(node.best.0, |cost| cost.total_ns(node.expected) as u64)
+                let best = node.variants.iter().map(|other| other.best.0).fold(node.best.0, u64::min);
+                let span = |variant| {
+                    let work = node.work_of(variant, node.expected);
+                    node.costs_of(variant)[p].as_ref().map(|cost| cost.total_ns(work) as u64)
+                };
+                node.variant_numbers().filter_map(span).min().unwrap_or(best)
             };
-            let runs_here = system.nodes_of(id).any(|node| system.cost(node, p).is_some());
+            let runs_here = system.nodes_of(id).any(|node| system.nodes[node].costs_on(p).next().is_some());
             spans[p] = if runs_here { system.nodes_of(id).map(whole).sum() } else { NOWHERE };
         }
         let shortest = spans.iter().copied().min().map_or(Nanos::ZERO, Nanos);
@@ -130,10 +151,14 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         streams: streams.collect(),
         plan: Plan::default(),
         times: Times::default(),
+        choices: Choices::new(system),
         tasks: Vec::new(),
+        order: Vec::new(),
         spans: Vec::new(),
+        columns: system.platform.processors.len(),
         slots: Vec::new(),
         scratch: Vec::new(),
+        without: None,
         planned: 0,
     }))
 }
@@ -145,9 +170,11 @@ impl Policy for Onbeat {
         }
         self.plan.begin(view);
         self.planned = 0;
+        self.without = None;
         self.list_slots(view);
         self.list_tasks(view, actions);
-        for i in 0..self.tasks.len() {
+        for k in 0..self.order.len() {
+            let i = self.order[k].2 as usize;
             if let Some(stage) = self.tasks[i].stage {
                 self.serve(view, actions, i, stage);
             }
@@ -172,23 +199,9 @@ impl Onbeat {
         self.spans.clear();
         for &stage in view.ready() {
             let live = view.stage(stage);
-            let row = self.tasks.len();
-            let mut best = NOWHERE;
-            let left = self.times.of(view, stage);
-            for p in view.processors() {
-                let span = match left[p.index()].filter(|_| view.can_run(stage, p)) {
-                    None => NOWHERE,
-                    // A token is due, not the whole answer.
-                    Some(rest) if live.kind == Phase::Decode => {
-                        rest.phase.0 / u64::from(tokens_left(view, stage)) + view.setup(stage, p).0
-                    }
-                    Some(rest) if live.kind == Phase::Prefill => rest.phase.0 + view.setup(stage, p).0,
-                    Some(rest) => rest.stage.0 + view.setup(stage, p).0,
-                };
-                best = best.min(span);
-                self.spans.push(span);
-            }
+            let (row, best, variants) = self.list_spans(view, stage);
             let mut due = view.due(stage);
+            let unhurried = due == Nanos::MAX;
             let droppable = view.source(stage).drop != DropRule::None;
             let earliest = view.now().saturating_add(Nanos(best));
             if due != Nanos::MAX && earliest > due {
@@ -212,6 +225,9 @@ impl Onbeat {
                 impatient: soft && due <= view.now(),
                 droppable: droppable && !soft,
                 row,
+                variants,
+                unhurried,
+                hopeless: soft && !unhurried,
                 started: false,
             });
         }
@@ -223,7 +239,45 @@ impl Onbeat {
             }
         }
         self.list_upcoming(view);
-        self.tasks.sort_unstable_by_key(|task| (task.latest, task.tie));
+        self.order.clear();
+        self.order.extend(self.tasks.iter().enumerate().map(|(i, task)| (task.latest, task.tie, i as u32)));
+        self.order.sort_unstable();
+    }
+
+    /// Lists what a ready stage takes on each processor, in each variant that it may run: the row of the fastest one, its shortest time
+    /// [ns], and the rows of all variants.
+    fn list_spans(&mut self, view: &View<'_>, stage: StageId) -> (usize, u64, (usize, usize)) {
+        let first = self.spans.len() / self.columns;
+        let choices = self.choices.of(view, stage);
+        let (mut row, mut best) = (first, NOWHERE);
+        for (k, choice) in choices.iter().enumerate() {
+            for p in view.processors() {
+                let span = choice.span_until_due(view, stage, p).map_or(NOWHERE, |span| span.0);
+                if span < best {
+                    (row, best) = (first + k, span);
+                }
+                self.spans.push(span);
+            }
+        }
+        if !choices.is_empty() {
+            return (row, best, (first, choices.len()));
+        }
+        let live = view.stage(stage);
+        let left = self.times.of(view, stage);
+        for p in view.processors() {
+            let span = match left[p.index()].filter(|_| view.can_run(stage, p)) {
+                None => NOWHERE,
+                // A token is due, not the whole answer.
+                Some(rest) if live.kind == Phase::Decode => {
+                    rest.phase.0 / u64::from(tokens_left(view, stage)) + view.setup(stage, p).0
+                }
+                Some(rest) if live.kind == Phase::Prefill => rest.phase.0 + view.setup(stage, p).0,
+                Some(rest) => rest.stage.0 + view.setup(stage, p).0,
+            };
+            best = best.min(span);
+            self.spans.push(span);
+        }
+        (row, best, (first, 0))
     }
 
     /// Adds the jobs that periodic streams will release within the horizon.
@@ -242,7 +296,7 @@ impl Onbeat {
                     continue;
                 }
                 let due = release.saturating_add(stream.deadline);
-                let row = self.spans.len() / stream.spans.len();
+                let row = self.spans.len() / self.columns;
                 self.spans.extend(stream.spans.iter());
                 self.tasks.push(Task {
                     latest: Nanos(due.0.saturating_sub(stream.shortest.0)),
@@ -254,25 +308,22 @@ impl Onbeat {
                     impatient: false,
                     droppable: stream.droppable,
                     row,
+                    variants: (row, 0),
+                    unhurried: false,
+                    hopeless: false,
                     started: false,
                 });
             }
         }
     }
 
-    fn span(&self, task: &Task, p: ProcessorId) -> u64 {
-        // Every processor has a column.
-        let columns = self.spans.len() / self.rows();
-        self.spans[task.row * columns + p.index()]
-    }
-
-    fn rows(&self) -> usize {
-        self.tasks.len()
+    fn span(&self, row: usize, p: ProcessorId) -> u64 {
+        self.spans[row * self.columns + p.index()]
     }
 
     /// What would be missed, by weight, if each task took the slot where it finishes first, in order of latest start, with one slot blocked
-    /// up to a time. Task number `skip` takes no part.
-    fn missed(&mut self, blocked: Option<(usize, Nanos)>, skip: Option<usize>) -> u64 {
+    /// up to a time. Task number `skip` takes no part. Stops counting above `limit`.
+    fn missed(&mut self, blocked: Option<(usize, Nanos)>, skip: Option<usize>, limit: u64) -> u64 {
         let mut slots = std::mem::take(&mut self.scratch);
         slots.clear();
         slots.extend_from_slice(&self.slots);
@@ -280,13 +331,15 @@ impl Onbeat {
             slots[slot].1 = until;
         }
         let mut missed = 0_u64;
-        for (i, task) in self.tasks.iter().enumerate() {
-            if task.started || skip == Some(i) {
+        for &(_, _, i) in &self.order {
+            let task = &self.tasks[i as usize];
+            if task.started || skip == Some(i as usize) {
                 continue;
             }
+            let row = &self.spans[task.row * self.columns..][..self.columns];
             let mut best = (u64::MAX, usize::MAX);
             for (slot, &(p, free)) in slots.iter().enumerate() {
-                let span = self.span(task, p);
+                let span = row[p.index()];
                 if span != NOWHERE {
                     best = best.min((free.max(task.release).0.saturating_add(span), slot));
                 }
@@ -298,6 +351,9 @@ impl Onbeat {
             let late = finish > task.due.0;
             if late {
                 missed = missed.saturating_add(task.weight);
+                if missed > limit {
+                    break;
+                }
             }
             if !(late && task.droppable) {
                 slots[slot].1 = Nanos(finish);
@@ -312,12 +368,34 @@ impl Onbeat {
         if let Some(p) = self.plan.batch_for(view, stage, |_| true) {
             self.plan.join(view, stage, p, actions);
             self.tasks[i].started = true;
+            self.without = None;
             return;
         }
         let task = self.tasks[i];
+        if task.variants.1 == 0 {
+            self.serve_as(view, actions, i, (stage, view.stage(stage).variant), task.row);
+            return;
+        }
+        // The best variant that is on time and harms nobody; what is late anyway runs the fastest.
+        for k in 0..task.variants.1 {
+            let row = task.variants.0 + k;
+            let lighter = k + 1 < task.variants.1;
+            let on_time = self.place(view, row).is_some_and(|(finish, _)| finish <= task.due);
+            if lighter && row != task.row && (task.hopeless || !(on_time || task.unhurried)) {
+                continue;
+            }
+            let variant = self.choices.of(view, stage)[k].number;
+            if self.serve_as(view, actions, i, (stage, variant), row) {
+                return;
+            }
+        }
+    }
+
+    /// The slot where a row of times lets a stage finish first, and when.
+    fn place(&self, view: &View<'_>, row: usize) -> Option<(Nanos, usize)> {
         let mut place: Option<(Nanos, usize)> = None;
         for (slot, &(p, free)) in self.slots.iter().enumerate() {
-            let span = self.span(&task, p);
+            let span = self.span(row, p);
             if span != NOWHERE {
                 let finish = free.max(view.now()).saturating_add(Nanos(span));
                 if place.is_none_or(|(best, _)| finish < best) {
@@ -325,36 +403,65 @@ impl Onbeat {
                 }
             }
         }
-        let Some((finish, slot)) = place else { return };
+        place
+    }
+
+    /// Starts ready stage number `i` in a variant, with its row of times, where and if that harms nobody. Whether that settles it: it
+    /// starts, or waits for a processor.
+    fn serve_as(
+        &mut self,
+        view: &View<'_>,
+        actions: &mut Actions,
+        i: usize,
+        (stage, variant): (StageId, u8),
+        row: usize,
+    ) -> bool {
+        let task = self.tasks[i];
+        let Some((finish, slot)) = self.place(view, row) else { return false };
         let (p, free) = self.slots[slot];
         if !self.plan.is_free(p) || free > view.now() {
             // The processor where it finishes first is busy: wait for it – or make room, if waiting means being late.
             if finish > task.due {
-                self.make_room(view, actions, &task, stage);
+                self.make_room(view, actions, &task, row);
             }
-            return;
+            return true;
         }
         if self.planned == PLANNED_MAX {
-            return;
+            return true;
         }
         self.planned += 1;
-        let without = self.missed(None, None);
         let own = if finish > task.due { task.weight } else { 0 };
-        let span = self.span(&task, p);
-        for (segments, held) in [self.portion(view, stage, p, span), first_segment(view, stage, p, span)] {
+        let span = self.span(row, p);
+        let cost = view.node(stage).costs_of(variant)[p].as_ref();
+        let portions = [self.portion(view, stage, cost, span), first_segment(view, stage, cost, span)];
+        // With a single segment, the two are the same.
+        let different = if portions[0] == portions[1] { 1 } else { 2 };
+        for (segments, held) in portions.into_iter().take(different) {
             let until = view.now().saturating_add(held);
-            if task.impatient || self.missed(Some((slot, until)), Some(i)).saturating_add(own) <= without {
+            if task.impatient || self.harms_nobody((slot, until), i, own) {
+                if variant != view.stage(stage).variant {
+                    actions.switch(stage, variant);
+                }
                 self.plan.start_portion(view, stage, p, segments, actions);
                 self.slots[slot].1 = until;
                 self.tasks[i].started = true;
-                return;
+                self.without = None;
+                return true;
             }
         }
+        false
+    }
+
+    /// Whether no more is missed if task number `i`, which costs `own` by itself, blocks a slot up to a time.
+    fn harms_nobody(&mut self, blocked: (usize, Nanos), i: usize, own: u64) -> bool {
+        let without = if let Some(without) = self.without { without } else { self.missed(None, None, u64::MAX) };
+        self.without = Some(without);
+        own <= without && self.missed(Some(blocked), Some(i), without - own) <= without - own
     }
 
     /// How many segments of a stage to run at once on a processor (`None`: to the end of the phase), and how long that holds it.
-    fn portion(&self, view: &View<'_>, stage: StageId, p: ProcessorId, span: u64) -> (Option<u32>, Nanos) {
-        let (segment, count) = segments(view, stage, p);
+    fn portion(&self, view: &View<'_>, stage: StageId, cost: Option<&Cost>, span: u64) -> (Option<u32>, Nanos) {
+        let (segment, count) = segments(view, stage, cost);
         if count <= 1 {
             return (None, Nanos(span));
         }
@@ -367,18 +474,18 @@ impl Onbeat {
     }
 
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
-    fn make_room(&self, view: &View<'_>, actions: &mut Actions, task: &Task, stage: StageId) {
+    fn make_room(&self, view: &View<'_>, actions: &mut Actions, task: &Task, row: usize) {
         for p in view.processors() {
-            if !view.preemptible(p) || !view.can_run(stage, p) {
+            if !view.preemptible(p) || self.span(row, p) == NOWHERE {
                 continue;
             }
             for run in &view.occupancy(p).runs {
                 let boundary = match view.system.platform.processors[p].preemption {
                     Preemption::Anytime => 0,
-                    _ => segments(view, run.stage, p).0,
+                    _ => segments(view, run.stage, view.cost(run.stage, p)).0,
                 };
                 let start = view.now().saturating_add(Nanos(boundary)).min(run.expected_end);
-                let in_time = start.saturating_add(Nanos(self.span(task, p))) <= task.due;
+                let in_time = start.saturating_add(Nanos(self.span(row, p))) <= task.due;
                 let less_urgent = run.stages().all(|other| view.due(other) > task.due);
                 let asked = actions
                     .as_slice()
@@ -408,8 +515,8 @@ fn is_dropped(actions: &Actions, job: JobId) -> bool {
 }
 
 /// The first segment alone, and how long it holds the processor.
-fn first_segment(view: &View<'_>, stage: StageId, p: ProcessorId, span: u64) -> (Option<u32>, Nanos) {
-    match segments(view, stage, p) {
+fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&Cost>, span: u64) -> (Option<u32>, Nanos) {
+    match segments(view, stage, cost) {
         (_, 0 | 1) => (None, Nanos(span)),
         (segment, _) => (Some(1), Nanos(segment)),
     }
@@ -428,10 +535,10 @@ fn tokens_left(view: &View<'_>, stage: StageId) -> u32 {
     live.work.output.saturating_sub(live.tokens).max(1)
 }
 
-/// Length of a stage's next segment on a processor [ns], and how many segments are left, as far as they matter.
-fn segments(view: &View<'_>, stage: StageId, p: ProcessorId) -> (u64, u32) {
+/// Length of a stage's next segment at a cost [ns], and how many segments are left, as far as they matter.
+fn segments(view: &View<'_>, stage: StageId, cost: Option<&Cost>) -> (u64, u32) {
     let live = view.stage(stage);
-    let Some(cost) = view.cost(stage, p) else { return (0, 1) };
+    let Some(cost) = cost else { return (0, 1) };
     let (kind, cost) = &cost.phases[usize::from(live.phase)];
     let end = live.work.units(*kind).max(live.position);
     let next = cost.next_boundary(live.work, *kind, live.position).min(end);

@@ -28,7 +28,7 @@ struct PartitionedEdf {
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    let order = Partition { processors: assign(system), preemptive: parameters.flag("preemptive")? };
+    let order = Partition::new(system, parameters.flag("preemptive")?);
     Ok(Box::new(PartitionedEdf { order, dispatch: Dispatch::default(), tokens: TokenAlarm::default() }))
 }
 
@@ -41,9 +41,21 @@ impl Policy for PartitionedEdf {
 
 /// By due time, each on its own processor.
 #[derive(Clone, Debug)]
-struct Partition {
+pub(crate) struct Partition {
     processors: IdVec<NodeId, ProcessorId>,
     preemptive: bool,
+}
+
+impl Partition {
+    /// First fit of utilisation.
+    pub(crate) fn new(system: &System, preemptive: bool) -> Self {
+        Self { processors: assign(system), preemptive }
+    }
+
+    /// Whether a stage is assigned to a processor.
+    pub(crate) fn is_on(&self, node: NodeId, processor: ProcessorId) -> bool {
+        self.processors[node] == processor
+    }
 }
 
 impl Order for Partition {

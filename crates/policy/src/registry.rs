@@ -23,7 +23,8 @@ pub struct PolicyInfo {
     pub name: &'static str,
     /// One line.
     pub summary: &'static str,
-    /// Family: `RTGen-style`, `real-time`, `multi-DNN`, `runtime` (what today's runtimes do), `generative`, `DAG` or `XSched`.
+    /// Family: `RTGen-style`, `real-time`, `multi-DNN`, `runtime` (what today's runtimes do), `generative`, `DAG`, `XSched` or
+    /// `contention`.
     pub group: &'static str,
     /// Parameters, in the order of the page.
     pub parameters: &'static [ParameterInfo],
@@ -154,6 +155,7 @@ static POLICIES: &[PolicyInfo] = &[
     chain_edf::INFO,
     cbs::INFO,
     skip_over::INFO,
+    crate::mixed_criticality::INFO,
     k_edf::INFO,
     laxity::INFO,
     mlfq::INFO,
@@ -191,6 +193,12 @@ static POLICIES: &[PolicyInfo] = &[
     crate::edf_vd::INFO,
     crate::heterogeneous_priority::INFO,
     crate::utilisation_partition::INFO,
+    crate::bandwidth_aware::INFO,
+    crate::saga::INFO,
+    crate::planaria::INFO,
+    crate::terastal::INFO,
+    crate::cycle_conserving_edf::INFO,
+    crate::state_aware::INFO,
 ];
 
 /// All policies, in the order in which they are listed.
@@ -275,8 +283,19 @@ mod tests {
             make(&format!("{}:{}", info.name, defaults.join(",")), &rig.system).unwrap();
             assert!(!info.summary.contains('\n') && !info.summary.ends_with('.'), "{}", info.name);
             assert!(
-                ["RTGen-style", "real-time", "multi-DNN", "onbeat", "onbeat", "runtime", "generative", "DAG", "XSched"]
-                    .contains(&info.group),
+                [
+                    "RTGen-style",
+                    "real-time",
+                    "multi-DNN",
+                    "onbeat",
+                    "onbeat",
+                    "runtime",
+                    "generative",
+                    "DAG",
+                    "XSched",
+                    "contention"
+                ]
+                .contains(&info.group),
                 "{}",
                 info.name
             );
@@ -321,7 +340,16 @@ mod tests {
             for info in all() {
                 let actions = rig.decide(info.name);
                 // Some policies have one place for a stage, and here it is the NPU.
-                let one_place = ["static", "p-edf", "exclusive-lru", "heft-plan", "cpop", "peft", "lookahead"];
+                let one_place = [
+                    "static",
+                    "p-edf",
+                    "exclusive-lru",
+                    "heft-plan",
+                    "cpop",
+                    "peft",
+                    "lookahead",
+                    "cycle-conserving-edf",
+                ];
                 let pinned = one_place.contains(&info.name) && refused == 0b10;
                 assert_eq!(actions, Vec::from_iter(allowed.filter(|_| !pinned)), "{} {refused:b}", info.name);
             }

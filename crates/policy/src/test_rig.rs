@@ -7,7 +7,7 @@ use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, ProcessorSet, Sou
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Job, Run, Stage, State};
-use onbeat_core::system::{Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
+use onbeat_core::system::{Alternative, Arrival, Link, Model, Node, Platform, Processor, Source, System, Variation};
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
@@ -36,6 +36,18 @@ pub(crate) fn preempt(stage: StageId) -> Action {
     Action::Preempt { stage }
 }
 
+/// The cost of an inference in one piece.
+fn fixed(latency: f64) -> Cost {
+    let fixed = PhaseCost::Fixed {
+        latency_ns: latency * 1e6,
+        quantiles: None,
+        boundaries: vec![1.0],
+        bytes: 0.0,
+        energy_mj: None,
+    };
+    Cost { phases: vec![(Phase::Forward, fixed)], activation_bytes: 0, load_ns: 0, figure: 0 }
+}
+
 fn distribution(tokens: u32) -> Distribution {
     Distribution::constant(f64::from(tokens))
 }
@@ -58,6 +70,7 @@ impl Rig {
                 active_w: None,
                 bandwidth: None,
                 device: None,
+                power: None,
             })
             .collect();
         let links = processors.iter().map(|_| processors.iter().map(|_| Link::default()).collect()).collect();
@@ -72,6 +85,7 @@ impl Rig {
                 capacity: None,
                 bandwidth: None,
                 links,
+                power_cap: None,
             },
             models: IdVec::new(),
             nodes: IdVec::new(),
@@ -92,17 +106,7 @@ impl Rig {
     /// A periodic stream of one stage and one model, with a deadline and a period of `deadline` (100 ms without one), and its
     /// latency on each processor.
     pub(crate) fn stream(&mut self, name: &str, deadline: Option<f64>, latencies: &[Option<f64>]) -> SourceId {
-        let cost = |latency: f64| {
-            let fixed = PhaseCost::Fixed {
-                latency_ns: latency * 1e6,
-                quantiles: None,
-                boundaries: vec![1.0],
-                bytes: 0.0,
-                energy_mj: None,
-            };
-            Cost { phases: vec![(Phase::Forward, fixed)], activation_bytes: 0, load_ns: 0, figure: 0 }
-        };
-        let costs = latencies.iter().map(|latency| latency.map(cost)).collect();
+        let costs = latencies.iter().map(|latency| latency.map(fixed)).collect();
         let period = ms(deadline.unwrap_or(100.0));
         self.source(
             name,
@@ -166,6 +170,7 @@ impl Rig {
             quality: None,
             path: None,
             split: None,
+            weights_of: None,
         });
         self.state.memory.resident.push(costs.iter().map(|_| Some(Nanos::ZERO)).collect());
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| (Nanos::from_ns_f64(cost.total_ns(expected)), p));
@@ -188,6 +193,8 @@ impl Rig {
             draft: None,
             before: Vec::new(),
             after: Vec::new(),
+            variants: Vec::new(),
+            quality: None,
         });
         self.system.sources.push(Source {
             name: name.to_owned(),
@@ -206,6 +213,26 @@ impl Rig {
             nodes: node.0..node.0 + 1,
             shortest: best,
         })
+    }
+
+    /// Gives the stage of a source another variant, with its latency on each processor and its quality relative to the first one.
+    pub(crate) fn variant(&mut self, source: SourceId, latencies: &[Option<f64>], quality: f64) {
+        let node = NodeId(self.system.sources[source].nodes.start);
+        let number = self.system.nodes[node].variants.len() + 1;
+        let own = self.system.models[self.system.nodes[node].model].clone();
+        let model = self.system.models.push(Model { name: format!("{}/{number}", own.name), ..own });
+        self.state.memory.resident.push(latencies.iter().map(|_| Some(Nanos::ZERO)).collect());
+        let costs: IdVec<ProcessorId, Option<Cost>> = latencies.iter().map(|latency| latency.map(fixed)).collect();
+        let total = |p: ProcessorId| Some((Nanos::from_ns_f64(costs[p].as_ref()?.total_ns(Work::default())), p));
+        let (best, fastest) = costs.ids().filter_map(total).min().expect("a variant can run somewhere");
+        let node = &mut self.system.nodes[node];
+        node.quality = Some(1.0);
+        node.variants.push(Alternative { model, costs, fastest, best, steps: 0, quality: Some(quality) });
+    }
+
+    /// Switches a stage to another variant.
+    pub(crate) fn switch(&mut self, stage: StageId, variant: u8) {
+        self.state.stages[stage] = self.state.stages[stage].in_variant(&self.system, variant);
     }
 
     /// Gives one source's model to another source.
@@ -232,7 +259,9 @@ impl Rig {
             serial: self.serials,
             job,
             node,
+            variant: 0,
             model: self.system.nodes[node].model,
+            weights: self.system.nodes[node].model,
             ready_at: ms(at),
             work: self.system.nodes[node].expected,
             phase: 0,

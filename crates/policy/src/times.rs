@@ -32,6 +32,7 @@ pub(crate) struct Times {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Known {
     serial: u64,
+    variant: u8,
     phase: u8,
     position: f64,
     partial_ns: f64,
@@ -43,6 +44,7 @@ impl From<&Stage> for Known {
     fn from(live: &Stage) -> Self {
         Self {
             serial: live.serial,
+            variant: live.variant,
             phase: live.phase,
             position: live.position,
             partial_ns: live.partial_ns,

@@ -137,6 +137,7 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
         columns.push(column(Metric::ResponseP99, Place::Source(tightest), name, false, 2));
     }
     let mut run = |metric, expendable| columns.push(column(metric, Place::Run, "", false, expendable));
+    run(Metric::RelativeQuality, 2);
     run(Metric::TtftP95, 3);
     run(Metric::TpotMean, 5);
     run(Metric::SloAttainment, 4);
@@ -144,6 +145,8 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
     if !has(Metric::AveragePower) {
         run(Metric::Energy, 6);
     }
+    run(Metric::PeakTemperature, 6);
+    run(Metric::ThrottledShare, 5);
     for (i, processor) in comparison.system.platform.processors.iter().enumerate() {
         columns.push(column(Metric::Utilisation, Place::Processor(i), &processor.name, false, 7 + i as u32));
     }

@@ -5,6 +5,7 @@
 mod figures;
 mod inside;
 mod page;
+mod variants;
 
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use onbeat_core::id::Id;
+use onbeat_core::id::{Id, ProcessorId};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 use prost::Message;
@@ -219,6 +219,20 @@ pub fn trace(system: &System, timeline: &Timeline, policy: &str) -> Trace {
             TrackEvent { double_counter_value: Some(traffic), ..event(EventType::Counter, BUS, "bus") },
         ));
     }
+    for reading in &timeline.power {
+        let mut push = |kind: PowerTrack, value: f64| {
+            let track = power_track(system, timeline, reading.processor, kind);
+            let counter = TrackEvent { double_counter_value: Some(value), ..event(EventType::Counter, track, "power") };
+            events.push((reading.at, 1, counter));
+        };
+        push(PowerTrack::Speed, reading.speed);
+        if let Some(watts) = reading.watts {
+            push(PowerTrack::Watts, watts);
+        }
+        if let Some(celsius) = reading.celsius {
+            push(PowerTrack::Celsius, celsius);
+        }
+    }
     // At the same time slices end before others begin, so that neighbours do not nest; the sort is stable, so an empty slice, which
     // begins and ends at once, is ordered by its own rule in `slice_events`.
     events.sort_by_key(|(at, order, _)| (*at, *order));
@@ -267,6 +281,21 @@ fn descriptors(system: &System, timeline: &Timeline, policy: &str) -> Vec<TraceP
     tracks.push(TrackDescriptor { counter: Some(bytes), ..child(MEMORY, "memory in use".to_owned()) });
     let traffic = CounterDescriptor { unit_name: Some("GB/s".to_owned()), ..CounterDescriptor::default() };
     tracks.push(TrackDescriptor { counter: Some(traffic), ..child(BUS, "bus traffic".to_owned()) });
+    for (p, unit) in system.platform.processors.enumerate() {
+        let Some(model) = &unit.power else { continue };
+        let mut counter = |kind: PowerTrack, name: String, unit: &str| {
+            let counter = CounterDescriptor { unit_name: Some(unit.to_owned()), ..CounterDescriptor::default() };
+            tracks.push(TrackDescriptor {
+                counter: Some(counter),
+                ..child(power_track(system, timeline, p, kind), name)
+            });
+        };
+        counter(PowerTrack::Speed, format!("{}: speed", unit.name), "x");
+        counter(PowerTrack::Watts, format!("{}: power", unit.name), "W");
+        if model.thermal.is_some() {
+            counter(PowerTrack::Celsius, format!("{}: temperature", unit.name), "°C");
+        }
+    }
     let packet = |track| TracePacket {
         trusted_packet_sequence_id: Some(SEQUENCE),
         track_descriptor: Some(track),
@@ -320,6 +349,18 @@ fn lane_track(lane: usize) -> u64 {
 
 fn source_track(timeline: &Timeline, source: usize) -> u64 {
     lane_track(timeline.lanes.len()) + source as u64
+}
+
+/// What is shown of a processor's power.
+#[derive(Clone, Copy)]
+enum PowerTrack {
+    Speed,
+    Watts,
+    Celsius,
+}
+
+fn power_track(system: &System, timeline: &Timeline, processor: ProcessorId, kind: PowerTrack) -> u64 {
+    source_track(timeline, system.sources.len()) + 3 * u64::from(processor.0) + kind as u64
 }
 
 /// Flows are numbered from 1: zero means none.

@@ -23,6 +23,8 @@ pub struct Timeline {
     pub memory: Vec<(Nanos, u64)>,
     /// Traffic on the memory bus: steps of (time, GB/s from then on).
     pub bus: Vec<(Nanos, f64)>,
+    /// Readings of processors' power, where the platform says anything about it.
+    pub power: Vec<PowerReading>,
     /// Start of the window.
     pub from: Nanos,
     /// End of the window.
@@ -69,6 +71,21 @@ pub struct Slice {
     pub why: Option<StopReason>,
     /// Output tokens of all stages in it.
     pub tokens: u32,
+}
+
+/// What a processor's power was read to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PowerReading {
+    /// When.
+    pub at: Nanos,
+    /// Which processor.
+    pub processor: ProcessorId,
+    /// Speed of its operating point from then on, relative to the first.
+    pub speed: f64,
+    /// Power from then on [W], where known.
+    pub watts: Option<f64>,
+    /// Temperature [°C], where modelled.
+    pub celsius: Option<f64>,
 }
 
 /// A job from release to its end.
@@ -164,6 +181,17 @@ struct Talking {
     output: u32,
 }
 
+/// A live stage.
+#[derive(Clone, Copy)]
+struct Seen {
+    job: u64,
+    node: NodeId,
+    /// In the variant that it runs.
+    model: ModelId,
+    /// Output tokens.
+    output: u32,
+}
+
 struct Builder<'a> {
     system: &'a System,
     lanes: Vec<Lane>,
@@ -175,14 +203,15 @@ struct Builder<'a> {
     open: BTreeMap<u64, (Slice, u32)>,
     /// Runs, and lanes of other processors that work on them.
     helping: Vec<(u64, usize)>,
-    /// Stages by serial number: job, node, output tokens.
-    stages: BTreeMap<u64, (u64, NodeId, u32)>,
+    /// Stages by serial number.
+    stages: BTreeMap<u64, Seen>,
     talking: BTreeMap<u64, Talking>,
     slices: Vec<Slice>,
     jobs: BTreeMap<u64, Job>,
     marks: Vec<Mark>,
     memory: Vec<(Nanos, u64)>,
     bus: Vec<(Nanos, f64)>,
+    power: Vec<PowerReading>,
 }
 
 impl Timeline {
@@ -240,6 +269,7 @@ impl<'a> Builder<'a> {
             marks: Vec::new(),
             memory: Vec::new(),
             bus: Vec::new(),
+            power: Vec::new(),
         }
     }
 
@@ -251,15 +281,20 @@ impl<'a> Builder<'a> {
                 self.jobs.insert(job, Job { job, source, release: nominal, deadline, end: at, outcome });
             }
             What::Length { stage, output } => {
-                if let Some((_, _, expected)) = self.stages.get_mut(&stage) {
-                    *expected = output;
+                if let Some(seen) = self.stages.get_mut(&stage) {
+                    seen.output = output;
                 }
                 if let Some(talking) = self.talking.get_mut(&stage) {
                     talking.output = output;
                 }
             }
             What::Ready { stage, job, node, output, .. } => {
-                self.stages.insert(stage, (job, node, output));
+                self.stages.insert(stage, Seen { job, node, model: self.system.nodes[node].model, output });
+            }
+            What::Switch { stage, model, .. } => {
+                if let Some(seen) = self.stages.get_mut(&stage) {
+                    seen.model = model;
+                }
             }
             What::Start { run, stage, processor, phase, setup, over } => {
                 self.start(at, run, stage, processor, phase, setup);
@@ -278,6 +313,11 @@ impl<'a> Builder<'a> {
                 self.memory.push((at, used.0));
             }
             What::Bus { traffic, .. } => self.bus.push((at, traffic)),
+            What::Power { processor, point, watts, celsius, .. } => {
+                let unit = self.system.platform.processors.get(processor).and_then(|unit| unit.power.as_ref());
+                let speed = unit.and_then(|model| model.points.get(point as usize)).map_or(1.0, |point| point.speed);
+                self.power.push(PowerReading { at, processor, speed, watts, celsius });
+            }
             What::OutOfMemory { .. }
             | What::Asked { .. }
             | What::Progress { .. }
@@ -296,10 +336,9 @@ impl<'a> Builder<'a> {
             *running += 1;
             return;
         }
-        let Some(&(job, node, _)) = self.stages.get(&stage) else { return };
+        let Some(&Seen { job, node, model, .. }) = self.stages.get(&stage) else { return };
         let lane = self.take_lane(processor, run);
         let source = self.system.nodes[node].source;
-        let model = self.system.nodes[node].model;
         let slice = Slice {
             lane,
             start: at,
@@ -369,7 +408,7 @@ impl<'a> Builder<'a> {
     }
 
     fn first_token(&mut self, at: Nanos, stage: u64, job: u64) {
-        let Some(&(_, node, output)) = self.stages.get(&stage) else { return };
+        let Some(&Seen { node, output, .. }) = self.stages.get(&stage) else { return };
         self.talking.insert(stage, Talking { first: at, output });
         let (Some(job_seen), true) = (self.jobs.get(&job), self.is_last_talker(node)) else {
             return;
@@ -391,7 +430,7 @@ impl<'a> Builder<'a> {
     }
 
     fn stage_done(&mut self, at: Nanos, stage: u64, job: u64) {
-        let Some((_, node, _)) = self.stages.remove(&stage) else { return };
+        let Some(Seen { node, .. }) = self.stages.remove(&stage) else { return };
         let Some(talking) = self.talking.remove(&stage) else { return };
         let (Some(job_seen), true) = (self.jobs.get(&job), self.is_last_talker(node)) else {
             return;
@@ -441,6 +480,16 @@ impl<'a> Builder<'a> {
         jobs.sort_by_key(|job| (job.release, job.job));
         let mut marks: Vec<Mark> = self.marks.into_iter().filter(|mark| mark.at >= from && mark.at <= to).collect();
         marks.sort_by_key(|mark| (mark.at, mark.job));
-        Timeline { lanes: self.lanes, slices, jobs, marks, memory: self.memory, bus: self.bus, from, to }
+        Timeline {
+            lanes: self.lanes,
+            slices,
+            jobs,
+            marks,
+            memory: self.memory,
+            bus: self.bus,
+            power: self.power,
+            from,
+            to,
+        }
     }
 }

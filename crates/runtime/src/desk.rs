@@ -60,7 +60,8 @@ fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>)
                     desk.insert(launch.run, OnDesk { launch, start: now, cut: false, told: 0 });
                 }
                 Command::Cut { run, .. } => desk.get_mut(&run).unwrap().cut = true,
-                Command::Unload { .. } | Command::Forget { .. } => {}
+                // On the desk, a change of speed takes effect with the next run.
+                Command::Unload { .. } | Command::Forget { .. } | Command::Pace { .. } => {}
             }
         }
         let ends = desk.values().map(|run| end_of(system, run, now).0);
@@ -104,7 +105,8 @@ fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>)
 }
 
 fn time_of(system: &System, run: &OnDesk, steps: u32) -> Nanos {
-    run.start + run.launch.setup + Nanos(Plan::new(system, &run.launch).time_ns(steps) as u64)
+    let time_ns = Plan::new(system, &run.launch).time_ns(steps) * run.launch.stretch;
+    run.start + run.launch.setup + Nanos(time_ns as u64)
 }
 
 /// Steps that a run has done at a time.
@@ -273,6 +275,121 @@ fn the_state_machine_and_the_simulator_agree_when_devices_keep_to_the_profile() 
             }
         }
     }
+}
+
+/// A powered platform: `speed` and heat on the virtual NPU, governors on all, a power cap.
+const POWERED: &str = r#"
+    name = "powered"
+    duration_s = 4
+    [platform]
+    name = "p"
+    memory = { bandwidth_gbps = 20 }
+    [platform.power]
+    governor = "GOVERNOR"
+    cap_w = 6
+    [[platform.processor]]
+    name = "npu"
+    kind = "npu"
+    active_w = 4
+    transition_us = 300
+    thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 0.02, throttle_c = 50, release_c = 45, step_ms = 20 }
+    operating_point = [{ name = "full", speed = 1, volts = 1 }, { name = "mid", speed = 0.8, volts = 0.9 }, { name = "low", speed = 0.5, volts = 0.7 }]
+    [[platform.processor]]
+    name = "cpu"
+    kind = "cpu"
+    active_w = 3
+    idle_w = 0.1
+    leakage_w = 0.1
+    operating_point = [{ name = "full", speed = 1 }, { name = "low", speed = 0.4, active_w = 0.5 }]
+    [model.a]
+    [model.b]
+    [model.c]
+    shape = "autoregressive"
+    [[cost]]
+    model = "a"
+    processor = "npu"
+    latency_ms = 7
+    energy_mj = 20
+    segments = 3
+    [[cost]]
+    model = "a"
+    processor = "cpu"
+    latency_ms = 9
+    [[cost]]
+    model = "b"
+    processor = "npu"
+    latency_ms = 12
+    bytes_mb = 60
+    segments = 4
+    [[cost]]
+    model = "c"
+    processor = "cpu"
+    prefill_ms = [[100, 20]]
+    decode_ms = [[0, 8]]
+    [[stream]]
+    name = "a"
+    model = "a"
+    period_ms = 20
+    [[stream]]
+    name = "b"
+    model = "b"
+    period_ms = 33
+    [[session]]
+    name = "chat"
+    model = "c"
+    arrival = { process = "poisson", rate_per_s = 1 }
+    prompt = 80
+    output = 40
+    tpot_ms = 50
+"#;
+
+#[test]
+fn governors_heat_and_a_cap_replay_to_the_same_points() {
+    for governor in onbeat_core::power::Governor::ALL {
+        let system = System::from_toml(&POWERED.replace("GOVERNOR", governor.name())).unwrap();
+        for policy in ["edf", "onbeat", "cycle-conserving-edf", "state-aware"] {
+            let what = format!("{policy} with {}", governor.name());
+            let events = run_on_desk(&system, policy, 1, Vec::new());
+            checked(&system, &events, &what);
+            let of = |event: &Event| match event.what {
+                What::Power { processor, point, energy_mj, .. } => Some((processor, point, energy_mj.unwrap())),
+                _ => None,
+            };
+            let mut energies = BTreeMap::new();
+            let mut points = BTreeSet::new();
+            for (processor, point, energy) in events.iter().filter_map(of) {
+                assert!(energies.insert(processor, energy).is_none_or(|before| energy >= before), "{what}");
+                points.insert((processor, point));
+            }
+            assert!(points.len() > 2 || governor.name() == "powersave", "{what}: {points:?}");
+            let record = as_record(&system, policy, 1, events);
+            let made = onbeat_policy::make(policy, &system).unwrap();
+            replay(&record, made, policy).unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_virtual_device_takes_longer_at_a_slower_point_and_a_real_one_is_left_alone() {
+    let toml = POWERED.replace("GOVERNOR", "powersave").replace("cap_w = 6", "").replace("= 33", "= 3300");
+    let system = System::from_toml(&toml).unwrap();
+    let took = |system: &System| {
+        let events = run_on_desk(system, "static", 1, Vec::new());
+        summary(system, "static", &events).sources[0].values[&Metric::ResponseP50]
+    };
+    // 7 ms at half of the clock; nothing of it is bound by memory.
+    let slow = took(&system);
+    assert!((13.9..=14.1).contains(&slow), "{slow}");
+    let mut real = system;
+    for unit in &mut real.platform.processors {
+        unit.device = Some(onbeat_core::system::Device { name: "rten".to_owned(), ..Default::default() });
+    }
+    let fast = took(&real);
+    assert!((6.9..=7.1).contains(&fast), "{fast}");
+    let events = run_on_desk(&real, "cycle-conserving-edf", 1, Vec::new());
+    assert!(
+        events.iter().all(|event| !matches!(event.what, What::Power { point: 1.., .. }) || event.at == Nanos::ZERO)
+    );
 }
 
 #[test]

@@ -50,6 +50,11 @@ impl<'a, S: Sink> Live<'a, S> {
             actions: Actions::default(),
         };
         live.resident = live.resident_now();
+        for (p, unit) in system.platform.processors.enumerate() {
+            if unit.runs_models() {
+                live.course.fix_point(p);
+            }
+        }
         live
     }
 
@@ -81,7 +86,7 @@ impl<'a, S: Sink> Live<'a, S> {
 
     /// When something happens next by itself: a release, a drop rule, a policy's wake-up.
     pub fn next_timer(&self) -> Nanos {
-        self.course.next_timer()
+        self.course.next_timer().min(self.course.next_power())
     }
 
     /// What it did so far.
@@ -97,7 +102,18 @@ impl<'a, S: Sink> Live<'a, S> {
     /// The nominal end of the runs on a processor, and their numbers: for the watchdog.
     pub fn expected_ends(&self) -> impl Iterator<Item = (ProcessorId, u64, Nanos, Nanos)> + '_ {
         let of = |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
-            let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, run.expected_end)).collect();
+            // A virtual device at its slowest operating point is not hanging.
+            let power = self.course.system.platform.processors[p].power.as_ref();
+            let slowest = power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0));
+            let end = |run: &onbeat_core::state::Run| {
+                let expected = run.expected_end - run.start;
+                if slowest < 1.0 {
+                    run.start + Nanos::from_ns_f64(expected.as_f64() / slowest)
+                } else {
+                    run.expected_end
+                }
+            };
+            let runs: Vec<_> = occupancy.runs.iter().map(|run| (p, run.serial, run.start, end(run))).collect();
             runs
         };
         self.course.state.processors.enumerate().flat_map(of)
@@ -115,9 +131,14 @@ impl<'a, S: Sink> Live<'a, S> {
         for (i, report) in reports.iter().enumerate() {
             self.take(report, reports.get(i + 1));
         }
+        // A replay knows of an instant by its events: every expiry has one.
+        if self.course.expire_power_and_tell() {
+            self.settle_power();
+        }
         self.course.expire_timers()?;
         self.drop_the_doomed();
         self.decide()?;
+        self.settle_power();
         commands.append(&mut self.commands);
         Ok(())
     }
@@ -259,8 +280,12 @@ impl<'a, S: Sink> Live<'a, S> {
     fn drop_the_doomed(&mut self) {
         if self.course.state.failed != 0 {
             let stranded = |stage: StageId| {
-                let costs = &self.course.system.nodes[self.course.state.stages[stage].node].costs;
-                costs.enumerate().all(|(p, cost)| cost.is_none() || self.course.state.failed & refusal_bit(p) != 0)
+                let live = &self.course.state.stages[stage];
+                let node = &self.course.system.nodes[live.node];
+                let lost = |p| self.course.state.failed & refusal_bit(p) != 0;
+                // What has not begun can still be switched to a variant that runs elsewhere.
+                let stuck = |variant| node.costs_of(variant).enumerate().all(|(p, cost)| cost.is_none() || lost(p));
+                self.course.view().variants(stage).all(stuck)
             };
             let stages: Vec<StageId> = self.course.state.ready.iter().copied().filter(|&s| stranded(s)).collect();
             for stage in stages {
@@ -321,10 +346,11 @@ impl<'a, S: Sink> Live<'a, S> {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Done => {}
+            // Points are decided on at the end of every instant.
+            Effect::Done | Effect::Speed => {}
             Effect::Launch { stage, processor, setup, loads, segments } => {
                 if loads {
-                    self.resident.push((self.course.state.stages[stage].model, processor));
+                    self.resident.push((self.course.state.stages[stage].weights, processor));
                 }
                 self.launch(processor, &[stage], setup, loads, segments);
             }
@@ -357,6 +383,8 @@ fn digest(actions: &[Action]) -> u64 {
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],
             Action::Evict { model, processor } => [4, u64::from(model.0), u64::from(processor.0), 0],
             Action::Wake { at } => [5, at.0, 0, 0],
+            Action::SetPoint { processor, point } => [6, u64::from(processor.0), u64::from(point), 0],
+            Action::Switch { stage, variant } => [7, u64::from(stage.0), u64::from(variant), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
+
+use nvml_wrapper::Nvml;
 
 /// What machine this is, as far as the system says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +15,8 @@ pub struct Machine {
     pub cores: usize,
     /// Main memory [bytes]; 0 if the system does not say.
     pub memory_bytes: u64,
-    /// Where energy can be read; `None`: nowhere.
-    pub energy: Option<&'static str>,
+    /// Where energy can be read: `RAPL`, the processor's package; `NVML`, NVIDIA's graphics processors.
+    pub energy: Vec<&'static str>,
 }
 
 /// Looks at the machine.
@@ -29,7 +32,10 @@ pub fn machine() -> Machine {
         cpu: cpu.unwrap_or("unknown processor").to_owned(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: kilobytes.unwrap_or(0) * 1024,
-        energy: energy_uj().is_some().then_some("RAPL"),
+        energy: [("RAPL", energy_uj()), ("NVML", nvidia_energy_uj())]
+            .into_iter()
+            .filter_map(|(name, energy)| energy.map(|_| name))
+            .collect(),
     }
 }
 
@@ -37,6 +43,16 @@ pub fn machine() -> Machine {
 pub fn energy_uj() -> Option<u64> {
     let text = fs::read_to_string(Path::new("/sys/class/powercap/intel-rapl:0/energy_uj")).ok()?;
     text.trim().parse().ok()
+}
+
+/// What NVIDIA's graphics processors have used since their driver was loaded, all together [µJ]; `None` without the driver's library,
+/// without one of them, or if one does not count (it takes Volta or later: NVML, `nvmlDeviceGetTotalEnergyConsumption`).
+pub fn nvidia_energy_uj() -> Option<u64> {
+    static LIBRARY: OnceLock<Option<Nvml>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| Nvml::init().ok()).as_ref()?;
+    let count = library.device_count().ok().filter(|&count| count > 0)?;
+    let used_mj = |i| library.device_by_index(i).ok()?.total_energy_consumption().ok();
+    (0..count).map(used_mj).sum::<Option<u64>>().map(|mj| mj * 1000)
 }
 
 /// Memory that this process has in main memory [bytes]; 0 if the system does not say.

@@ -20,13 +20,16 @@ pub(crate) fn rehearse(
     let plan = Plan::new(system, launch);
     sleep_until(given + Duration::from_nanos(launch.setup.0));
     let tells = launch.members.iter().any(|m| system.nodes[m.node].after.iter().any(|edge| edge.per_tokens.is_some()));
-    let mut steps = 0;
+    let (mut steps, mut more_ns) = (0, 0.0);
     while steps < plan.steps {
         if steps > 0 && shared.cut.load(Ordering::Acquire) {
             return (steps, false);
         }
         let next = plan.next(steps);
-        sleep_until(given + Duration::from_nanos(launch.setup.0 + plan.time_ns(next) as u64));
+        // A change of the operating point takes effect with the next step.
+        let stretch = f64::from_bits(shared.stretch.load(Ordering::Acquire));
+        more_ns += (plan.time_ns(next) - plan.time_ns(steps)) * (stretch - 1.0);
+        sleep_until(given + Duration::from_nanos(launch.setup.0 + (plan.time_ns(next) + more_ns).max(0.0) as u64));
         steps = next;
         shared.steps.store(steps, Ordering::Release);
         if tells && steps < plan.steps && launch.phase == Phase::Decode {
@@ -56,7 +59,7 @@ impl<'a> Plan<'a> {
             .members
             .iter()
             .filter_map(|member| {
-                let cost = system.nodes[member.node].costs[launch.processor].as_ref()?;
+                let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref()?;
                 Some((&cost.phases.get(phase)?.1, member))
             })
             .collect();
@@ -72,7 +75,8 @@ impl<'a> Plan<'a> {
         let left = costs.iter().map(left).min().unwrap_or(0);
         let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
         let last_phase = costs.iter().all(|(_, member)| {
-            let phases = system.nodes[member.node].costs[launch.processor].as_ref().map(|cost| &cost.phases);
+            let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref();
+            let phases = cost.map(|cost| &cost.phases);
             let later = phases.into_iter().flatten().skip(phase + 1);
             later.into_iter().all(|(kind, _)| member.work.units(*kind) <= 0.0)
         });

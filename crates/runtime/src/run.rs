@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use onbeat_backend::Control;
 use onbeat_core::event::{Sink, What};
-use onbeat_core::id::{NodeId, ProcessorId};
-use onbeat_core::system::System;
+use onbeat_core::id::{ModelId, NodeId, ProcessorId};
+use onbeat_core::system::{Node, System};
 use onbeat_core::units::Nanos;
 
 use crate::library::{Feed, Keep, Product, Trouble};
@@ -167,7 +167,7 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
     /// Loads what is in memory at the start, before time begins.
     fn preload(&mut self) -> Result<(), RunError> {
         let resident = self.live.resident_now();
-        for &(model, processor) in &resident {
+        for (model, processor) in resident.iter().flat_map(|&(weights, p)| networks(self.system, weights, p)) {
             let control = Control::new();
             let _ = self.slots[&(processor, 0)].send(Order::Load(model, control.clone()));
             // One after the other: two loads at once would need the memory of both their files.
@@ -376,10 +376,17 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                     underway.shared.cut.store(true, Ordering::Release);
                 }
             }
+            Command::Pace { run, stretch } => {
+                if let Some(underway) = self.underway.get(&run) {
+                    underway.shared.stretch.store(stretch.to_bits(), Ordering::Release);
+                }
+            }
             Command::Unload { model, processor } => {
                 let system = self.system;
-                let spares = self.store.forget_spares(|node, p| p == processor && system.nodes[node].model == model);
-                self.discard((spares, self.models.remove(model, processor)));
+                for model in system.models.ids().filter(|&other| system.weights_of(other) == model) {
+                    let spares = self.store.forget_spares(model, processor);
+                    self.discard((spares, self.models.remove(model, processor)));
+                }
             }
             Command::Forget { stage } => {
                 if let Some(seat) = self.store.forget_stage(stage) {
@@ -390,7 +397,7 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
     }
 
     fn launch(&mut self, launch: Launch) {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { stretch: launch.stretch.to_bits().into(), ..Shared::default() });
         let mut members = Vec::with_capacity(launch.members.len());
         for member in &launch.members {
             members.push(self.equip(&launch, member.serial, member.job, member.node, member.instance, member.fresh));
@@ -418,8 +425,12 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
             return (None, Vec::new());
         }
         let mut seat = self.store.take_seat(stage, node, is_streaming(self.system, node));
+        if seat.as_ref().is_some_and(|seat| seat.model != launch.model) {
+            // It was stopped before its first step, and switched to another variant since.
+            self.discard(seat.take());
+        }
         if seat.is_none() && fresh {
-            seat = self.store.take_spare(node, launch.processor);
+            seat = self.store.take_spare(node, launch.model, launch.processor);
         }
         (seat, self.store.input(self.system, &*self.feed, job, node, instance))
     }
@@ -472,4 +483,14 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
         let seats = self.store.forget_processor(processor);
         self.discard(seats);
     }
+}
+
+/// The models that run with a model's weights on a processor: itself, and variants that share them, which are networks of their own in a
+/// real run.
+fn networks(system: &System, weights: ModelId, p: ProcessorId) -> Vec<(ModelId, ProcessorId)> {
+    let runs = |model: ModelId| {
+        let here = |node: &Node| node.variant_of(model).is_some_and(|variant| node.costs_of(variant)[p].is_some());
+        system.weights_of(model) == weights && system.nodes.iter().any(here)
+    };
+    system.models.ids().filter(|&model| runs(model)).map(|model| (model, p)).collect()
 }

@@ -8,6 +8,7 @@ use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
 use crate::live::Live;
+use crate::power::Meter;
 use crate::task::{Command, Launch, Member};
 
 /// What policies do not see of a run.
@@ -30,6 +31,8 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// The device has failed it or is lost: nothing is finished, however far it came.
     failed: bool,
+    /// What it draws and has drawn.
+    pub(crate) meter: Meter,
 }
 
 impl LiveRun {
@@ -41,8 +44,9 @@ impl LiveRun {
 }
 
 /// The profile entry that a stage runs by, on a processor in its current phase.
-fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
-    let cost = system.nodes[stage.node].costs[processor].as_ref().expect("a stage starts only where it can run");
+pub(crate) fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
+    let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
+    let cost = cost.expect("a stage starts only where it can run");
     &cost.phases[usize::from(stage.phase)].1
 }
 
@@ -106,6 +110,7 @@ impl<S: Sink> Live<'_, S> {
                 serial: other.serial,
                 job: job.serial,
                 node: other.node,
+                variant: other.variant,
                 instance: hidden.instance,
                 fresh,
                 from: other.position,
@@ -122,6 +127,7 @@ impl<S: Sink> Live<'_, S> {
                 over: ProcessorSet::EMPTY,
             });
         }
+        let (meter, stretch) = self.meter(p, stages);
         self.runs[p].push(LiveRun {
             slot,
             members: stages.len(),
@@ -133,10 +139,11 @@ impl<S: Sink> Live<'_, S> {
             steps_max,
             why: StopReason::Finished,
             failed: false,
+            meter,
         });
         let expected = self.expected(p, stages, segments);
         let occupancy = &mut self.course.state.processors[p];
-        occupancy.last_model = Some(live.model);
+        occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
             serial,
             stage: stages[0],
@@ -159,6 +166,7 @@ impl<S: Sink> Live<'_, S> {
             loads,
             setup,
             steps_max,
+            stretch,
             units_per_step,
         }));
     }
@@ -240,7 +248,8 @@ impl<S: Sink> Live<'_, S> {
     /// Takes a run off its slot: accounts for what was done, and says what becomes of its stages.
     pub(crate) fn stop(&mut self, p: ProcessorId, i: usize, finished: bool) {
         let now = self.course.state.now;
-        let run = self.runs[p].remove(i);
+        let mut run = self.runs[p].remove(i);
+        run.meter.pass(now);
         let mut visible = self.course.state.processors[p].runs.remove(i);
         self.course.state.processors[p].idle_since = now;
         self.course.changed = true;
@@ -332,10 +341,14 @@ impl<S: Sink> Live<'_, S> {
         let worked = passed.saturating_sub(run.setup);
         let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(run.members as u32));
         let alone = Nanos::from_ns_f64(alone.min(worked).as_f64() * share);
-        let energy_mj = cost.energy_mj(from, to).map(|energy| energy * share).or_else(|| {
+        let profiled = cost.energy_mj(from, to).map(|energy| energy * share);
+        let unpowered = profiled.or_else(|| {
             let watts = self.course.system.platform.processors[p].active_w?;
             Some(Millijoules::of_power(watts, passed).0 * share)
         });
+        // With operating points, energy is the integral of power.
+        let powered = self.course.power.is_some();
+        let energy_mj = if powered { run.meter.energy_mj.map(|energy| energy * share) } else { unpowered };
         let tokens = match live.kind {
             Phase::Decode => (to.floor() - from.floor()) as u32,
             Phase::Prefill => u32::from(done),

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "a second copy of code of which only the slots' side is tested")]
 
 mod sync {
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use shuttle::sync::mpsc::{Receiver, Sender, TryRecvError};
     pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use shuttle::thread::yield_now;
@@ -23,7 +23,7 @@ use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 use shuttle::sync::mpsc;
 
-use self::sync::{Arc, AtomicU32, Ordering};
+use self::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use self::worker::{Message, Models, Order, RunOrder, Shared, Worker};
 use crate::desk::system;
 use crate::library::Library;
@@ -102,6 +102,7 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         serial: run,
         job: run,
         node,
+        variant: 0,
         instance: 0,
         fresh: true,
         from: 0.0,
@@ -120,9 +121,10 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         loads: false,
         setup: Nanos::ZERO,
         steps_max: None,
+        stretch: 1.0,
         units_per_step: 1,
     };
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared { stretch: AtomicU64::new(1.0_f64.to_bits()), ..Shared::default() });
     let order =
         RunOrder { launch, shared: Arc::clone(&shared), members: vec![(None, Vec::new())], given: Instant::now() };
     (Order::Run(Box::new(order)), shared)

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onbeat_backend::{Data, Session};
 use onbeat_core::event::{Event, Sink, What};
-use onbeat_core::id::{NodeId, ProcessorId, SourceId};
+use onbeat_core::id::{ModelId, NodeId, ProcessorId, SourceId};
 use onbeat_core::system::System;
 
 use crate::library::Feed;
 
-/// A session and the processor that it was opened on.
+/// A session, the model that it is one of, and the processor that it was opened on.
 #[derive(Debug)]
 pub(crate) struct Seat {
+    pub(crate) model: ModelId,
     pub(crate) processor: ProcessorId,
     pub(crate) session: Box<dyn Session>,
 }
@@ -124,9 +125,9 @@ impl Store {
         if streaming { self.streams.remove(&node) } else { self.stages.remove(&stage) }
     }
 
-    /// Takes a session that an earlier stage of the node left on the processor.
-    pub(crate) fn take_spare(&mut self, node: NodeId, processor: ProcessorId) -> Option<Seat> {
-        let fits = self.spare.get(&node).is_some_and(|seat| seat.processor == processor);
+    /// Takes a session of the model that an earlier stage of the node left on the processor.
+    pub(crate) fn take_spare(&mut self, node: NodeId, model: ModelId, processor: ProcessorId) -> Option<Seat> {
+        let fits = self.spare.get(&node).is_some_and(|seat| (seat.model, seat.processor) == (model, processor));
         if fits { self.spare.remove(&node) } else { None }
     }
 
@@ -153,8 +154,9 @@ impl Store {
     }
 
     /// Gives back the spare sessions of a model that was unloaded.
-    pub(crate) fn forget_spares(&mut self, unloaded: impl Fn(NodeId, ProcessorId) -> bool) -> Vec<Seat> {
-        self.spare.extract_if(.., |&node, seat| unloaded(node, seat.processor)).map(|(_, seat)| seat).collect()
+    pub(crate) fn forget_spares(&mut self, model: ModelId, processor: ProcessorId) -> Vec<Seat> {
+        let unloaded = |seat: &Seat| (seat.model, seat.processor) == (model, processor);
+        self.spare.extract_if(.., |_, seat| unloaded(seat)).map(|(_, seat)| seat).collect()
     }
 
     /// Gives back all sessions on a processor that is lost: nobody may ask them anything, because it may never answer.

@@ -16,6 +16,13 @@ pub enum Command {
         /// The run.
         run: u64,
     },
+    /// A virtual device takes so many times as long as its profile says, from its next step on.
+    Pace {
+        /// The run.
+        run: u64,
+        /// The factor.
+        stretch: f64,
+    },
     /// Remove a model's weights.
     Unload {
         /// The model.
@@ -53,6 +60,8 @@ pub struct Launch {
     pub setup: Nanos,
     /// Steps after which the run ends even if the phase does not; `None`: to the end of the phase.
     pub steps_max: Option<u32>,
+    /// How many times as long as its profile says a virtual device takes, because of its operating point.
+    pub stretch: f64,
     /// Longest step that a device is asked for: tokens of a prompt per step; 1 in other phases.
     pub units_per_step: u32,
 }
@@ -68,6 +77,8 @@ pub struct Member {
     pub job: u64,
     /// Which stage of which chain.
     pub node: NodeId,
+    /// Which of its variants it runs.
+    pub variant: u8,
     /// Number among the instances of its node in the job.
     pub instance: u32,
     /// Whether it has not run before.

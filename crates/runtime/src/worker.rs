@@ -11,7 +11,9 @@ use onbeat_core::id::{ModelId, NodeId, ProcessorId};
 use onbeat_core::system::System;
 
 use super::rehearse::rehearse;
-use super::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Receiver, Sender, TryRecvError, yield_now};
+use super::sync::{
+    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Receiver, Sender, TryRecvError, yield_now,
+};
 use crate::library::Library;
 use crate::store::Seat;
 use crate::task::{Launch, Member, Report};
@@ -29,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) cut: AtomicBool,
     /// Steps done since its start.
     pub(crate) steps: AtomicU32,
+    /// How many times as long as its profile says a virtual device takes: the bits of an `f64`.
+    pub(crate) stretch: AtomicU64,
     /// Ends what the device does, as soon as it can.
     pub(crate) control: Control,
 }
@@ -196,7 +200,7 @@ impl Worker {
         let mut session = self.session(&*model, &launch, member, seat, &input, &shared.control)?;
         let (steps, finished) = self.step(&launch, member, session.as_mut(), &shared)?;
         let output = if finished { Some(self.hand_over(member, session.as_mut())?) } else { None };
-        let seat = Seat { processor: self.processor, session };
+        let seat = Seat { model: launch.model, processor: self.processor, session };
         Ok(Ended { steps, finished, seat: Some((member.clone(), seat)), output })
     }
 
@@ -254,7 +258,7 @@ impl Worker {
 
     /// How many segments a preempted stage has behind it.
     fn steps_before(&self, launch: &Launch, member: &Member) -> usize {
-        let cost = self.system.nodes[member.node].costs[launch.processor].as_ref();
+        let cost = self.system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref();
         let phase = cost.and_then(|cost| cost.phases.get(usize::from(launch.phase_index)));
         match phase {
             Some((_, onbeat_core::cost::PhaseCost::Fixed { boundaries, .. })) => {

@@ -6,6 +6,8 @@
 //! the run progresses at the rate `1 / ((1 - m) + m·p/a)`. Shares are max-min fair over all running segments, first within a
 //! processor's limit, then on the bus.
 //!
+//! On a processor at another operating point, the rest takes as long as its speed `s` says: `1 / ((1 - m)/s + m·p/a)`.
+//!
 //! The memory-bound parts of concurrent runs are assumed to coincide. Below saturation that is the pessimistic end.
 
 /// What a run asks of the bus.
@@ -30,12 +32,12 @@ impl Demand {
         Self { memory_bound: (bytes / alone_ns / limit).min(1.0), peak: limit }
     }
 
-    /// Rate of progress with a share of the bus [bytes/ns].
-    pub(crate) fn rate(self, share: f64) -> f64 {
+    /// Rate of progress with a share of the bus [bytes/ns], on a processor at a speed relative to the profiled one.
+    pub(crate) fn rate(self, share: f64, speed: f64) -> f64 {
         if share >= self.peak {
-            return 1.0;
+            return if speed == 1.0 { 1.0 } else { 1.0 / ((1.0 - self.memory_bound) / speed + self.memory_bound) };
         }
-        1.0 / ((1.0 - self.memory_bound) + self.memory_bound * self.peak / share)
+        1.0 / ((1.0 - self.memory_bound) / speed + self.memory_bound * self.peak / share)
     }
 
     /// Mean traffic at a rate of progress [bytes/ns].
@@ -85,10 +87,16 @@ mod tests {
         // 60 MB in 1 ms at a limit of 100 bytes/ns: bound by memory 60% of the time.
         let demand = Demand::new(60e6, 1e6, 100.0);
         assert_eq!(demand, Demand { memory_bound: 0.6, peak: 100.0 });
-        assert_eq!(demand.rate(100.0), 1.0);
+        assert_eq!(demand.rate(100.0, 1.0), 1.0);
         // Half of the peak: 0.4 + 0.6 * 2 = 1.6 times as long.
-        assert!((demand.rate(50.0) - 1.0 / 1.6).abs() < 1e-15);
-        assert_eq!(Demand::new(0.0, 1e6, 100.0).rate(0.0), 1.0);
+        assert!((demand.rate(50.0, 1.0) - 1.0 / 1.6).abs() < 1e-15);
+        assert_eq!(Demand::new(0.0, 1e6, 100.0).rate(0.0, 1.0), 1.0);
+        // At half the clock, the compute-bound part takes twice as long: 0.4 * 2 + 0.6 alone, 0.4 * 2 + 0.6 * 2 with half of the peak.
+        assert!((demand.rate(100.0, 0.5) - 1.0 / 1.4).abs() < 1e-15);
+        assert!((demand.rate(50.0, 0.5) - 1.0 / 2.0).abs() < 1e-15);
+        // At twice the clock, a run that is always bound by memory is no faster; one that never is is twice as fast.
+        assert_eq!(Demand::new(100e6, 1e6, 100.0).rate(100.0, 2.0), 1.0);
+        assert_eq!(Demand::NONE.rate(0.0, 2.0), 2.0);
         // More bytes than fit into the profiled time are left out.
         assert_eq!(Demand::new(500e6, 1e6, 100.0).memory_bound, 1.0);
     }

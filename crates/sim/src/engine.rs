@@ -80,7 +80,7 @@ impl<'a, S: Sink> Engine<'a, S> {
     pub fn step(&mut self) -> Result<bool, SimError> {
         let boundary = self.next_boundary();
         let timer = self.course.next_timer();
-        let at = boundary.min(timer);
+        let at = boundary.min(timer).min(self.course.next_power());
         if at > self.course.system.duration {
             self.end();
             return Ok(false);
@@ -90,6 +90,10 @@ impl<'a, S: Sink> Engine<'a, S> {
         self.course.outcome.instants += 1;
         if boundary == at {
             self.pass_boundaries();
+        }
+        if self.course.expire_power() {
+            // The policy is to see the speeds that hold from now on.
+            self.share_bus();
         }
         self.course.expire_timers()?;
         if self.course.changed {
@@ -154,6 +158,7 @@ impl<'a, S: Sink> Engine<'a, S> {
                 self.launch_together(processor, stage, together, setup, loaded, segments);
             }
             Effect::Join { stage, processor, run, setup } => self.join(stage, processor, run, setup),
+            Effect::Speed => self.bus_dirty = true,
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
     }

@@ -12,6 +12,7 @@ use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
 use crate::bus::Demand;
 use crate::engine::Engine;
+use crate::power::Meter;
 use crate::runs::{Doing, LiveRun, at_rate, cost_of};
 
 /// What a run that several processors work on has besides.
@@ -47,6 +48,7 @@ impl LiveRun {
             why: StopReason::Finished,
             setup_traffic: 0.0,
             joint: None,
+            meter: Meter::at(now),
         }
     }
 
@@ -95,7 +97,7 @@ impl<S: Sink> Engine<'_, S> {
         for q in std::iter::once(p).chain(others.iter()) {
             let demand = self.demand_together(&course, together, (p, q), end.ns * factor);
             self.runs[q].push(LiveRun::helper(demand, now));
-            let model = if q == p { live.model } else { self.model_of(stage, together) };
+            let model = if q == p { live.weights } else { self.model_of(stage, together) };
             let occupancy: &mut Occupancy = &mut self.course.state.processors[q];
             occupancy.last_model = Some(model);
             occupancy.runs.push(Run {
@@ -247,7 +249,7 @@ impl<S: Sink> Engine<'_, S> {
                 if run.asks().is_none() {
                     continue;
                 }
-                let rate = run.demand.rate(*share.next().expect("one share per run that takes part"));
+                let rate = run.demand.rate(*share.next().expect("one share per run that takes part"), 1.0);
                 if run.doing != Doing::Setup && (run.joint.is_some() || run.helps()) {
                     let (p, i) = self.home_of(q, j);
                     if let Some(joint) = &mut self.runs[p][i].joint {

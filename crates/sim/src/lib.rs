@@ -1,7 +1,7 @@
 //! The simulator: drives a [`Policy`](onbeat_core::policy::Policy) through a [`System`](onbeat_core::system::System) in virtual time.
 //!
 //! # Ordering and determinism guarantees
-//! * Time is integer nanoseconds. At one instant, ends of runs come first (by processor, then by start), then drop rules, then arrivals
+//! * Time is integer nanoseconds. At one instant, ends of runs come first (by processor, then by start), then changes of speed, drop rules, then arrivals
 //!   and releases (in the order of the scenario's sources), then the policy's wake-ups. After all of them the policy is asked, once, and
 //!   again at the same instant only if what it did changed something by itself (a preemption that took effect at once, a drop, a start
 //!   that memory refused).
@@ -15,6 +15,7 @@
 mod bus;
 mod engine;
 mod joint;
+mod power;
 mod runs;
 mod sharing;
 mod stops;

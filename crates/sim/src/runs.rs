@@ -14,6 +14,7 @@ use onbeat_core::units::Nanos;
 use crate::bus::Demand;
 use crate::engine::Engine;
 use crate::joint::Joint;
+use crate::power::Meter;
 
 /// What policies do not see of a run. The stages are in [`Run::stage`] and [`Run::others`].
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct LiveRun {
     pub(crate) setup_traffic: f64,
     /// If several processors work on it; the others have helpers.
     pub(crate) joint: Option<Box<Joint>>,
+    /// What it draws and has drawn.
+    pub(crate) meter: Meter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +92,8 @@ pub(crate) fn cost_of<'s>(
     stage: &onbeat_core::state::Stage,
     processor: ProcessorId,
 ) -> &'s PhaseCost {
-    let cost = system.nodes[stage.node].costs[processor].as_ref().expect("a stage starts only where it can run");
+    let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
+    let cost = cost.expect("a stage starts only where it can run");
     &cost.phases[usize::from(stage.phase)].1
 }
 
@@ -133,7 +137,7 @@ impl<S: Sink> Engine<'_, S> {
             }
             Doing::Work => {
                 run.done_ns = run.target_ns;
-                run.updated = now;
+                run.credit(now);
                 if run.target < run.length {
                     self.pass_mark(p, i);
                     false
@@ -248,19 +252,21 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             started: now,
             why,
-            setup_traffic: if loads { self.load_traffic(live.model, setup) } else { 0.0 },
+            setup_traffic: if loads { self.load_traffic(live.weights, setup) } else { 0.0 },
             joint: None,
+            meter: Meter::at(now),
         };
         run.target = self.next_mark(stages, 0.0, length);
         run.target_ns = self.time_to(p, stages, &run, run.target);
         run.demand = self.demand_of(p, stages, &run);
+        run.meter.profile_w = self.profile_power(p, stages, &run);
         run.next_at = if run.doing == Doing::Setup { now + setup } else { now + at_rate(run.target_ns, 1.0) };
         self.runs[p].push(run);
         self.bus_dirty = true;
 
         let expected = self.expected_rest(p, stages, segments, length);
         let occupancy = &mut self.course.state.processors[p];
-        occupancy.last_model = Some(live.model);
+        occupancy.last_model = Some(live.weights);
         occupancy.runs.push(Run {
             serial,
             stage: first,
@@ -303,6 +309,7 @@ impl<S: Sink> Engine<'_, S> {
         run.target = self.next_mark(&stages, 0.0, run.length);
         run.target_ns = self.time_to(p, &stages, &run, run.target);
         run.demand = self.demand_of(p, &stages, &run);
+        run.meter.profile_w = self.profile_power(p, &stages, &run);
         let ready_at = if run.doing == Doing::Setup { run.next_at } else { now };
         let ready_at = ready_at.max(now + setup);
         run.doing = if ready_at > now { Doing::Setup } else { Doing::Work };

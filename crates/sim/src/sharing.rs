@@ -35,58 +35,73 @@ impl<S: Sink> Engine<'_, S> {
     /// The most that a processor can draw [bytes/ns]; `None` if the bus is not modelled.
     pub(crate) fn limit_of(&self, p: ProcessorId) -> Option<f64> {
         let platform = &self.course.system.platform;
-        let bus = platform.bandwidth.filter(|_| self.course.system.contention)?;
+        // Without contention, a clock still changes the compute-bound part only.
+        let matters = self.course.system.contention || self.course.power.is_some();
+        let bus = platform.bandwidth.filter(|_| matters)?;
         Some(platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus)))
     }
 
-    /// Shares the memory bus among the runs that make progress, and moves their ends.
+    /// Shares the memory bus among the runs that make progress, sets the processors' speeds, and moves the ends of runs.
     pub(crate) fn share_bus(&mut self) {
         self.bus_dirty = false;
-        let Some(bus) = self.course.system.platform.bandwidth.filter(|_| self.course.system.contention) else { return };
+        let bus = self.course.system.platform.bandwidth.filter(|_| self.course.system.contention);
+        if bus.is_none() && self.course.power.is_none() {
+            return;
+        }
         let mut shares = std::mem::take(&mut self.shares);
         let mut order = std::mem::take(&mut self.order);
         shares.clear();
         for (p, runs) in self.runs.enumerate() {
             let first = shares.len();
             shares.extend(runs.iter().filter_map(LiveRun::asks));
+            let Some(bus) = bus else { continue };
             let limit = self.course.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
             if shares.len() > first + 1 {
                 share_max_min(limit, &mut shares[first..], &mut order);
             }
         }
-        share_max_min(bus, &mut shares, &mut order);
+        if let Some(bus) = bus {
+            share_max_min(bus, &mut shares, &mut order);
+        }
         self.couple(&shares);
+        self.set_points(&shares);
 
         let now = self.course.state.now;
         let mut share = shares.iter();
-        let (mut traffic, mut speed, mut working) = (0.0, 0.0, 0_u32);
-        for run in self.runs.iter_mut().flatten().filter(|run| run.asks().is_some()) {
-            let share = *share.next().expect("one share per run that takes part");
-            if run.doing == Doing::Setup {
-                traffic += share;
-                continue;
-            }
-            working += 1;
-            let rate = match &run.joint {
-                Some(joint) => joint.rate,
-                None if run.doing == Doing::Helping => run.rate,
-                None => run.demand.rate(share),
-            };
-            traffic += run.demand.traffic(rate);
-            speed += rate;
-            if rate != run.rate {
-                run.done_ns = (run.done_ns + (now - run.updated).as_f64() * run.rate).min(run.target_ns);
-                run.updated = now;
-                run.rate = rate;
-                run.next_at = now + at_rate(run.target_ns - run.done_ns, rate);
+        let (mut traffic, mut pace, mut working) = (0.0, 0.0, 0_u32);
+        for p in self.course.system.platform.processors.ids() {
+            let speed = self.speed(p);
+            for run in self.runs[p].iter_mut().filter(|run| run.asks().is_some()) {
+                let share = *share.next().expect("one share per run that takes part");
+                if run.doing == Doing::Setup {
+                    traffic += share;
+                    continue;
+                }
+                working += 1;
+                let rate = match &run.joint {
+                    Some(joint) => joint.rate,
+                    None if run.doing == Doing::Helping => run.rate,
+                    None => run.demand.rate(share, speed),
+                };
+                traffic += run.demand.traffic(rate);
+                let alone = run.demand.rate(f64::INFINITY, speed);
+                pace += rate / alone;
+                if rate != run.rate || alone != run.meter.alone_rate {
+                    run.done_ns = (run.done_ns + (now - run.updated).as_f64() * run.rate).min(run.target_ns);
+                    run.credit(now);
+                    run.rate = rate;
+                    run.meter.alone_rate = alone;
+                    run.next_at = now + at_rate(run.target_ns - run.done_ns, rate);
+                }
             }
         }
-        let speed = if working == 0 { 1.0 } else { speed / f64::from(working) };
+        let pace = if working == 0 { 1.0 } else { pace / f64::from(working) };
         self.shares = shares;
         self.order = order;
-        if (traffic, speed) != self.last_bus {
-            self.last_bus = (traffic, speed);
-            self.course.emit(What::Bus { traffic, speed });
+        self.set_loads();
+        if bus.is_some() && (traffic, pace) != self.last_bus {
+            self.last_bus = (traffic, pace);
+            self.course.emit(What::Bus { traffic, speed: pace });
         }
     }
 }

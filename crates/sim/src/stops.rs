@@ -43,7 +43,7 @@ impl<S: Sink> Engine<'_, S> {
         if anytime {
             let run = &mut self.runs[p][i];
             run.done_ns = done;
-            run.updated = now;
+            run.credit(now);
             run.why = why;
             self.leave_now(p, i);
             return;
@@ -80,11 +80,11 @@ impl<S: Sink> Engine<'_, S> {
         }
         if at_boundary {
             run.done_ns = target_ns;
-            run.updated = now;
+            run.credit(now);
             self.leave_now(p, i);
         } else if run.doing == Doing::Work {
             run.done_ns = done;
-            run.updated = now;
+            run.credit(now);
             run.next_at = now + at_rate(run.target_ns - done, run.rate);
         }
     }
@@ -104,7 +104,7 @@ impl<S: Sink> Engine<'_, S> {
                 let now = self.course.state.now;
                 let run = &mut self.runs[p][i];
                 run.done_ns = done;
-                run.updated = now;
+                run.credit(now);
                 run.why = StopReason::Horizon;
                 self.stop(p, i);
             }
@@ -114,7 +114,8 @@ impl<S: Sink> Engine<'_, S> {
     /// Takes a run off its slot: accounts for what was done, and says what becomes of its stages.
     pub(crate) fn stop(&mut self, p: ProcessorId, i: usize) {
         let now = self.course.state.now;
-        let run = self.runs[p].remove(i);
+        let mut run = self.runs[p].remove(i);
+        run.meter.pass(now);
         let mut visible = self.course.state.processors[p].runs.remove(i);
         self.course.state.processors[p].idle_since = now;
         self.bus_dirty = true;
@@ -239,6 +240,7 @@ impl<S: Sink> Engine<'_, S> {
         let bytes = joint.map_or(cost.bytes(work, from, to) - weights_shared, |(_, done)| done.bytes);
         let energy_mj = match cost.energy_mj(from, to) {
             _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
+            _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
             Some(energy) => Some(energy * share),
             None => {
                 self.course.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share)
@@ -262,7 +264,7 @@ impl<S: Sink> Engine<'_, S> {
             stage: serial,
             processor: p,
             why,
-            alone: Nanos::from_ns_f64(run.done_ns * share),
+            alone: Nanos::from_ns_f64(self.alone_ns(run) * share),
             bytes: Bytes(bytes.round_ties_even() as u64),
             energy_mj,
             tokens,

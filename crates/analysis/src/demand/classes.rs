@@ -192,8 +192,8 @@ fn size_stage(system: &System, source: SourceId, id: NodeId, classes: &mut Vec<J
         }
     }
     let measured = |phase: &PhaseCost| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. });
-    let mut phases = node.costs.iter().flatten().flat_map(|cost| &cost.phases).map(|(_, phase)| phase);
-    let all = node.costs.iter().flatten().flat_map(|cost| &cost.phases).count();
+    let mut phases = node.all_costs().flat_map(|cost| &cost.phases).map(|(_, phase)| phase);
+    let all = node.all_costs().flat_map(|cost| &cost.phases).count();
     let with_quantiles = phases.by_ref().filter(|phase| measured(phase)).count();
     if with_quantiles > 0 {
         split(classes, &slices(|u| u), present, |class, u| last(class).u = u);

@@ -42,47 +42,59 @@ impl Part {
 /// The parts of a stage of this size whose random numbers are at least `u` (quantile of measured distributions) and
 /// `variation` (factor of single figures).
 pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation: f64) -> Vec<Part> {
-    let costs = &system.nodes[node].costs;
-    let Some(any) = costs.iter().flatten().next() else { return Vec::new() };
     let divides = system.models[system.nodes[node].model].split.is_some();
+    let node = &system.nodes[node];
+    let Some(any) = node.costs.iter().flatten().next() else { return Vec::new() };
     let mut parts = Vec::new();
     for (i, &(kind, _)) in any.phases.iter().enumerate() {
         let units = work.units(kind);
         if units <= 0.0 {
             continue;
         }
-        let phases: IdVec<ProcessorId, Option<&PhaseCost>> = costs
-            .iter()
-            .map(|cost| cost.as_ref().and_then(|cost| cost.phases.get(i)).map(|(_, phase)| phase))
+        // In whatever variant it is least; no policy can do better, because a stage runs in one of them.
+        let phases: IdVec<ProcessorId, Vec<(Work, &PhaseCost)>> = (node.costs.ids())
+            .map(|p| {
+                let in_variant = |variant: u8| {
+                    let (_, phase) = node.costs_of(variant)[p].as_ref()?.phases.get(i)?;
+                    Some((node.work_of(variant, work), phase))
+                };
+                node.variant_numbers().filter_map(in_variant).collect()
+            })
             .collect();
-        let movable = phases.iter().flatten().count() > 1
-            && phases.iter().flatten().any(|phase| match phase {
+        let movable = phases.iter().filter(|phases| !phases.is_empty()).count() > 1
+            && phases.iter().flatten().any(|(_, phase)| match phase {
                 PhaseCost::Prefill { chunk, .. } => chunk.is_some(),
                 PhaseCost::Decode { .. } => true,
                 PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => false,
             });
-        let draft = system.nodes[node].draft.as_ref().filter(|_| kind == Phase::Decode);
+        let draft = node.draft.as_ref().filter(|_| kind == Phase::Decode);
         let pieces = if movable { PIECES.min(units as u32).max(1) } else { 1 };
         for piece in 0..pieces {
             let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
             let (from, to) = if pieces == 1 { (0.0, units) } else { (edge(piece), edge(piece + 1)) };
-            let latency = |phase: &&PhaseCost| {
-                let alone =
-                    if pieces == 1 { phase.latency_ns(work, from, to) } else { least_ns(phase, work, from, to) };
+            let latency = |&(work, phase): &(Work, &PhaseCost)| {
+                // Without pieces it is the whole phase, which variants may have different numbers of units of.
+                let alone = if pieces == 1 {
+                    phase.latency_ns(work, from, work.units(kind))
+                } else {
+                    least_ns(phase, work, from, to)
+                };
                 alone * phase.latency_factor(u, variation)
             };
             // Drafting takes no time at best, and all is accepted; drafted or batched, not both.
             let drafted = |at: ProcessorId| draft.map_or(1.0, |draft| draft.least_factor(at));
-            let cost = |at: ProcessorId, phase: &Option<&PhaseCost>, batch: fn(&PhaseCost) -> f64| {
-                let phase = phase.as_ref()?;
-                Some(latency(phase) * batch(phase).min(drafted(at)))
+            let least = |of: fn(&PhaseCost) -> f64| {
+                let of_all = |(at, all): (ProcessorId, &Vec<(Work, &PhaseCost)>)| {
+                    all.iter().map(|one| latency(one) * of(one.1).min(drafted(at))).reduce(f64::min)
+                };
+                phases.enumerate().map(of_all).collect()
             };
             let part_kind = if kind == Phase::Decode { PartKind::Decode((to - from) as u32) } else { PartKind::First };
             parts.push(Part {
                 kind: part_kind,
-                latency_ns: phases.enumerate().map(|(at, phase)| cost(at, phase, |p| best_batch(p).0)).collect(),
+                latency_ns: least(|phase| best_batch(phase).0),
+                load_ns: least(|phase| best_batch(phase).1),
                 divides,
-                load_ns: phases.enumerate().map(|(at, phase)| cost(at, phase, |p| best_batch(p).1)).collect(),
             });
         }
     }

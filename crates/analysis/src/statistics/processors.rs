@@ -1,12 +1,13 @@
 //! What processors and the memory bus did.
 
 use onbeat_core::event::StopReason;
-use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, ProcessorSet};
+use onbeat_core::id::{IdVec, ModelId, NodeId, ProcessorId, ProcessorSet};
 use onbeat_core::spec::ProvenanceKind;
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
 use super::bins::Bins;
+use super::power::{Reading, Readings};
 
 /// Figures' kinds in the order in which shares are reported.
 pub(super) const KINDS: [ProvenanceKind; 3] =
@@ -17,6 +18,7 @@ pub(super) const KINDS: [ProvenanceKind; 3] =
 struct OpenRun {
     serial: u64,
     node: NodeId,
+    variant: u8,
     start: Nanos,
     setup: Nanos,
     /// Stages that it serves and that have not stopped yet.
@@ -57,6 +59,8 @@ pub(super) struct Lane {
     /// Busy time per bin of the whole run.
     pub(super) bins: Bins,
     pub(super) busy_by_model: IdVec<ModelId, Nanos>,
+    /// Where the platform says anything about power.
+    pub(super) readings: Option<Box<Readings>>,
 }
 
 /// All processors and the bus.
@@ -87,6 +91,7 @@ impl<'s> Lanes<'s> {
             preemptions: 0,
             bins: Bins::new(system.duration),
             busy_by_model: system.models.iter().map(|_| Nanos::ZERO).collect(),
+            readings: None,
         };
         Self {
             system,
@@ -101,7 +106,14 @@ impl<'s> Lanes<'s> {
     }
 
     /// A stage starts, alone or in a batch.
-    pub(super) fn start(&mut self, processor: ProcessorId, run: u64, node: NodeId, at: Nanos, setup: Nanos) {
+    pub(super) fn start(
+        &mut self,
+        processor: ProcessorId,
+        run: u64,
+        (node, variant): (NodeId, u8),
+        at: Nanos,
+        setup: Nanos,
+    ) {
         let lane = &mut self.by_processor[processor];
         if let Some(open) = lane.open.iter_mut().find(|open| open.serial == run) {
             open.members += 1;
@@ -114,6 +126,7 @@ impl<'s> Lanes<'s> {
         lane.open.push(OpenRun {
             serial: run,
             node,
+            variant,
             start: at,
             setup,
             members: 1,
@@ -124,7 +137,7 @@ impl<'s> Lanes<'s> {
     }
 
     /// Other processors work on a run from now on.
-    pub(super) fn help(&mut self, run: u64, node: NodeId, helpers: ProcessorSet, at: Nanos, setup: Nanos) {
+    pub(super) fn help(&mut self, run: u64, node: (NodeId, u8), helpers: ProcessorSet, at: Nanos, setup: Nanos) {
         for helper in helpers.iter() {
             self.start(helper, run, node, at, setup);
         }
@@ -190,14 +203,14 @@ impl<'s> Lanes<'s> {
         lane.lost_ns += worked.as_f64() - alone;
         lane.preemptions += u64::from(run.preempted);
         let node = &system.nodes[run.node];
-        lane.busy_by_model[node.model] += busy;
+        lane.busy_by_model[node.model_of(run.variant)] += busy;
         if share > 0.0 {
             lane.work_energy = match (lane.work_energy, run.energy) {
                 (Some(sum), Some(energy)) => Some(sum + Millijoules(energy.0 * share)),
                 _ => None,
             };
         }
-        if let Some(cost) = &node.costs[processor] {
+        if let Some(cost) = &node.costs_of(run.variant)[processor] {
             let kind = system.figures.get(cost.figure as usize).map(|figure| figure.kind);
             if let Some(i) = KINDS.iter().position(|&k| Some(k) == kind) {
                 self.alone_by_kind[i] += alone;
@@ -210,6 +223,15 @@ impl<'s> Lanes<'s> {
         self.bus.add(self.bus_since, at, self.bus_traffic);
         self.bus_since = at;
         self.bus_traffic = traffic;
+    }
+
+    /// A processor's power is read.
+    pub(super) fn power(&mut self, processor: ProcessorId, at: Nanos, reading: &Reading) {
+        let unit = &self.system.platform.processors[processor];
+        match &mut self.by_processor[processor].readings {
+            Some(readings) => readings.add(self.system, unit, at, reading),
+            none => *none = Some(Box::new(Readings::new(self.system, unit, at, reading))),
+        }
     }
 
     pub(super) fn memory(&mut self, used: Bytes) {
@@ -233,19 +255,26 @@ impl<'s> Lanes<'s> {
     pub(super) fn energy(&self, processor: ProcessorId, measured: Nanos) -> Option<Millijoules> {
         let (lane, unit) = (&self.by_processor[processor], &self.system.platform.processors[processor]);
         // A processor that did nothing and whose power nobody stated is not known to draw none.
-        let stated = lane.busy > Nanos::ZERO || unit.idle_w > 0.0 || unit.active_w.is_some();
+        let leaks = unit.power.as_ref().is_some_and(|model| model.leakage.watts > 0.0);
+        let stated = lane.busy > Nanos::ZERO || unit.idle_w > 0.0 || unit.active_w.is_some() || leaks;
+        if let Some(readings) = &lane.readings {
+            return readings.energy().filter(|_| stated);
+        }
         let idle = Millijoules::of_power(unit.idle_w, measured.saturating_sub(lane.active));
         lane.work_energy.filter(|_| stated).map(|work| work + idle)
     }
 }
 
-/// The largest energy that the stage's work can cost on any processor that can run it [mJ]; `None` if some processor's is
-/// unknown.
+/// The largest energy that the stage's work can cost in any variant on any processor that can run it [mJ]; `None` if some processor's
+/// is unknown.
 pub(super) fn worst_energy(system: &System, node: NodeId, work: onbeat_core::cost::Work) -> Option<f64> {
     let mut worst = 0.0_f64;
-    for (i, cost) in system.nodes[node].costs.iter().enumerate() {
+    let node = &system.nodes[node];
+    let costs = |variant| node.costs_of(variant).enumerate().map(move |(p, cost)| (variant, p, cost));
+    for (variant, p, cost) in node.variant_numbers().flat_map(costs) {
         let Some(cost) = cost else { continue };
-        let active_w = system.platform.processors[ProcessorId::new(i)].active_w;
+        let work = node.work_of(variant, work);
+        let active_w = system.platform.processors[p].active_w;
         let mut sum = 0.0;
         for (kind, phase) in &cost.phases {
             let units = work.units(*kind);

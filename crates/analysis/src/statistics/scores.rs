@@ -50,8 +50,8 @@ impl Xrbench {
 pub(super) struct StageTally {
     /// Probability that the chain reaches the stage.
     reach: f64,
-    /// All completions.
-    pub(super) completions: u64,
+    /// All completions, by number of the variant.
+    pub(super) by_variant: Vec<u64>,
     /// Completions in jobs with a deadline.
     executed: u64,
     /// Stages of dropped jobs that were not executed (expected number).
@@ -75,14 +75,24 @@ impl StageTally {
             let likeliest = before.iter().filter_map(over).fold(0.0, f64::max);
             reach.push(if before.is_empty() { 1.0 } else { likeliest });
         }
-        reach
-            .into_iter()
-            .map(|reach| Self { reach, completions: 0, executed: 0, dropped: 0.0, score: Some(0.0) })
-            .collect()
+        let tally = |(reach, node): (f64, onbeat_core::id::NodeId)| {
+            let by_variant = vec![0; system.nodes[node].variants.len() + 1];
+            Self { reach, by_variant, executed: 0, dropped: 0.0, score: Some(0.0) }
+        };
+        reach.into_iter().zip(system.nodes_of(source)).map(tally).collect()
     }
 
-    pub(super) fn executed(&mut self, xrbench: &Xrbench, at: Nanos, deadline: Option<Nanos>, energy: Option<f64>) {
-        self.completions += 1;
+    pub(super) fn executed(
+        &mut self,
+        xrbench: &Xrbench,
+        variant: u8,
+        at: Nanos,
+        deadline: Option<Nanos>,
+        energy: Option<f64>,
+    ) {
+        if let Some(completions) = self.by_variant.get_mut(usize::from(variant)) {
+            *completions += 1;
+        }
         if let Some(deadline) = deadline {
             self.executed += 1;
             let score = energy.map(|energy| xrbench.real_time(at, deadline) * xrbench.energy(energy));

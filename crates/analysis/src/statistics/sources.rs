@@ -44,6 +44,8 @@ pub(super) struct LiveJob {
 pub(super) struct LiveStage {
     pub(super) job: u64,
     pub(super) node: NodeId,
+    /// The variant that it runs.
+    pub(super) variant: u8,
     /// The job's stage before this one in its list.
     pub(super) previous: u64,
     prompt: u32,
@@ -74,7 +76,7 @@ impl LiveJob {
 
 impl LiveStage {
     pub(super) fn new(job: u64, node: NodeId, previous: u64, prompt: u32, output: u32) -> Self {
-        Self { job, node, previous, prompt, output, first_token: None, energy: Some(0.0) }
+        Self { job, node, variant: 0, previous, prompt, output, first_token: None, energy: Some(0.0) }
     }
 }
 
@@ -220,7 +222,7 @@ impl<'s> Tallies<'s> {
         if job.counted
             && let Some(of_stage) = tally.stages.get_mut((stage.node.0 - tally.first_node) as usize)
         {
-            of_stage.executed(&self.xrbench, at, job.deadline, stage.energy);
+            of_stage.executed(&self.xrbench, stage.variant, at, job.deadline, stage.energy);
         }
     }
 

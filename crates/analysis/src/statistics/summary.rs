@@ -2,8 +2,9 @@
 
 use onbeat_core::id::ProcessorId;
 use onbeat_core::metric::{Metric, Values};
-use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary};
-use onbeat_core::system::{Source, System};
+use onbeat_core::power::OperatingPoint;
+use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary, VariantShare};
+use onbeat_core::system::{Node, Source, System};
 use onbeat_core::units::{Millijoules, Nanos};
 
 use super::processors::{KINDS, Lane, Lanes};
@@ -145,7 +146,7 @@ fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nan
     if tally.required {
         set(&mut values, Metric::Goodput, ratio(counts.met(), measured.as_secs()));
     }
-    set(&mut values, Metric::Quality, quality(system, [(source, tally)]));
+    put_quality(&mut values, system, [(source, tally)]);
     SourceSummary {
         name: source.name.clone(),
         session: source.session,
@@ -153,6 +154,7 @@ fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nan
         ttft_goal_ms: source.ttft.map(Nanos::as_ms),
         tpot_goal_ms: source.tpot.map(Nanos::as_ms),
         values,
+        variants: variant_shares(system, (source, tally)),
         response_ecdf: tally.response.ecdf(),
         ttft_ecdf: tally.ttft.ecdf(),
     }
@@ -164,25 +166,82 @@ fn has_language_model(system: &System, source: &Source) -> bool {
     nodes.iter().any(|node| system.models[node.model].shape == ModelShape::Autoregressive)
 }
 
-/// Mean published quality over stage completions; `None` where there is none, or where scores of different names would
-/// be mixed.
-fn quality<'t>(system: &System, of: impl IntoIterator<Item = (&'t Source, &'t Tally)>) -> Option<f64> {
+/// Completions of stages by the variant that they ran: stage, number of the variant, completions.
+fn by_variant<'t>(
+    system: &'t System,
+    (source, tally): (&'t Source, &'t Tally),
+) -> impl Iterator<Item = (&'t Node, u8, u64)> {
+    source.nodes.clone().zip(&tally.stages).flat_map(move |(node, stage)| {
+        let node = &system.nodes.as_slice()[node as usize];
+        node.variant_numbers().zip(&stage.by_variant).map(move |(variant, &completions)| (node, variant, completions))
+    })
+}
+
+/// Mean published quality over stage completions; `None` where there is none, where scores of different names would be mixed, or where
+/// a stage also ran variants without one.
+fn quality<'t>(system: &'t System, of: impl IntoIterator<Item = (&'t Source, &'t Tally)>) -> Option<f64> {
     let (mut sum, mut count, mut name) = (0.0, 0_u64, None);
-    for (source, tally) in of {
-        for (node, stage) in source.nodes.clone().zip(&tally.stages) {
-            let model = &system.models[system.nodes.as_slice()[node as usize].model];
-            let Some((score, value)) = model.quality.as_ref().filter(|_| stage.completions > 0) else {
-                continue;
-            };
-            if name.is_some_and(|name| name != score) {
+    let all = of.into_iter().flat_map(|one| by_variant(system, one));
+    for (node, variant, completions) in all.filter(|&(_, _, completions)| completions > 0) {
+        let Some((score, value)) = &system.models[node.model_of(variant)].quality else {
+            let scored = |variant: u8| system.models[node.model_of(variant)].quality.is_some();
+            if node.variant_numbers().any(scored) {
                 return None;
             }
-            name = Some(score);
-            sum += value * stage.completions as f64;
-            count += stage.completions;
+            continue;
+        };
+        if name.is_some_and(|name| name != score) {
+            return None;
         }
+        name = Some(score);
+        sum += value * completions as f64;
+        count += completions;
     }
     ratio(sum, count as f64)
+}
+
+/// Over completions of stages that have a choice: mean quality relative to the best variant, `None` where that is unknown of one that
+/// ran; and the share of other variants than the default one.
+fn choices<'t>(
+    system: &'t System,
+    of: impl IntoIterator<Item = (&'t Source, &'t Tally)>,
+) -> (Option<f64>, Option<f64>) {
+    let (mut sum, mut others, mut count) = (Some(0.0), 0, 0);
+    let all = of.into_iter().flat_map(|one| by_variant(system, one));
+    for (node, variant, completions) in all.filter(|(node, _, n)| *n > 0 && !node.variants.is_empty()) {
+        sum = sum.zip(node.quality_of(variant)).map(|(sum, quality)| sum + quality * completions as f64);
+        others += if variant == 0 { 0 } else { completions };
+        count += completions;
+    }
+    (sum.and_then(|sum| ratio(sum, count as f64)), ratio(others as f64, count as f64))
+}
+
+fn put_quality<'t>(
+    values: &mut Values,
+    system: &'t System,
+    of: impl IntoIterator<Item = (&'t Source, &'t Tally)> + Clone,
+) {
+    set(values, Metric::Quality, quality(system, of.clone()));
+    let (relative, degraded) = choices(system, of);
+    set(values, Metric::RelativeQuality, relative);
+    set(values, Metric::Degraded, degraded);
+}
+
+/// What became of each choice of variants.
+fn variant_shares(system: &System, of: (&Source, &Tally)) -> Vec<VariantShare> {
+    let all: Vec<(&Node, u8, u64)> = by_variant(system, of).filter(|(node, ..)| !node.variants.is_empty()).collect();
+    let share = |&(node, variant, completions): &(&Node, u8, u64)| {
+        let whole: u64 = all.iter().filter(|(other, ..)| std::ptr::eq(*other, node)).map(|(_, _, n)| n).sum();
+        let model = &system.models[node.model_of(variant)];
+        VariantShare {
+            stage: node.name.clone(),
+            model: model.name.clone(),
+            share: ratio(completions as f64, whole as f64).unwrap_or(0.0),
+            relative_quality: node.quality_of(variant),
+            quality: model.quality.clone(),
+        }
+    };
+    all.iter().map(share).collect()
 }
 
 fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measured: Nanos) -> ProcessorSummary {
@@ -194,6 +253,18 @@ fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measur
     set(&mut values, Metric::Preemptions, lane.preemptions as f64);
     set(&mut values, Metric::PreemptionCost, lane.preemptions as f64 * unit.preempt_cost.as_ms());
     put_energy(&mut values, lanes.energy(id, measured), measured);
+    let readings = lane.readings.as_deref();
+    let points = unit.power.as_ref().map_or(&[][..], |model| &model.points);
+    let several = readings.filter(|_| points.len() > 1);
+    let heated = readings.filter(|readings| readings.peak.is_some());
+    set(&mut values, Metric::PeakTemperature, heated.and_then(|readings| readings.peak));
+    let throttles = unit.power.as_ref().and_then(|model| model.thermal?.throttle).is_some();
+    let throttled = readings.filter(|_| throttles).and_then(|r| ratio(r.throttled.as_f64(), measured.as_f64()));
+    set(&mut values, Metric::ThrottledShare, throttled);
+    let time = |(point, time): (&OperatingPoint, &Nanos)| (point.speed * time.as_f64(), time.as_f64());
+    let sums = several.map(|readings| points.iter().zip(&readings.time_by_point).map(time));
+    let sums = sums.map(|times| times.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1)));
+    set(&mut values, Metric::MeanSpeed, sums.and_then(|(speed, time)| ratio(speed, time)));
     ProcessorSummary {
         name: unit.name.clone(),
         values,
@@ -205,6 +276,12 @@ fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measur
             .filter(|&(_, &busy)| busy > Nanos::ZERO)
             .map(|(model, busy)| (model.name.clone(), busy.as_ms()))
             .collect(),
+        time_by_point: several.map_or_else(Vec::new, |readings| {
+            let used = points.iter().zip(&readings.time_by_point).filter(|&(_, &time)| time > Nanos::ZERO);
+            used.map(|(point, time)| (point.name.clone(), time.as_ms())).collect()
+        }),
+        speed: several.map_or_else(Vec::new, |readings| readings.speed.rates()),
+        celsius: heated.map_or_else(Vec::new, |readings| readings.celsius.rates()),
     }
 }
 
@@ -256,7 +333,7 @@ fn run_of_sources(
     let rates: Vec<f64> = sources.iter().filter_map(|s| s.values.get(&Metric::ViolationRate).copied()).collect();
     set(run, Metric::MeanViolationRate, ratio(rates.iter().sum(), rates.len() as f64));
     set(run, Metric::Fairness, jain(rates.iter().map(|rate| 1.0 - rate)));
-    set(run, Metric::Quality, quality(system, system.sources.iter().zip(all())));
+    put_quality(run, system, system.sources.iter().zip(all()));
     set(run, Metric::XrbenchScore, xrbench_corrected(all()));
     set(run, Metric::XrbenchRepoScore, xrbench_repository(all()));
     set(run, Metric::UxCost, ux_cost(all()));
@@ -286,6 +363,11 @@ fn run_of_processors(
         system.platform.processors.ids().filter_map(|id| lanes.energy(id, measured)).collect();
     let total = energies.iter().fold(Millijoules(0.0), |sum, &energy| sum + energy);
     put_energy(run, Some(total).filter(|_| known && !energies.is_empty()), measured);
+    let all = |metric: Metric| processors.iter().filter_map(move |p| p.values.get(&metric).copied());
+    set(run, Metric::PeakTemperature, all(Metric::PeakTemperature).reduce(f64::max));
+    set(run, Metric::ThrottledShare, all(Metric::ThrottledShare).reduce(f64::max));
+    let (speeds, count) = all(Metric::MeanSpeed).fold((0.0, 0.0), |(sum, n), speed| (sum + speed, n + 1.0));
+    set(run, Metric::MeanSpeed, ratio(speeds, count));
 }
 
 /// Jain's index (Σx)² / (n Σx²), from 1/n to 1; 1 if all are zero, `None` if there are none.

@@ -351,6 +351,59 @@ fn memory_and_bus_over_time() {
 }
 
 #[test]
+fn power_is_read_from_its_events_within_the_measured_time() {
+    use onbeat_core::power::{OperatingPoint, PowerModel, Thermal};
+    let mut builder = one_stream();
+    let thermal = Thermal {
+        resistance: 10.0,
+        capacitance: 1.0,
+        ambient: 25.0,
+        start: 25.0,
+        throttle: Some(60.0),
+        release: 50.0,
+        step: Nanos(1),
+    };
+    let mut model = PowerModel { thermal: Some(thermal), ..PowerModel::fixed(1.0, Some(2.0)) };
+    model.points.push(OperatingPoint { name: "half".to_owned(), speed: 0.5, ..model.points[0].clone() });
+    for unit in &mut builder.system.platform.processors {
+        unit.power = Some(model.clone());
+        unit.idle_w = 1.0;
+    }
+    builder.system.warm_up = Nanos::from_ms(200.0);
+    let mut script = Script::default();
+    let mut read = |at: u64, point: u32, throttled: bool, joules: f64, celsius: f64, peak: f64| {
+        let (energy_mj, celsius) = (Some(joules * 1e3), Some(celsius));
+        let watts = Some(2.0);
+        script.at(
+            at,
+            What::Power { processor: P0, point, throttled, watts, energy_mj, celsius, peak_celsius: Some(peak) },
+        );
+    };
+    read(0, 0, false, 0.0, 25.0, 25.0);
+    read(200, 0, false, 0.5, 70.0, 80.0); // The end of the warm-up.
+    read(400, 1, true, 1.0, 50.0, 75.0);
+    read(800, 0, false, 1.4, 40.0, 55.0);
+    read(1000, 0, false, 2.0, 45.0, 45.0);
+    script.at(1000, What::End);
+    let summary = script.summary(&builder.system);
+    let processor = &summary.processors[0];
+    expect(
+        &processor.values,
+        &[
+            (Metric::Energy, 1.5),
+            (Metric::AveragePower, 1.5 / 0.8),
+            (Metric::PeakTemperature, 75.0),
+            (Metric::ThrottledShare, 0.5),
+            (Metric::MeanSpeed, 0.75),
+        ],
+    );
+    expect(&summary.run, &[(Metric::PeakTemperature, 75.0), (Metric::ThrottledShare, 0.5)]);
+    assert_eq!(processor.time_by_point, [(String::new(), 400.0), ("half".to_owned(), 400.0)]);
+    assert_eq!((processor.speed[0], processor.speed[120]), (1.0, 0.5));
+    assert!((processor.celsius[239] - 42.5).abs() < 1e-9);
+}
+
+#[test]
 fn a_record_that_was_cut_short_covers_what_it_has() {
     let builder = one_stream();
     let mut script = Script::default();

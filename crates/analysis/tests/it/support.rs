@@ -32,6 +32,7 @@ impl Builder {
             active_w: None,
             bandwidth: None,
             device: None,
+            power: None,
         };
         let figure = |kind| Figure { what: "test".to_owned(), kind, source: "test".to_owned() };
         let row = || (0..processors).map(|_| Link::default()).collect();
@@ -47,6 +48,7 @@ impl Builder {
                     capacity: None,
                     bandwidth: None,
                     links: (0..processors).map(|_| row()).collect(),
+                    power_cap: None,
                 },
                 models: IdVec::new(),
                 nodes: IdVec::new(),
@@ -176,6 +178,7 @@ impl Builder {
             quality: None,
             path: None,
             split: None,
+            weights_of: None,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
@@ -215,6 +218,8 @@ impl Builder {
             draft: None,
             before,
             after: Vec::new(),
+            variants: Vec::new(),
+            quality: None,
         })
     }
 }

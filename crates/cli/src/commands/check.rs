@@ -5,7 +5,7 @@
 //! (sentences), `errors` (of pairs that do not fit) or `details` (of those that do). Details are: `system_hash`, `stages`; per source its
 //! goals, `jobs_per_s`, `shortest_ms` (fastest possible response), `load_fastest`, `load_on` by processor, `violation_rate_min` (what no
 //! policy can avoid) and `response_times` by policy (`bound_ms` or `no_bound`, and `simulated_max_ms`); per processor its `load_fastest`;
-//! `load_total`; the lower bounds; `provenance` (number of figures by kind); `warnings` and `assumptions`. Loads and rates are fractions.
+//! `load_total`, and `load_total_lightest` in the fastest variants, where stages have a choice; the lower bounds; `provenance` (number of figures by kind); `warnings` and `assumptions`. Loads and rates are fractions.
 
 mod files;
 mod text;
@@ -221,7 +221,7 @@ impl Finding {
             .collect();
         let provenance: Vec<Value> =
             self.provenance().into_iter().map(|(kind, figures)| json!({ "kind": kind, "figures": figures })).collect();
-        json!({
+        let mut details = json!({
             "system_hash": system.hash(),
             "stages": system.nodes.len(),
             "sources": system.sources.ids().map(|id| self.source_json(id)).collect::<Vec<_>>(),
@@ -233,7 +233,11 @@ impl Finding {
             "provenance": provenance,
             "warnings": system.warnings,
             "assumptions": system.assumptions,
-        })
+        });
+        if let Some(lightest) = self.load.lightest {
+            details["load_total_lightest"] = json!(lightest);
+        }
+        details
     }
 
     fn source_json(&self, id: SourceId) -> Value {

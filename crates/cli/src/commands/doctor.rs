@@ -38,13 +38,12 @@ fn machine(text: &mut String) {
         Ok(()) => push(text, format_args!("  real-time priority: permitted\n")),
         Err(note) => push(text, format_args!("  real-time priority: {note}\n")),
     }
-    match machine.energy {
-        Some(source) => push(text, format_args!("  energy counter: {source}\n")),
-        None => push(
-            text,
-            format_args!("  energy counter: none (no readable RAPL domain); profiles will state no energy\n"),
-        ),
-    }
+    let energy = if machine.energy.is_empty() {
+        "none (neither a readable RAPL domain nor NVML); profiles will state no energy".to_owned()
+    } else {
+        machine.energy.join(", ")
+    };
+    push(text, format_args!("  energy counter: {energy}\n"));
 }
 
 fn devices(text: &mut String, ui: Ui) {

@@ -105,7 +105,8 @@ fn unbatch(system: &mut System, ui: Ui) {
     let real: Vec<bool> = system.platform.processors.iter().map(onbeat_core::system::Processor::runs_models).collect();
     let mut batched = false;
     for node in &mut system.nodes {
-        for (cost, _) in node.costs.iter_mut().zip(&real).filter(|(_, real)| **real) {
+        let all = node.variants.iter_mut().map(|other| &mut other.costs).chain([&mut node.costs]);
+        for (cost, _) in all.flat_map(|costs| costs.iter_mut().zip(&real)).filter(|(_, real)| **real) {
             for (_, phase) in cost.iter_mut().flat_map(|cost| &mut cost.phases) {
                 if let PhaseCost::Decode { batch, .. } = phase {
                     batched |= batch.take().is_some();
@@ -125,7 +126,13 @@ fn tell_devices(system: &System, ui: Ui) {
             Some(device) if unit.runs_models() => {
                 let cores: Vec<String> = device.cores.iter().map(u32::to_string).collect();
                 let cores = if cores.is_empty() { String::new() } else { format!(", on core {}", cores.join("+")) };
-                ui.note(&format!("  {}: {}{cores}", unit.name, device.name));
+                let points = unit.power.as_ref().map_or(0, |model| model.points.len());
+                let speed = if points > 1 {
+                    ", at the speed that the system gives it: operating points are not set"
+                } else {
+                    ""
+                };
+                ui.note(&format!("  {}: {}{cores}{speed}", unit.name, device.name));
             }
             _ => ui.note(&format!("  {}: virtual, takes as long as the profile says and computes nothing", unit.name)),
         }

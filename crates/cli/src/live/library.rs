@@ -8,7 +8,7 @@ use onbeat_backend::{Backend, Control, Error, LoadOptions, Loader, Model, Precis
 use onbeat_core::cost::PhaseCost;
 use onbeat_core::id::{IdVec, ModelId, ProcessorId};
 use onbeat_core::spec::ModelShape;
-use onbeat_core::system::System;
+use onbeat_core::system::{Node, System};
 use onbeat_models::{Cache, Catalogue, Environment, RunsAs};
 use onbeat_runtime::Library;
 
@@ -59,6 +59,11 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
+    /// Whether one of NVIDIA's graphics processors computes: its energy is counted elsewhere than the processor package's.
+    pub(crate) fn is_nvidia(&self) -> bool {
+        matches!(self, Self::Networks { device, .. } if ["CUDA", "TensorRT", "NvTensorRT"].iter().any(|name| device.contains(name)))
+    }
+
     /// What a platform file's `device` stands for: `rten`, `ort:OpenVINOExecutionProvider:NPU`, `remote:http://host:port/v1`.
     pub(crate) fn find(device: &onbeat_core::system::Device, cache: &Cache) -> Result<Self, Failure> {
         let (name, rest) = device.name.split_once(':').unwrap_or((&device.name, ""));
@@ -216,7 +221,10 @@ pub(crate) struct Devices {
 /// A model, as the runtime will ask for it.
 #[derive(Clone, Debug)]
 struct Wanted {
+    /// Name in the catalogue: without the variant.
     name: String,
+    /// With the variant.
+    full_name: String,
     kind: RunsAs,
     path: Option<PathBuf>,
     segments: IdVec<ProcessorId, usize>,
@@ -233,12 +241,56 @@ impl Devices {
         let units = system.platform.processors.iter().map(unit).collect::<Result<_, Failure>>()?;
         let models = system.models.enumerate().map(|(id, model)| Wanted {
             name: model.name.split('/').next().unwrap_or(&model.name).to_owned(),
+            full_name: model.name.clone(),
             kind: kind_of(&model.name, model.shape),
             path: model.path.as_ref().map(PathBuf::from),
             segments: system.platform.processors.ids().map(|p| segments_of(system, id, p)).collect(),
         });
         let models = models.collect();
-        Ok(Self { units, models, cache, early: Mutex::default() })
+        let devices = Self { units, models, cache, early: Mutex::default() };
+        system.nodes.iter().filter(|node| !node.variants.is_empty()).try_for_each(|node| devices.check_choice(node))?;
+        Ok(devices)
+    }
+
+    /// Whether each variant that a stage may run on real processors is a network of its own, and is there: a policy may choose any of
+    /// them at any time.
+    fn check_choice(&self, node: &Node) -> Result<(), Failure> {
+        let real = |variant: &u8| {
+            node.costs_of(*variant).enumerate().any(|(p, cost)| cost.is_some() && self.units[p].is_some())
+        };
+        let mut seen: Vec<&Wanted> = Vec::new();
+        for wanted in node.variant_numbers().filter(real).map(|variant| &self.models[node.model_of(variant)]) {
+            let failed = |message: String, help: &str| {
+                Err(Failure::Device {
+                    message: format!("stage `{}`, variant `{}`: {message}", node.name, wanted.full_name),
+                    help: Some(help.to_owned()),
+                })
+            };
+            if let Some(other) = seen.iter().find(|other| (&other.name, &other.path) == (&wanted.name, &wanted.path)) {
+                let message = format!("it has no network of its own, but would run that of `{}`", other.full_name);
+                return failed(message, "give the variant a `path`, or take it out of `variants`");
+            }
+            if seen.first().is_some_and(|first| first.kind != wanted.kind) {
+                return failed(
+                    "it is another kind of model than the stage's own".to_owned(),
+                    "in a real run, variants of a stage take the same inputs",
+                );
+            }
+            let networks = self.units.iter().flatten().any(|unit| matches!(unit, Unit::Networks { .. }));
+            match &wanted.path {
+                Some(path) if !path.exists() => {
+                    return failed(format!("there is no file {}", path.display()), "`path` is relative to its file");
+                }
+                None if networks => {
+                    if let Err(error) = onbeat_models::find(&wanted.name, &self.cache) {
+                        return failed(error.to_string(), "`onbeat models list` shows what there is");
+                    }
+                }
+                _ => {}
+            }
+            seen.push(wanted);
+        }
+        Ok(())
     }
 
     /// The cache folder.
@@ -260,7 +312,7 @@ impl Devices {
 
 /// How many segments the profile says that a model consists of on a processor.
 fn segments_of(system: &System, model: ModelId, p: ProcessorId) -> usize {
-    let costs = system.nodes.iter().filter(|node| node.model == model).filter_map(|node| node.costs[p].as_ref());
+    let costs = system.nodes.iter().filter_map(|node| node.costs_of(node.variant_of(model)?)[p].as_ref());
     let boundaries = costs.flat_map(|cost| &cost.phases).map(|(_, cost)| match cost {
         PhaseCost::Fixed { boundaries, .. } => boundaries.len(),
         _ => 1,

@@ -21,10 +21,10 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// Language models and recognisers take part in every so many rounds: they are long, and measured by themselves.
 const LONG_EVERY: u32 = 4;
 
-/// Turns of each streaming model before each of the others: it runs many times a second, mostly after itself.
+/// Turns of the streaming models, one after the other, before each of the others: they run many times a second, mostly after each other.
 const STREAMING_TURNS: usize = 3;
 
-/// Every so many turns another processor is woken at the same time, as frames of two streams often are.
+/// Every so many turns of the others, another processor is woken at the same time, as frames of two streams often are.
 const PARTNER_EVERY: usize = 2;
 
 /// Rounds that do not count.
@@ -46,9 +46,10 @@ pub(crate) fn in_company(
         let mut turn_number = 0;
         'rounds: for round in 0..rounds + WARM_UP {
             for turn in turns(sides, round) {
-                turn_number += 1;
+                turn_number += usize::from(!is_streaming(sides[turn].kind));
                 std::thread::sleep(PAUSE);
-                let partner = partner.as_ref().filter(|_| turn_number % PARTNER_EVERY == 0);
+                let together = !is_streaming(sides[turn].kind) && usize::is_multiple_of(turn_number, PARTNER_EVERY);
+                let partner = partner.as_ref().filter(|_| together);
                 let start = Instant::now();
                 let answered = server.ask(turn)
                     && partner.is_none_or(|partner| partner.ask(short(partners, turn_number)))
@@ -135,7 +136,7 @@ fn turns(sides: &[Side], round: u32) -> Vec<usize> {
     }
     let first = round as usize % others.len();
     others.rotate_left(first);
-    let streaming: Vec<usize> = of(true).flat_map(|i| [i; STREAMING_TURNS]).collect();
+    let streaming = of(true).collect::<Vec<usize>>().repeat(STREAMING_TURNS);
     others.into_iter().flat_map(|other| streaming.iter().copied().chain([other])).collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use onbeat_backend::{Audio, Control, Data, Error, Model, Session};
 use onbeat_models::{Cache, RunsAs};
-use onbeat_runtime::{energy_uj, resident_bytes};
+use onbeat_runtime::{energy_uj, nvidia_energy_uj, resident_bytes};
 
 use super::quantile;
 use crate::live::{Unit, samples};
@@ -54,7 +54,7 @@ pub(crate) struct Measured {
     pub(crate) memory: u64,
     /// Runs measured.
     pub(crate) runs: u32,
-    /// Energy of one inference, one step, by the package's counter less nothing [mJ]; `None` without a counter.
+    /// Energy of one inference, one step, by the counter of the package or the graphics processors, everything that they did meanwhile included [mJ]; `None` without one.
     pub(crate) energy_mj: Option<f64>,
     pub(crate) shape: Shape,
 }
@@ -121,12 +121,13 @@ pub(crate) fn measure(
     let start = Instant::now();
     let model = unit.load(&subject.name, subject.kind, subject.path.as_deref(), segments, cache, &control)?;
     let load_ms = ms_since(start);
-    let energy_before = energy_uj();
+    let energy_counter = if unit.is_nvidia() { nvidia_energy_uj } else { energy_uj };
+    let energy_before = energy_counter();
     let (shape, inferences) = match subject.kind {
         RunsAs::Language | RunsAs::Whisper => tokens(&*model, subject.kind, runs, &control)?,
         _ => whole(&*model, subject.kind, runs, cache, &control)?,
     };
-    let energy_mj = match (energy_before, energy_uj()) {
+    let energy_mj = match (energy_before, energy_counter()) {
         (Some(before), Some(after)) if after >= before => {
             Some((after - before) as f64 / 1e3 / f64::from(inferences.max(1)))
         }

@@ -45,16 +45,10 @@ fn check(text: &str) -> Vec<String> {
                 let setting = |key: &str| setting(&block.body, key);
                 let policy = setting("policy").unwrap_or("edf");
                 let seed = setting("seed").unwrap_or("1");
-                let ran = folder.onbeat(&[
-                    "simulate",
-                    "scenario.toml",
-                    "--policy",
-                    policy,
-                    "--seed",
-                    seed,
-                    "--format",
-                    "json",
-                ]);
+                let mut command =
+                    vec!["simulate", "scenario.toml", "--policy", policy, "--seed", seed, "--format", "json"];
+                command.extend(setting("governor").into_iter().flat_map(|governor| ["--governor", governor]));
+                let ran = folder.onbeat(&command);
                 if ran.code == 0 {
                     result = Some(ran.json()["comparisons"][0]["policies"][0]["runs"][0].clone());
                 } else {

@@ -7,25 +7,24 @@ use crate::joint::{Cycle, TOKEN_BYTES, Together, divided_ns, expected_tokens};
 use crate::units::Nanos;
 
 impl<'a> View<'a> {
-    /// The shortest nominal time in which the rest of a stage could be done by any means: on the processor that takes least for it; by all
-    /// that can run it together, if the model can be divided; with every drafted token accepted, if it has a draft model.
+    /// The shortest nominal time in which the rest of a stage could be done by any means, in any of the variants that it may still run: on the
+    /// processor that takes least for it; by all that can run it together, if the model can be divided; with every drafted token
+    /// accepted, if it has a draft model.
     pub fn remaining_least(&self, stage: StageId) -> Nanos {
         let live = self.stage(stage);
-        let divides = self.system.models[live.model].split.is_some();
-        let draft = self.node(stage).draft.as_ref();
-        if !divides && draft.is_none() {
-            return self.remaining_best(stage);
-        }
-        let least = |p| {
-            let all = self.remaining(stage, p)?.as_f64();
-            let Some(draft) = draft else { return Some(all) };
-            let decode = self.cost(stage, p)?.phases.iter().position(|(kind, _)| *kind == Phase::Decode)?;
-            let from = if decode == usize::from(live.phase) { live.position } else { 0.0 };
-            let decode = self.cost(stage, p)?.remaining_ns(live.work, decode, from);
-            Some(all - decode * (1.0 - draft.least_factor(p)))
+        let of_variant = |variant: u8| {
+            let model = live.in_variant(self.system, variant).model;
+            let whole = self.processors().filter_map(move |p| self.remaining_as(stage, variant, p));
+            if self.system.models[model].split.is_none() {
+                return whole.min();
+            }
+            Some(Nanos::from_ns_f64(divided_ns(whole.map(Nanos::as_f64)).floor()))
         };
-        let whole = self.processors().filter_map(least);
-        Nanos::from_ns_f64(if divides { divided_ns(whole) } else { whole.fold(f64::INFINITY, f64::min) }.floor())
+        let least = self.variants(stage).filter_map(of_variant).min().expect("every stage can run somewhere");
+        let Some(draft) = &self.node(stage).draft else { return least };
+        // The least of the drafting processors' factors on all of it: drafts never make anything else faster than that.
+        let factor = self.processors().map(|p| draft.least_factor(p)).fold(1.0, f64::min);
+        Nanos::from_ns_f64((least.as_f64() * factor).floor())
     }
 
     /// Nominal time of the rest of a stage's phase on several processors, alone and by expected lengths, without

@@ -48,6 +48,16 @@ pub(crate) const STEP_MS: Limit = Limit::between(1e-6, 3_600_000.0, "ms");
 pub(crate) const OVERHEAD_MS: Limit = Limit::from_zero(86_400_000.0, "ms");
 pub(crate) const OVERHEAD_US: Limit = Limit::from_zero(1e9, "µs");
 pub(crate) const POWER_W: Limit = Limit::from_zero(1e6, "W");
+pub(crate) const POWER_CAP_W: Limit = Limit { least: 0.0, open: true, most: 1e6, unit: "W" };
+/// Profiles are taken at the fastest point, so that no job can be faster than its shortest profiled latency.
+pub(crate) const POINT_SPEED: Limit = Limit::between(1e-6, 1.0, "");
+pub(crate) const VOLTS: Limit = Limit { least: 0.0, open: true, most: 1e3, unit: "V" };
+pub(crate) const CELSIUS: Limit = Limit::between(-100.0, 1000.0, "°C");
+pub(crate) const RESISTANCE_K_PER_W: Limit = Limit { least: 0.0, open: true, most: 1e6, unit: "K/W" };
+pub(crate) const CAPACITANCE_J_PER_K: Limit = Limit::between(1e-6, 1e9, "J/K");
+pub(crate) const LEAKAGE_PER_K: Limit = Limit::from_zero(10.0, "1/K");
+pub(crate) const STEP_OF_THROTTLE_MS: Limit = Limit::between(1.0, 1e6, "ms");
+pub(crate) const GOVERNOR_PERIOD_MS: Limit = Limit::between(0.1, 1e6, "ms");
 pub(crate) const ENERGY_MJ: Limit = Limit::from_zero(1e12, "mJ");
 pub(crate) const MEMORY_GB: Limit = Limit::between(1e-6, 1e6, "GB");
 pub(crate) const BANDWIDTH_GBPS: Limit = Limit::between(1e-3, 1e6, "GB/s");
@@ -83,6 +93,8 @@ pub(crate) const PRIORITY: Limit = Limit { least: -999_999.0, open: false, most:
 pub(crate) const PROCESSORS_MAX: usize = 256;
 /// The most stages of a chain.
 pub(crate) const STAGES_MAX: usize = 1024;
+/// The most other variants of a stage.
+pub(crate) const VARIANTS_MAX: usize = 32;
 /// The most stages of all chains of all streams and sessions.
 pub(crate) const NODES_MAX: usize = 65_536;
 /// The most streams and sessions.

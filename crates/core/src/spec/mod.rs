@@ -31,12 +31,15 @@ pub use trace::{TraceWindow, read_trace};
 
 pub use architecture::{Mistake, NetworkSpec, TransformerSpec};
 pub use distribution::{DistributionKind, DistributionSpec};
-pub use platform::{LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, Preemption, ProcessorKind, ProcessorSpec};
+pub use platform::{
+    LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, PowerSpec, Preemption, ProcessorKind, ProcessorSpec,
+    ThermalSpec,
+};
 pub use profile::{
     CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, ReuseSpec, SplitSpec, VariantSpec,
 };
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ArrivalProcess, ArrivalSpec, ChainSpec, DraftSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec,
-    SessionSpec, StageSpec, StreamSpec, VariationKind, VariationSpec,
+    Any, ArrivalProcess, ArrivalSpec, ChainSpec, DraftSpec, DropRule, EdgeSpec, Overflow, PhaseSpec, ScenarioSpec,
+    SessionSpec, StageSpec, StreamSpec, VariantsSpec, VariationKind, VariationSpec,
 };

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::provenance::SourceSpec;
+use crate::power::Governor;
 
 /// One chip: its processors, its memory and the links between them.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -22,6 +23,9 @@ pub struct PlatformSpec {
     pub memory: MemorySpec,
     /// The processors, at least one.
     pub processor: Vec<ProcessorSpec>,
+    /// What holds for the power of all processors.
+    #[serde(default)]
+    pub power: PowerSpec,
     /// Links for pairs of processors that differ from the memory's own hand-over cost.
     #[serde(default)]
     pub link: Vec<LinkSpec>,
@@ -97,9 +101,24 @@ pub struct ProcessorSpec {
     /// Options for the device's backend.
     #[serde(default)]
     pub options: IndexMap<String, String>,
-    /// The speeds that it can run at; the first is the one that the profiles were taken at.
+    /// The speeds that it can run at; the first, the fastest, is the one that the profiles were taken at.
     #[serde(default)]
     pub operating_point: Vec<OperatingPointSpec>,
+    /// Time from the request for another operating point until it takes effect [µs], ≥ 0. Work goes on at the old one meanwhile.
+    #[serde(default)]
+    pub transition_us: f64,
+    /// Who chooses its operating point, instead of the platform's governor.
+    pub governor: Option<Governor>,
+    /// Power that it draws always, besides what work or idling takes [W], ≥ 0.
+    #[serde(default)]
+    pub leakage_w: f64,
+    /// Growth of `leakage_w` per kelvin [1/K], ≥ 0. Needs `thermal`.
+    #[serde(default)]
+    pub leakage_per_k: f64,
+    /// Temperature at which the leakage is `leakage_w` [°C]. Default: `ambient_c`.
+    pub leakage_at_c: Option<f64>,
+    /// How it heats up. Left out: its temperature is not modelled. Needs power figures for all work on it.
+    pub thermal: Option<ThermalSpec>,
     /// Where each figure above comes from: field name to a key of `[source]`.
     #[serde(default)]
     pub provenance: IndexMap<String, String>,
@@ -111,12 +130,53 @@ pub struct ProcessorSpec {
 pub struct OperatingPointSpec {
     /// Name, such as `performance`.
     pub name: String,
-    /// Speed relative to the profiled one, > 0.
+    /// Speed relative to the profiled one, > 0 and ≤ 1: the first point is the fastest. It concerns what computing takes; what the memory takes stays as it is.
     pub speed: f64,
-    /// Power while busy [W], ≥ 0.
+    /// Power while busy [W], ≥ 0. Left out: the first point's (or the processor's) `active_w` × `speed` × the square of the voltages'
+    /// ratio, if `volts` are given; otherwise unknown.
     pub active_w: Option<f64>,
+    /// Supply voltage [V], > 0: energy of work goes with its square. Left out: energy of work, relative to the first point's, is
+    /// `active_w` ÷ `speed`, if known.
+    pub volts: Option<f64>,
+    /// Power while idle [W], ≥ 0. Left out: the processor's `idle_w`.
+    pub idle_w: Option<f64>,
     /// Key of `[source]`.
     pub source: Option<String>,
+}
+
+/// A processor's heat: one heat capacity behind one resistance to the surroundings, and a throttle with hysteresis.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ThermalSpec {
+    /// Thermal resistance to the surroundings [K/W], > 0: steady temperature rise per watt.
+    pub resistance_k_per_w: f64,
+    /// Heat capacity [J/K], > 0. Resistance × capacity is the time constant [s].
+    pub capacitance_j_per_k: f64,
+    /// Temperature at the start of a run [°C]. Default: `ambient_c`.
+    pub start_c: Option<f64>,
+    /// From here on the processor is slowed down by one operating point per `step_ms` [°C]. Left out: never.
+    pub throttle_c: Option<f64>,
+    /// From here down it is sped up again by one operating point per `step_ms` [°C], < `throttle_c`. Needed with `throttle_c`.
+    pub release_c: Option<f64>,
+    /// Least time between two such steps [ms], ≥ 1. Default 100.
+    pub step_ms: Option<f64>,
+    /// Key of `[source]`.
+    pub source: Option<String>,
+}
+
+/// What holds for the power of all processors.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PowerSpec {
+    /// Who chooses the operating points of processors that have several. Default `policy`.
+    #[serde(default)]
+    pub governor: Governor,
+    /// How often the governors `ondemand` and `schedutil` choose [ms], ≥ 0.1. Default 10.
+    pub governor_period_ms: Option<f64>,
+    /// The most power that all processors together may draw [W], > 0: the one that draws most is slowed down first. Left out: no limit.
+    pub cap_w: Option<f64>,
+    /// Temperature of the surroundings [°C]. Default 25.
+    pub ambient_c: Option<f64>,
 }
 
 /// Cost of handing data from one processor to another, where it differs from the memory's `handover_us`.

@@ -91,6 +91,13 @@ pub struct SplitSpec {
 pub struct VariantSpec {
     /// Size of the weights [MB], ≥ 0.
     pub weights_mb: Option<f64>,
+    /// Whether it runs with the default variant's weights, as an early exit or a sub-network of a supernet does: they are held and loaded
+    /// once for both, and changing between them is no context switch. `weights_mb` is then the part of them that it reads.
+    #[serde(default)]
+    pub shares_weights: bool,
+    /// Network file for real runs, relative to this file. Needed where a scenario lets policies choose between variants; otherwise left
+    /// out: the model's.
+    pub path: Option<String>,
     /// Quality of the variant.
     pub quality: Option<QualitySpec>,
     /// Key of `[source]`.

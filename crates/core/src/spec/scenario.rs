@@ -1,8 +1,12 @@
 //! The scenario file: what must run together, how often, and by when.
 
+use std::fmt;
+
 use indexmap::IndexMap;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::distribution::DistributionSpec;
 use super::platform::PlatformSpec;
@@ -275,6 +279,10 @@ pub struct StageSpec {
     pub or: Vec<String>,
     /// Variant of the model. Left out: the default one.
     pub variant: Option<String>,
+    /// Variants that a policy may choose instead, until the stage starts: models (`model/variant`, or others that do the same work), best
+    /// first; or `"any"`: all variants of `model`. Those that the platform has no profile of are left out.
+    #[serde(default)]
+    pub variants: VariantsSpec,
     /// Stages that must have finished before. Empty: the stage starts the chain.
     #[serde(default)]
     pub after: Vec<EdgeSpec>,
@@ -308,6 +316,57 @@ pub struct DraftSpec {
     /// Probability that a drafted token is accepted, 0 to 1. A distribution is drawn from once per request: some texts are easier to guess
     /// than others.
     pub acceptance: DistributionSpec,
+}
+
+/// Variants that a policy may choose instead of a stage's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum VariantsSpec {
+    /// None.
+    #[default]
+    None,
+    /// All variants of the model: `"any"`.
+    Any(Any),
+    /// These, best first.
+    These(Vec<String>),
+}
+
+/// The word `any`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Any {
+    /// `any`
+    Any,
+}
+
+// By hand: an untagged enum would say "data did not match any variant" about every mistake.
+impl<'de> Deserialize<'de> for VariantsSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyOrList;
+
+        impl<'de> Visitor<'de> for AnyOrList {
+            type Value = VariantsSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"any\" or a list of models such as [\"yolo/int8\", \"yolo-nano\"]")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                if text == "any" {
+                    Ok(VariantsSpec::Any(Any::Any))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                let these: Vec<String> = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+                Ok(if these.is_empty() { VariantsSpec::None } else { VariantsSpec::These(these) })
+            }
+        }
+
+        deserializer.deserialize_any(AnyOrList)
+    }
 }
 
 /// An edge of a chain.

@@ -141,6 +141,26 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"camera\"\nmodel = \"detector\"",
         "name = \"camera\"\nmodel = \"detector/small\"",
     ),
+    (
+        "variants are not a word",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = \"all\" }",
+    ),
+    (
+        "unknown variant to choose",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = [\"detector/smal\"] }",
+    ),
+    (
+        "a variant twice",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = [\"detector/small\", \"detector/small\"] }",
+    ),
+    (
+        "a variant of another shape",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", variants = [\"painter\"] }",
+    ),
     ("unknown stage", "stage = \"hear\"", "stage = \"heer\""),
     (
         "circle",
@@ -215,6 +235,51 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("two processors of one name", "name = \"gpu\", kind", "name = \"npu\", kind"),
     ("link to nowhere", "[source.guess]", "[[platform.link]]\nfrom = \"npu\"\nto = \"gup\"\n\n[source.guess]"),
+    (
+        "thermal runaway",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", active_w = 5, leakage_w = 1, leakage_per_k = 0.2, thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 1 } }",
+    ),
+    (
+        "heat of unknown power",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 1 } }",
+    ),
+    (
+        "heat at points of unknown power",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", active_w = 5, thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 1 }, operating_point = [{ name = \"a\", speed = 1 }, { name = \"b\", speed = 0.5 }] }",
+    ),
+    (
+        "throttle that is never released",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", active_w = 5, thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 1, throttle_c = 60 }, operating_point = [{ name = \"a\", speed = 1, volts = 1 }, { name = \"b\", speed = 0.5, volts = 0.8 }] }",
+    ),
+    (
+        "throttle that is released when it is hotter",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", active_w = 5, thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 1, throttle_c = 60, release_c = 70 }, operating_point = [{ name = \"a\", speed = 1, volts = 1 }, { name = \"b\", speed = 0.5, volts = 0.8 }] }",
+    ),
+    (
+        "throttle with one speed",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", active_w = 5, thermal = { resistance_k_per_w = 10, capacitance_j_per_k = 1, throttle_c = 60, release_c = 50 } }",
+    ),
+    (
+        "leakage that grows with nothing",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", leakage_w = 1, leakage_per_k = 0.01 }",
+    ),
+    (
+        "unknown governor",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", governor = \"interactive\", operating_point = [{ name = \"a\", speed = 1 }, { name = \"b\", speed = 0.5 }] }",
+    ),
+    (
+        "first operating point that is not the profiled one",
+        "{ name = \"npu\", kind = \"npu\" }",
+        "{ name = \"npu\", kind = \"npu\", operating_point = [{ name = \"a\", speed = 2 }] }",
+    ),
     ("memory of nothing", "capacity_gb = 8", "capacity_gb = 0"),
     (
         "no stream and no session",
@@ -301,4 +366,16 @@ fn figures_outside_of_scenarios_need_sources() {
     let without_platform = GOOD[..GOOD.find("[platform]").unwrap()].to_owned();
     let on_platform = library.resolve_text("s.toml", &without_platform, Some("bare.toml"), &Options::default(), &files);
     insta::assert_snapshot!("sources", format!("{with_profile}\n\n{}", on_platform.unwrap_err()));
+}
+
+#[test]
+fn a_streaming_stage_has_no_choice() {
+    let text =
+        GOOD.replacen("detector = { weights_mb = 5", "detector = { shape = \"streaming\", weights_mb = 5", 1).replacen(
+            "{ name = \"hear\", model = \"detector\" }",
+            "{ name = \"hear\", model = \"detector\", variants = \"any\" }",
+            1,
+        );
+    let message = message(&text, &Options::default());
+    assert!(message.contains("the state that one variant leaves is of no use to another"), "{message}");
 }

@@ -3,13 +3,15 @@
 use minijinja::Value;
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{DropCause, StopReason};
-use onbeat_core::id::Id;
+use onbeat_core::id::{Id, ModelId, NodeId};
 use onbeat_core::metric::{Metric, Unit};
+use onbeat_core::system::{Node, System};
 use onbeat_core::units::Nanos;
 use serde::Serialize;
 use serde_json::json;
 
 use super::figures::{Chart, Head, goals};
+use super::variants::{VariantRow, variants};
 use super::{HtmlOptions, safe, script_json};
 use crate::charts::{self, Part, Reference};
 use crate::model::{Comparison, Excerpt, PolicyRow};
@@ -26,6 +28,7 @@ const FIRST_SLICES: usize = 120;
 pub(super) struct Inside {
     policy: String,
     streams: Streams,
+    variants: Vec<VariantRow>,
     charts: Vec<Chart>,
 }
 
@@ -56,11 +59,16 @@ pub(super) struct TimelineView {
 }
 
 pub(super) fn inside(comparison: &Comparison, row: &PolicyRow) -> Inside {
-    Inside { policy: row.policy.clone(), streams: streams(comparison, row), charts: processor_charts(comparison, row) }
+    Inside {
+        policy: row.policy.clone(),
+        streams: streams(comparison, row),
+        variants: variants(comparison, row),
+        charts: processor_charts(comparison, row),
+    }
 }
 
 fn streams(comparison: &Comparison, row: &PolicyRow) -> Streams {
-    const METRICS: [Metric; 12] = [
+    const METRICS: [Metric; 14] = [
         Metric::Jobs,
         Metric::ViolationRate,
         Metric::DropRate,
@@ -73,6 +81,8 @@ fn streams(comparison: &Comparison, row: &PolicyRow) -> Streams {
         Metric::TpotMean,
         Metric::SloAttainment,
         Metric::Quality,
+        Metric::RelativeQuality,
+        Metric::Degraded,
     ];
     let present = |metric: &Metric| row.sources.iter().any(|values| values.contains_key(metric));
     let metrics: Vec<Metric> = METRICS.into_iter().filter(present).collect();
@@ -143,6 +153,22 @@ fn processor_charts(comparison: &Comparison, row: &PolicyRow) -> Vec<Chart> {
             chart(charts::over_time(&title, &values, end, 100.0, "%", SERIES[i % SERIES.len()], None));
         }
     }
+    for (i, processor) in first.processors.iter().enumerate() {
+        let model = system.platform.processors.as_slice().get(i).and_then(|unit| unit.power.as_ref());
+        let fastest = model.map_or(1.0, |model| model.points[model.fastest() as usize].speed);
+        if !processor.speed.is_empty() {
+            let title = format!("{} operating point over time, seed {}", processor.name, first.seed);
+            chart(charts::over_time(&title, &processor.speed, end, fastest, "×", SERIES[i % SERIES.len()], None));
+        }
+        if !processor.celsius.is_empty() {
+            let throttle = model.and_then(|model| model.thermal?.throttle);
+            let most = processor.celsius.iter().copied().fold(throttle.unwrap_or(0.0), f64::max);
+            let line = throttle.map(|at| Reference { at, label: format!("throttled from {at} °C") });
+            let title = format!("{} temperature over time, seed {}", processor.name, first.seed);
+            let values = &processor.celsius;
+            chart(charts::over_time(&title, values, end, most * 1.05, "°C", SERIES[i % SERIES.len()], line.as_ref()));
+        }
+    }
     if first.bus_traffic.iter().any(|traffic| *traffic > 0.0) {
         let most = first.bus_traffic.iter().copied().fold(0.0, f64::max);
         let bandwidth = system.platform.bandwidth;
@@ -166,9 +192,10 @@ pub(super) fn timeline(comparison: &Comparison, options: HtmlOptions) -> Option<
     let title = format!("{} on {}, {}, seed {}", system.scenario, system.platform.name, first_row.policy, first.seed);
     let policies: Vec<serde_json::Value> = with
         .iter()
-        .map(|(row, excerpt)| policy_data(&row.policy, excerpt, system.duration, &fitted(excerpt, options.slices_max)))
+        .map(|(row, excerpt)| policy_data(&row.policy, excerpt, system, &fitted(excerpt, options.slices_max)))
         .collect();
-    let nodes = system.nodes.iter().map(|node| json!([node.name, node.source.index(), node.model.index()]));
+    let nodes = entries(system)
+        .map(|(node, model)| json!([system.nodes[node].name, system.nodes[node].source.index(), model.index()]));
     let data = json!({
         "lanes": first_view.lanes.iter().map(|lane| &lane.name).collect::<Vec<_>>(),
         "sources": system.sources.iter().map(|source| &source.name).collect::<Vec<_>>(),
@@ -218,18 +245,31 @@ const MARKS: [MarkKind; 8] = [
     MarkKind::Dropped(DropCause::Failed),
 ];
 
+/// What the timeline's slices are of: every stage in its default variant, in order, then all other variants.
+fn entries(system: &System) -> impl Iterator<Item = (NodeId, ModelId)> {
+    let own = system.nodes.enumerate().map(|(id, node)| (id, node.model));
+    let others = |(id, node): (NodeId, &'_ Node)| -> Vec<_> { node.variants.iter().map(|v| (id, v.model)).collect() };
+    own.chain(system.nodes.enumerate().flat_map(others))
+}
+
 /// A policy's timeline as the script reads it. Times are in nanoseconds.
 ///
-/// * slice: lane, start, length of the setup, length, stage's number, job, phase, why it ended, batch, tokens;
+/// * slice: lane, start, length of the setup, length, number of its stage and variant, job, phase, why it ended, batch, tokens;
 /// * job: source, release, length, deadline after release or 0, serial number, outcome;
 /// * mark: time, source, kind, job.
-fn policy_data(policy: &str, excerpt: &Excerpt, duration: Nanos, timeline: &Timeline) -> serde_json::Value {
+fn policy_data(policy: &str, excerpt: &Excerpt, system: &System, timeline: &Timeline) -> serde_json::Value {
+    let entry = |s: &crate::timeline::Slice| {
+        // The stage in its default variant is the common case, and comes first.
+        let default = system.nodes.get(s.node).is_none_or(|node| node.model == s.model);
+        let found = if default { None } else { entries(system).position(|entry| entry == (s.node, s.model)) };
+        found.unwrap_or(s.node.index())
+    };
     let at = |list: usize| list;
     let slice = |s: &crate::timeline::Slice| {
         let phase = PHASES.iter().position(|phase| *phase == s.phase).map_or(0, at);
         let why = WHYS.iter().position(|why| *why == s.why).map_or(0, at);
         let (setup, length) = (s.ready.saturating_sub(s.start).0, s.end.saturating_sub(s.start).0);
-        json!([s.lane, s.start.0, setup, length, s.node.index(), s.job, phase, why, s.batch, s.tokens])
+        json!([s.lane, s.start.0, setup, length, entry(s), s.job, phase, why, s.batch, s.tokens])
     };
     let job = |j: &crate::timeline::Job| {
         let outcome = match j.outcome {
@@ -245,6 +285,7 @@ fn policy_data(policy: &str, excerpt: &Excerpt, duration: Nanos, timeline: &Time
         json!([m.at.0, m.source.index(), kind, m.job])
     };
     let (from, to) = (timeline.from, timeline.to);
+    let duration = system.duration;
     let note = if to < excerpt.to.min(duration) || from > Nanos::ZERO || to < duration {
         format!(
             "Seed {}; the report holds {from} to {to} of a run of {duration}. The whole run: a record (--record) in Perfetto.",

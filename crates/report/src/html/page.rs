@@ -278,21 +278,22 @@ fn provenance(comparison: &Comparison) -> Vec<Share> {
 
 fn models(comparison: &Comparison) -> Vec<ModelView> {
     let system = &comparison.system;
-    let view = |(id, node): (onbeat_core::id::NodeId, &onbeat_core::system::Node)| {
-        let model = &system.models[node.model];
+    let view = |(node, variant): (&onbeat_core::system::Node, u8)| {
+        let model = &system.models[node.model_of(variant)];
         let places = system.platform.processors.enumerate().filter_map(|(p, processor)| {
-            let cost = system.cost(id, p)?;
-            let alone = onbeat_core::units::Nanos::from_ns_f64(cost.remaining_ns(node.expected, 0, 0.0));
+            let cost = node.costs_of(variant)[p].as_ref()?;
+            let work = node.work_of(variant, node.expected);
+            let alone = onbeat_core::units::Nanos::from_ns_f64(cost.total_ns(work));
             Some(format!("{} {}", processor.name, Metric::ResponseMean.show(alone.as_ms())))
         });
         ModelView {
             source: system.sources[node.source].name.clone(),
-            stage: node.name.clone(),
+            stage: if variant == 0 { node.name.clone() } else { format!("{}, or", node.name) },
             model: model.name.clone(),
             title: crate::model::title(&model.title, &model.name).to_owned(),
             task: model.task.clone(),
             places: places.collect::<Vec<_>>().join(", "),
         }
     };
-    system.nodes.enumerate().map(view).collect()
+    system.nodes.iter().flat_map(|node| node.variant_numbers().map(move |variant| (node, variant))).map(view).collect()
 }

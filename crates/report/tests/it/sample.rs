@@ -38,6 +38,7 @@ fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
         active_w: Some(2.0),
         bandwidth: None,
         device: None,
+        power: None,
     }
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn system(streams: usize) -> System {
             capacity: Some(Bytes(16_000_000_000)),
             bandwidth: Some(68.0),
             links: (0..3).map(|_| (0..3).map(|_| Link::default()).collect()).collect(),
+            power_cap: None,
         },
         models: IdVec::new(),
         nodes: IdVec::new(),
@@ -168,6 +170,8 @@ fn source(
             draft: None,
             before,
             after,
+            variants: Vec::new(),
+            quality: None,
         });
     }
     system.sources.push(Source {
@@ -201,6 +205,7 @@ fn model(name: &str, talks: bool) -> Model {
         quality: None,
         path: None,
         split: None,
+        weights_of: None,
     }
 }
 
@@ -315,6 +320,9 @@ pub(crate) fn summary(system: &System, policy: &str, seed: u64, rates: &[f64]) -
                 values: Values::from([(Metric::Utilisation, busy)]),
                 utilisation: (0..bins).map(|bin| busy * (0.7 + 0.3 * (f64::from(bin) * 0.7).sin().abs())).collect(),
                 busy_by_model: shares(if *name == "cpu" { busy * 3600.0 } else { busy * 1800.0 }),
+                time_by_point: Vec::new(),
+                speed: Vec::new(),
+                celsius: Vec::new(),
             })
             .collect(),
         bus_traffic: (0..bins).map(|bin| 30.0 + 25.0 * (f64::from(bin) * 0.4).sin()).collect(),
@@ -362,6 +370,7 @@ fn source_summary(source: &Source, rate: f64, shake: f64) -> SourceSummary {
         ttft_goal_ms: source.ttft.map(Nanos::as_ms),
         tpot_goal_ms: source.tpot.map(Nanos::as_ms),
         values,
+        variants: Vec::new(),
         response_ecdf: ecdf(scale * 0.2, scale * (0.12 + rate)),
         ttft_ecdf: if source.session { ecdf(120.0, 60.0 * shake * (1.0 + rate)) } else { Vec::new() },
     }

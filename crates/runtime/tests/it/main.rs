@@ -7,3 +7,4 @@ mod faults;
 mod memory;
 mod moving;
 mod support;
+mod variants;

@@ -110,3 +110,32 @@ fn loading_weights_slows_others_on_the_bus() {
     assert_eq!(done_at(&system, &events, "a"), [15.0]);
     assert_eq!(done_at(&system, &events, "b"), [20.0]);
 }
+
+/// What `bandwidth-aware` foresees of the bus is what the simulator does: work beside an urgent stage is held back if and only if the stage
+/// would be late.
+#[test]
+fn a_policy_foresees_the_bus_exactly() {
+    let run = |toml: &str, policy: &str| {
+        let system = system(toml);
+        let events = crate::support::run(&system, onbeat_policy::make(policy, &system).unwrap(), 1);
+        [done_at(&system, &events, "a")[0], done_at(&system, &events, "b")[0]]
+    };
+    let due =
+        |toml: &str, ms: f64| toml.replacen("period_ms = 1000", &format!("period_ms = 1000\ndeadline_ms = {ms}"), 1);
+    for (bytes, limits) in [
+        ([1000.0, 1000.0], ""),
+        ([600.0, 1000.0], ""),
+        ([300.0, 900.0], ""),
+        ([1000.0, 200.0], ""),
+        ([600.0, 600.0], "bandwidth_gbps = 70"),
+        ([700.0, 350.0], "bandwidth_gbps = 80"),
+    ] {
+        let toml = scenario(bytes, limits);
+        let [together, other] = run(&toml, "edf");
+        assert!(together > 10.0, "{bytes:?} {limits}: the bus is no bottleneck");
+        let in_time = run(&due(&toml, together + 0.001), "bandwidth-aware:margin_ms=0");
+        assert_eq!(in_time, [together, other], "{bytes:?} {limits}: on time beside the other");
+        let late = run(&due(&toml, together - 0.001), "bandwidth-aware:margin_ms=0");
+        assert_eq!(late, [10.0, 20.0], "{bytes:?} {limits}: one after the other");
+    }
+}

@@ -100,7 +100,9 @@ fn load(finding: &Finding) -> String {
     let each: Vec<String> =
         processors.map(|(id, p)| format!("{} {}", p.name, percent(finding.load.fastest[id]))).collect();
     let total = percent(finding.load.total);
-    format!("Load with every stage on its fastest processor: {}; {total} of all together.\n", each.join(", "))
+    let lightest = finding.load.lightest.map(|load| format!(", {} in the fastest variants", percent(load)));
+    let lightest = lightest.unwrap_or_default();
+    format!("Load with every stage on its fastest processor: {}; {total} of all together{lightest}.\n", each.join(", "))
 }
 
 fn bound(finding: &Finding) -> String {

@@ -33,12 +33,16 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
         .iter()
         .zip(works.iter().zip(splits))
         .map(|(node, (&work, &splits))| {
-            let latencies = node.costs.enumerate().filter_map(|(p, cost)| {
-                let decode = node.draft.as_ref().map_or(1.0, |draft| draft.least_factor(p));
-                Some(shortest_ns(cost.as_ref()?, work, variation, decode))
-            });
-            // All together are the sum of their rates, at most.
-            if splits { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
+            let least = |variant: u8| {
+                let work = node.work_of(variant, work);
+                let latencies = node.costs_of(variant).enumerate().filter_map(|(p, cost)| {
+                    let decode = node.draft.as_ref().map_or(1.0, |draft| draft.least_factor(p));
+                    Some(shortest_ns(cost.as_ref()?, work, variation, decode))
+                });
+                // All together are the sum of their rates, at most.
+                if splits { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
+            };
+            node.variant_numbers().map(least).fold(f64::INFINITY, f64::min)
         })
         .collect();
     // Edges by their end: (start, whether it is certainly taken).

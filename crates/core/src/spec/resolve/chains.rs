@@ -6,7 +6,7 @@ use crate::distribution::Distribution;
 use crate::spec::check::Check;
 use crate::spec::field::Field;
 use crate::spec::limits;
-use crate::spec::{ChainSpec, DraftSpec, ModelShape, ScenarioSpec, StageSpec};
+use crate::spec::{ChainSpec, DraftSpec, ModelShape, ScenarioSpec, StageSpec, VariantsSpec};
 
 use super::distribution::{self, INSTANCES, TOKENS};
 use super::models::{Catalogue, Variant, shape_name};
@@ -44,6 +44,8 @@ pub(super) struct Stage<'a> {
     pub candidates: Vec<Variant<'a>>,
     /// The model that may draft for it.
     pub draft: Option<PlannedDraft<'a>>,
+    /// Variants that a policy may choose instead of the first candidate, best first.
+    pub variants: Vec<Variant<'a>>,
     /// Prompt length, if the stage has its own.
     pub prompt: Option<Distribution>,
     /// Output length, if the stage has its own.
@@ -94,6 +96,7 @@ pub(super) fn of_model<'a>(
         model: model.to_owned(),
         or: Vec::new(),
         variant: None,
+        variants: VariantsSpec::None,
         after: Vec::new(),
         on: Vec::new(),
         size: None,
@@ -150,6 +153,7 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
     for (i, name) in spec.or.iter().enumerate() {
         candidates.extend(catalogue.variant(check, &at.key("or").index(i), name, None));
     }
+    let variants = variants(check, at, spec, candidates.first(), catalogue);
     check.optional(at, "size", spec.size, &limits::ELEMENTS);
     check.optional(at, "steps", spec.steps.map(f64::from), &limits::STEPS);
     check.number(at, "output_kb", spec.output_kb, &limits::SIZE_KB);
@@ -173,6 +177,7 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
         spec: spec.clone(),
         field: at.clone(),
         candidates,
+        variants,
         prompt,
         output,
         before: Vec::new(),
@@ -198,6 +203,52 @@ fn draft_of<'a>(
     check.number(&at, "tokens", f64::from(spec.tokens), &limits::DRAFT);
     let acceptance = distribution::resolve(check, &at.key("acceptance"), &spec.acceptance, distribution::PROBABILITY)?;
     Some(PlannedDraft { variant, tokens: spec.tokens, acceptance })
+}
+
+/// The variants that a policy may choose instead of a stage's own.
+fn variants<'a>(
+    check: &mut Check<'_>,
+    at: &Field,
+    spec: &StageSpec,
+    own: Option<&Variant<'a>>,
+    catalogue: &Catalogue<'a>,
+) -> Vec<Variant<'a>> {
+    let field = at.key("variants");
+    let Some(own) = own.copied() else { return Vec::new() };
+    let mut variants: Vec<Variant<'a>> = match &spec.variants {
+        VariantsSpec::None => return Vec::new(),
+        VariantsSpec::Any(_) => {
+            let named = own.spec.variant.keys().map(|name| Some(name.as_str()));
+            let all = std::iter::once(None).chain(named).map(|variant| Variant { variant, ..own });
+            all.filter(|variant| variant.variant != own.variant).collect()
+        }
+        VariantsSpec::These(these) => {
+            let named = these.iter().enumerate();
+            named.filter_map(|(i, name)| catalogue.variant(check, &field.index(i), name, None)).collect()
+        }
+    };
+    if own.spec.shape == ModelShape::Streaming {
+        let problem =
+            format!("`{}` is streaming: the state that one variant leaves is of no use to another", own.model);
+        check.wrong(&field, problem, "name one variant in `variant`");
+    }
+    for (i, variant) in variants.iter().enumerate() {
+        let (name, shape) = (variant.name(), variant.spec.shape);
+        if shape != own.spec.shape {
+            let (shape, other) = (shape_name(shape), shape_name(own.spec.shape));
+            let problem = format!("`{name}` has the shape `{shape}`, `{}` has `{other}`", own.name());
+            check.wrong(&field.index(i), problem, "variants of one stage have the same shape");
+        }
+        if name == own.name() || variants[..i].iter().any(|other| other.name() == name) {
+            check.wrong(&field.index(i), format!("`{name}` is named twice"), "name every variant once");
+        }
+    }
+    if variants.len() > limits::VARIANTS_MAX {
+        let problem = format!("the stage has {} other variants", variants.len());
+        check.wrong(&field, problem, format!("give at most {}", limits::VARIANTS_MAX));
+        variants.truncate(limits::VARIANTS_MAX);
+    }
+    variants
 }
 
 /// The edges that end at a stage, by positions in the file.

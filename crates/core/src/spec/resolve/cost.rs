@@ -88,7 +88,7 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
     };
     let load_ns = match (entry.load_ms, inputs.load_bandwidth) {
         (Some(ms), _) => Nanos::from_ms(ms),
-        (None, Some(bandwidth)) => Nanos::from_ns_f64(weights_mb * MB / bandwidth),
+        (None, Some(bandwidth)) => Nanos::from_ns_f64(inputs.variant.held_mb().unwrap_or(0.0) * MB / bandwidth),
         (None, None) => Nanos::ZERO,
     };
     let activation_bytes = Bytes::from_mb(entry.memory_mb.unwrap_or(0.0)).0;

@@ -11,6 +11,7 @@ mod models;
 mod nodes;
 mod notes;
 mod platform;
+mod power;
 mod scenario;
 mod sizes;
 mod sources;

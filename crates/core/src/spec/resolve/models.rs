@@ -8,7 +8,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::files::beside;
-use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, limits};
+use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, VariantSpec, limits};
 
 use super::architecture;
 use super::figures::{Sources, check_provenance};
@@ -75,7 +75,7 @@ pub(super) struct Variant<'a> {
     pub layer: usize,
 }
 
-impl Variant<'_> {
+impl<'a> Variant<'a> {
     /// `model` or `model/variant`.
     pub(super) fn name(&self) -> String {
         match self.variant {
@@ -84,12 +84,29 @@ impl Variant<'_> {
         }
     }
 
-    /// Size of the weights [MB], where known.
+    /// What the file says of the variant; `None` for the default one.
+    pub(super) fn own(&self) -> Option<&'a VariantSpec> {
+        self.variant.and_then(|variant| self.spec.variant.get(variant))
+    }
+
+    /// Size of the weights that it reads [MB], where known.
     pub(super) fn weights_mb(&self) -> Option<f64> {
-        match self.variant.and_then(|variant| self.spec.variant.get(variant)) {
-            Some(variant) => variant.weights_mb,
-            None => self.spec.weights_mb,
-        }
+        self.own().map_or(self.spec.weights_mb, |own| own.weights_mb)
+    }
+
+    /// The variant whose weights it runs with, if those are not its own: the default one.
+    pub(super) fn weights_of(&self) -> Option<Self> {
+        self.own().filter(|own| own.shares_weights).map(|_| Self { variant: None, ..*self })
+    }
+
+    /// Size of the weights that must be in memory for it [MB], where known.
+    pub(super) fn held_mb(&self) -> Option<f64> {
+        self.weights_of().unwrap_or(*self).weights_mb()
+    }
+
+    /// Its quality, where known.
+    pub(super) fn quality(&self) -> Option<&'a QualitySpec> {
+        self.own().map_or(self.spec.quality.as_ref(), |own| own.quality.as_ref())
     }
 }
 

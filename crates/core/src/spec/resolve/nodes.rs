@@ -12,7 +12,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::limits;
 use crate::spec::{ModelShape, ProvenanceKind};
-use crate::system::{Edge, Figure, Model, Node, Source, Variation};
+use crate::system::{Alternative, Edge, Figure, Model, Node, Source, Variation};
 use crate::units::{Bytes, Nanos};
 
 use super::bounds;
@@ -23,6 +23,9 @@ use super::notes::Notes;
 use super::platform::ResolvedPlatform;
 use super::sizes::{self, Sizes, has_end};
 use super::sources::PlannedSource;
+
+/// A variant's cost entry on each processor.
+type Rows<'a> = IdVec<ProcessorId, Option<Row<'a>>>;
 
 /// Puts stages onto the platform.
 #[derive(Debug)]
@@ -152,7 +155,8 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     /// A stage without edges and bounds, and its smallest size.
     fn node(&mut self, source: SourceId, stage: &Stage<'a>, planned: &PlannedSource<'a>) -> Option<(Node, Work)> {
-        let (variant, rows) = self.choose(stage)?;
+        let mut choice = self.choose(stage)?.into_iter();
+        let (variant, rows) = choice.next()?;
         let shape = variant.spec.shape;
         let tokens = shape == ModelShape::Autoregressive;
         let lengths = |own: &Option<Distribution>, session: &Option<Distribution>| {
@@ -173,31 +177,28 @@ impl<'a, 'c> Builder<'a, 'c> {
         };
         let output = output.map(|output| self.cut_to_reserve(output, sizes, &stage.spec.name));
         let model = self.model(&variant);
-        let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
-        for (processor, row) in rows.enumerate() {
-            let cost = match row {
-                Some(row) => Some(self.cost(stage, &variant, row, processor, sizes)?),
-                None => None,
-            };
-            costs.push(cost);
+        let mut kinds = None;
+        let (costs, fastest, best) = self.costs(stage, &variant, &rows, sizes, &mut kinds)?;
+        let mut variants = Vec::new();
+        for (other, rows) in choice {
+            let steps = self.steps(stage, &other)?;
+            let sizes = sizes.with_steps(steps);
+            let model = self.model(&other);
+            let (costs, fastest, best) = self.costs(stage, &other, &rows, sizes, &mut kinds)?;
+            variants.push((other, Alternative { model, costs, fastest, best, steps, quality: None }));
         }
-        self.same_phases(&costs, &rows, &variant)?;
         let draft = match &stage.draft {
             Some(draft) => Some(self.draft(stage, draft, &rows, sizes)?),
             None => None,
         };
-        let nominal = |cost: &Cost| cost.total_ns(sizes.expected);
-        let (fastest, best) = costs
-            .enumerate()
-            .filter_map(|(id, cost)| cost.as_ref().map(|cost| (id, nominal(cost))))
-            .min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let quality = self.relative_quality(&stage.spec.name, &variant, &mut variants);
         let node = Node {
             name: stage.spec.name.clone(),
             source,
             model,
             costs,
             fastest,
-            best: Nanos::from_ns_f64(best),
+            best,
             tail: Nanos::ZERO,
             steps,
             prompt,
@@ -208,6 +209,8 @@ impl<'a, 'c> Builder<'a, 'c> {
             draft,
             before: Vec::new(),
             after: Vec::new(),
+            variants: variants.into_iter().map(|(_, other)| other).collect(),
+            quality,
         };
         Some((node, sizes.smallest))
     }
@@ -253,8 +256,73 @@ impl<'a, 'c> Builder<'a, 'c> {
         Some(Draft { model, costs, verify, tokens: planned.tokens, acceptance: planned.acceptance.clone() })
     }
 
-    /// The first of the stage's models that has a cost on a processor that may run it.
-    fn choose(&mut self, stage: &Stage<'a>) -> Option<(Variant<'a>, IdVec<ProcessorId, Option<Row<'a>>>)> {
+    /// Costs of a variant, its fastest processor and its nominal latency there. All variants of a stage have the same `kinds` of phases.
+    fn costs(
+        &mut self,
+        stage: &Stage<'a>,
+        variant: &Variant<'a>,
+        rows: &Rows<'a>,
+        sizes: Sizes,
+        kinds: &mut Option<Vec<Phase>>,
+    ) -> Option<(IdVec<ProcessorId, Option<Cost>>, ProcessorId, Nanos)> {
+        let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
+        for (processor, row) in rows.enumerate() {
+            let cost = match row {
+                Some(row) => Some(self.cost(stage, variant, row, processor, sizes)?),
+                None => None,
+            };
+            costs.push(cost);
+        }
+        self.same_phases(&costs, rows, variant, kinds)?;
+        let nominal = |cost: &Cost| cost.total_ns(sizes.expected);
+        let (fastest, best) = costs
+            .enumerate()
+            .filter_map(|(id, cost)| cost.as_ref().map(|cost| (id, nominal(cost))))
+            .min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some((costs, fastest, Nanos::from_ns_f64(best)))
+    }
+
+    /// Sets the variants' quality relative to the best of them; that of the default one. `None` without a choice, or where scores are
+    /// unknown or of different kinds.
+    fn relative_quality(
+        &mut self,
+        stage: &str,
+        own: &Variant<'a>,
+        others: &mut [(Variant<'a>, Alternative)],
+    ) -> Option<f64> {
+        if others.is_empty() {
+            return None;
+        }
+        let first = own.quality();
+        let kind = first.map(|quality| (quality.metric.as_str(), quality.higher_is_better));
+        let all = || std::iter::once(first).chain(others.iter().map(|(other, _)| other.quality()));
+        let comparable = all().all(|quality| {
+            quality.is_some_and(|quality| Some((quality.metric.as_str(), quality.higher_is_better)) == kind)
+        });
+        let higher = kind.is_some_and(|(_, higher)| higher);
+        let values = all().flatten().map(|quality| quality.value);
+        let best = if higher { values.fold(f64::MIN, f64::max) } else { values.fold(f64::MAX, f64::min) };
+        let relative = |value: f64| {
+            let ratio = if higher { value / best } else { best / value };
+            if value == best { 1.0 } else { ratio }
+        };
+        // A ratio of scores that can be negative says nothing.
+        let positive = all().flatten().all(|quality| quality.value >= 0.0);
+        if !comparable || !positive {
+            self.notes.assume(format!(
+                "Nothing says how good the variants of stage `{stage}` are, compared with each other: their scores are unknown or of different kinds."
+            ));
+            return None;
+        }
+        let qualities: Vec<f64> = all().flatten().map(|quality| relative(quality.value)).collect();
+        for ((_, other), &quality) in others.iter_mut().zip(&qualities[1..]) {
+            other.quality = Some(quality);
+        }
+        qualities.first().copied()
+    }
+
+    /// The first of the stage's models that has a cost on a processor that may run it, and the variants that may take its place.
+    fn choose(&mut self, stage: &Stage<'a>) -> Option<Vec<(Variant<'a>, Rows<'a>)>> {
         let platform = self.platform;
         let name = &platform.platform.name;
         let on = &stage.spec.on;
@@ -272,22 +340,37 @@ impl<'a, 'c> Builder<'a, 'c> {
             return None;
         }
         let allowed = |id: ProcessorId| on.is_empty() || on.iter().any(|on| platform.means(id, on));
-        for (i, variant) in stage.candidates.iter().enumerate() {
+        let catalogue = self.catalogue;
+        let rows_of = |variant: &Variant<'a>| -> Option<(Variant<'a>, Rows<'a>)> {
             let ids = platform.platform.processors.ids();
-            let row = |id| if allowed(id) { self.catalogue.cost(variant, platform, id) } else { None };
-            let rows: IdVec<ProcessorId, _> = ids.map(row).collect();
-            if rows.iter().any(Option::is_some) {
-                if i > 0 {
-                    let preferred = stage.candidates[0].name();
-                    let text = format!(
-                        "Stage `{}` runs `{}` in place of `{preferred}`, of which `{name}` has no profile.",
-                        stage.spec.name,
-                        variant.name()
-                    );
-                    self.notes.assume(text);
-                }
-                return Some((*variant, rows));
+            let row = |id| if allowed(id) { catalogue.cost(variant, platform, id) } else { None };
+            let rows: Rows<'a> = ids.map(row).collect();
+            rows.iter().any(Option::is_some).then_some((*variant, rows))
+        };
+        let choice = stage.candidates.iter().take(1).chain(&stage.variants);
+        let mut chosen: Vec<(Variant<'a>, Rows<'a>)> = choice.clone().filter_map(rows_of).collect();
+        if chosen.is_empty() {
+            chosen.extend(stage.candidates.iter().skip(1).find_map(rows_of));
+        } else {
+            for missing in choice.skip(1).filter(|variant| rows_of(variant).is_none()) {
+                self.notes.assume(format!(
+                    "Stage `{}` cannot run `{}`, of which `{name}` has no profile.",
+                    stage.spec.name,
+                    missing.name()
+                ));
             }
+        }
+        if let (Some((first, _)), Some(preferred)) = (chosen.first(), stage.candidates.first()) {
+            if first.name() != preferred.name() {
+                let text = format!(
+                    "Stage `{}` runs `{}` in place of `{}`, of which `{name}` has no profile.",
+                    stage.spec.name,
+                    first.name(),
+                    preferred.name()
+                );
+                self.notes.assume(text);
+            }
+            return Some(chosen);
         }
         let tried: Vec<String> = stage.candidates.iter().map(|variant| format!("`{}`", variant.name())).collect();
         let place = if on.is_empty() { String::new() } else { format!(" for {}", on.join(", ")) };
@@ -329,9 +412,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         if let Some((id, _)) = self.models.enumerate().find(|(_, model)| model.name == name) {
             return id;
         }
-        let spec = variant.spec;
-        let own = variant.variant.and_then(|name| spec.variant.get(name));
-        let quality = own.map_or(spec.quality.as_ref(), |own| own.quality.as_ref());
+        let (spec, own) = (variant.spec, variant.own());
+        let weights_of = variant.weights_of().map(|whole| self.model(&whole));
+        let path = own.and_then(|own| own.path.as_ref()).or(spec.path.as_ref());
         if let Some(mb) = variant.weights_mb() {
             let sources = self.catalogue.layers[variant.layer].sources();
             let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());
@@ -349,9 +432,10 @@ impl<'a, 'c> Builder<'a, 'c> {
             weights: Bytes::from_mb(variant.weights_mb().unwrap_or(0.0)),
             kv_per_token: Bytes::from_mb(spec.kv_kb_per_token.unwrap_or(0.0) / 1e3),
             state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
-            quality: quality.map(|quality| (quality.metric.clone(), quality.value)),
+            quality: variant.quality().map(|quality| (quality.metric.clone(), quality.value)),
             split: spec.split.as_ref().map(|split| Split { points: split.points, bytes: split.kb * 1e3 }),
-            path: spec.path.as_ref().map(|path| self.catalogue.layers[variant.layer].place_of(path)),
+            path: path.map(|path| self.catalogue.layers[variant.layer].place_of(path)),
+            weights_of,
         })
     }
 
@@ -399,23 +483,25 @@ impl<'a, 'c> Builder<'a, 'c> {
         Some(cost)
     }
 
-    /// The phases of a stage must be the same on all processors, so that it can move between them.
+    /// The phases of a stage must be the same on all processors and in all variants, so that it can move between them.
     fn same_phases(
         &mut self,
         costs: &IdVec<ProcessorId, Option<Cost>>,
-        rows: &IdVec<ProcessorId, Option<Row<'a>>>,
+        rows: &Rows<'a>,
         variant: &Variant<'a>,
+        first: &mut Option<Vec<Phase>>,
     ) -> Option<()> {
         let kinds = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<Phase>>();
-        let mut first: Option<Vec<Phase>> = None;
         for (cost, row) in costs.iter().zip(rows) {
             let (Some(cost), Some(row)) = (cost, row) else { continue };
             if *first.get_or_insert_with(|| kinds(cost)) != kinds(cost) {
                 let layer = &self.catalogue.layers[row.layer];
-                let problem =
-                    format!("`before_ms` and `after_ms` of `{}` are given on some processors only", variant.name());
+                let problem = format!(
+                    "`before_ms` and `after_ms` of `{}` are given on some processors only, or in some variants",
+                    variant.name()
+                );
                 let mut check = Check::new(layer.document, &mut self.errors);
-                check.wrong(&row.field(), problem, "give each of them for all processors or for none");
+                check.wrong(&row.field(), problem, "give each of them everywhere or nowhere");
                 return None;
             }
         }

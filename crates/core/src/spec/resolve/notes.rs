@@ -30,8 +30,6 @@ pub(super) struct Run {
     pub bytes_scale: f64,
     /// Variation of execution times.
     pub variation: Variation,
-    /// Whether some processor has several operating points.
-    pub operating_points: bool,
 }
 
 impl Notes {
@@ -98,6 +96,7 @@ impl Notes {
             .collect();
         self.assumptions.extend(sentences);
         self.about_energy();
+        self.about_power(platform);
         let idle: Vec<&str> = platform.processors.iter().filter(|p| p.idle_w == 0.0).map(|p| p.name.as_str()).collect();
         if !idle.is_empty() {
             self.assume(format!("No idle power is known, so none is counted: {}.", idle.join(", ")));
@@ -116,6 +115,41 @@ impl Notes {
         }
         if !unknown.is_empty() {
             self.assume(format!("No energy of work is known, so none is counted: {}.", unknown.join(", ")));
+        }
+    }
+
+    fn about_power(&mut self, platform: &Platform) {
+        let models = || platform.processors.iter().filter_map(|p| Some((p, p.power.as_ref()?)));
+        let several: Vec<_> = models().filter(|(_, model)| model.points.len() > 1).collect();
+        if !several.is_empty() {
+            let who: Vec<String> =
+                several.iter().map(|(p, model)| format!("{} by {}", p.name, model.governor.name())).collect();
+            self.assume(format!(
+                "Operating points change what computing takes, not what the memory takes, and are chosen: {}.",
+                who.join(", ")
+            ));
+            let unknown: Vec<String> = several
+                .iter()
+                .flat_map(|(p, model)| model.points.iter().map(move |point| (p, point)))
+                .filter(|(_, point)| point.active_w.is_none() && point.energy_factor.is_none())
+                .map(|(p, point)| format!("{} at {}", p.name, point.name))
+                .collect();
+            if !unknown.is_empty() {
+                self.assume(format!("No energy of work is known, so none is counted: {}.", unknown.join(", ")));
+            }
+        }
+        let hot: Vec<&str> =
+            models().filter(|(_, model)| model.thermal.is_some()).map(|(p, _)| p.name.as_str()).collect();
+        if !hot.is_empty() {
+            self.assume(format!(
+                "Each processor heats up by itself, as one heat capacity behind one resistance; processors do not heat each other: {}.",
+                hot.join(", ")
+            ));
+        }
+        if let Some(cap) = platform.power_cap {
+            self.assume(format!(
+                "All processors together draw at most {cap} W, as far as slower operating points reach."
+            ));
         }
     }
 
@@ -139,9 +173,6 @@ impl Notes {
                 "With this variation a job can take arbitrarily little time: there is no lower bound on latencies."
                     .to_owned(),
             );
-        }
-        if run.operating_points {
-            self.assume("Every processor runs at its first operating point.".to_owned());
         }
     }
 

@@ -10,6 +10,7 @@ use crate::system::{Device, Figure, Link, Platform, Processor};
 use crate::units::{Bytes, Nanos};
 
 use super::figures::{Sources, check_provenance};
+use super::power;
 
 /// A platform with what the rest of the resolution needs to know about it.
 #[derive(Debug)]
@@ -22,8 +23,6 @@ pub(super) struct ResolvedPlatform {
     pub load_bandwidth: Option<f64>,
     /// Where its figures come from.
     pub figures: Vec<Figure>,
-    /// Whether a processor has more than one operating point.
-    pub operating_points: bool,
     /// Whether it stands in the scenario.
     pub inline: bool,
 }
@@ -66,8 +65,18 @@ pub(super) struct PlatformFile<'a> {
 }
 
 const MEMORY_FIGURES: [&str; 4] = ["capacity_gb", "bandwidth_gbps", "handover_us", "load_gbps"];
-const PROCESSOR_FIGURES: [&str; 8] =
-    ["switch_us", "preempt_us", "idle_w", "active_w", "bandwidth_gbps", "peak_tops", "peak_tflops", "launch_us"];
+const PROCESSOR_FIGURES: [&str; 10] = [
+    "switch_us",
+    "preempt_us",
+    "idle_w",
+    "active_w",
+    "bandwidth_gbps",
+    "transition_us",
+    "leakage_w",
+    "peak_tops",
+    "peak_tflops",
+    "launch_us",
+];
 
 /// The platform, unless it is wrong.
 pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Option<ResolvedPlatform> {
@@ -85,6 +94,7 @@ pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Op
     for (i, processor) in spec.processor.iter().enumerate() {
         figures.extend(check_processor(&mut check, &processors.index(i), processor, &spec.name, sources));
     }
+    power::check_platform(&mut check, root, spec);
     for (i, link) in spec.link.iter().enumerate() {
         let at = root.key("link").index(i);
         check.number(&at, "latency_us", link.latency_us, &limits::OVERHEAD_US);
@@ -105,16 +115,12 @@ pub(super) fn resolve(file: PlatformFile<'_>, errors: &mut Vec<SpecError>) -> Op
         capacity: spec.memory.capacity_gb.map(|gb| Bytes::from_mb(gb * 1e3)),
         bandwidth: spec.memory.bandwidth_gbps,
         links: IdVec::new(),
+        power_cap: spec.power.cap_w,
     };
+    power::resolve(file, &mut platform);
     platform.links = default_links(&platform, Nanos::from_us(spec.memory.handover_us));
-    let mut resolved = ResolvedPlatform {
-        platform,
-        common_names,
-        load_bandwidth: spec.memory.load_gbps,
-        figures,
-        operating_points: spec.processor.iter().any(|p| p.operating_point.len() > 1),
-        inline,
-    };
+    let mut resolved =
+        ResolvedPlatform { platform, common_names, load_bandwidth: spec.memory.load_gbps, figures, inline };
     set_links(&mut check, &root.key("link"), &spec.link, &mut resolved);
     (check.errors.len() == before).then_some(resolved)
 }
@@ -162,6 +168,8 @@ fn check_processor(
         ("idle_w", spec.idle_w != 0.0),
         ("active_w", spec.active_w.is_some()),
         ("bandwidth_gbps", spec.bandwidth_gbps.is_some()),
+        ("transition_us", spec.transition_us != 0.0),
+        ("leakage_w", spec.leakage_w != 0.0),
     ];
     let what = format!("{platform}: {}", spec.name);
     let figures = given_figures(check, at, &given, &spec.provenance, sources, &what);
@@ -172,21 +180,8 @@ fn check_processor(
         ("launch_us", spec.launch_us.is_some()),
     ];
     given_figures(check, at, &estimates, &spec.provenance, sources, &what);
-    let points = at.key("operating_point");
-    for (i, point) in spec.operating_point.iter().enumerate() {
-        let at = points.index(i);
-        check.name(&at.key("name"), &point.name);
-        check.optional(&at, "active_w", point.active_w, &limits::POWER_W);
-        if check.number(&at, "speed", point.speed, &limits::SPEED) && i == 0 && point.speed != 1.0 {
-            let problem = format!("the first operating point has speed {}", point.speed);
-            check.wrong(&at.key("speed"), problem, "profiles are taken at the first one: its speed is 1");
-        }
-        sources.check_key(check, &at.key("source"), "operating_point", point.source.as_deref());
-    }
-    check.distinct(
-        "operating points",
-        spec.operating_point.iter().enumerate().map(|(i, p)| (points.index(i).key("name"), p.name.as_str())),
-    );
+    let mut figures = figures;
+    figures.extend(power::check(check, at, spec, platform, sources));
     figures
 }
 
@@ -235,6 +230,7 @@ fn number_units(
                 active_w: spec.active_w.or(first_point),
                 bandwidth: spec.bandwidth_gbps,
                 device: device_of(spec, unit),
+                power: None,
             });
             common.push(spec.name.clone());
             fields.push(field.index(i).key("name"));

@@ -1,5 +1,6 @@
 //! A scenario, a platform and profiles become a [`System`].
 
+use crate::power::Governor;
 use crate::spec::ScenarioSpec;
 use crate::spec::check::Check;
 use crate::spec::document::Document;
@@ -16,6 +17,7 @@ use super::models::{Catalogue, Layer};
 use super::nodes::Builder;
 use super::notes::Run;
 use super::platform::{self, PlatformFile};
+use super::power;
 use super::sources::{self, Around};
 
 /// Switches that are not part of any file.
@@ -33,11 +35,20 @@ pub struct Options {
     /// More profile files (paths). They take precedence over the shipped ones, later ones over earlier ones; the scenario's own
     /// costs take precedence over all.
     pub profiles: Vec<String>,
+    /// Who chooses the operating points of all processors, instead of whom the platform names.
+    pub governor: Option<Governor>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { overrides: Vec::new(), duration: None, contention: true, bytes_scale: 1.0, profiles: Vec::new() }
+        Self {
+            overrides: Vec::new(),
+            duration: None,
+            contention: true,
+            bytes_scale: 1.0,
+            profiles: Vec::new(),
+            governor: None,
+        }
     }
 }
 
@@ -88,9 +99,12 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     let chains = chains::resolve(&mut check, scenario, &catalogue);
     let around = Around { scenario, chains: &chains, catalogue: &catalogue, files: parts.files };
     let planned = sources::resolve(&mut check, around);
-    let Some(platform) = platform.filter(|_| errors.is_empty()) else {
+    let Some(mut platform) = platform.filter(|_| errors.is_empty()) else {
         return Err(SpecErrors::new(errors));
     };
+    if let Some(governor) = options.governor {
+        power::govern(&mut platform.platform, governor);
+    }
 
     let mut builder = Builder::new(parts.document, &catalogue, &platform, options.bytes_scale, variation);
     for name in chains.keys().filter(|name| {
@@ -107,6 +121,14 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         );
         builder.notes.warn(text);
     }
+    let choice = platform.platform.processors.iter().any(|p| p.power.as_ref().is_some_and(|m| m.points.len() > 1));
+    if let Some(governor) = options.governor.filter(|_| !choice) {
+        builder.notes.warn(format!(
+            "The governor `{}` has nothing to choose: no processor of `{}` has several operating points.",
+            governor.name(),
+            platform.platform.name
+        ));
+    }
     for (_, profile) in parts.users {
         if let Some(other) = profile.platform.as_ref().filter(|&other| *other != platform.platform.name) {
             builder.notes.warn(format!(
@@ -121,12 +143,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     if !builder.errors.is_empty() {
         return Err(SpecErrors::new(builder.errors));
     }
-    let run = Run {
-        contention: options.contention,
-        bytes_scale: options.bytes_scale,
-        variation,
-        operating_points: platform.operating_points,
-    };
+    let run = Run { contention: options.contention, bytes_scale: options.bytes_scale, variation };
     let (assumptions, warnings) = builder.notes.finish(&platform.platform, run);
     let system = System {
         scenario: scenario.name.clone(),
@@ -145,6 +162,11 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         warnings,
         platform: platform.platform,
     };
+    let mut errors = Vec::new();
+    power::check_known(parts.platform_document, &root, &system, &mut errors);
+    if !errors.is_empty() {
+        return Err(SpecErrors::new(errors));
+    }
     let sound = system.validate();
     sound.map_err(|problem| {
         SpecError::elsewhere(

@@ -16,6 +16,14 @@ pub(super) struct Sizes {
     pub largest: Work,
 }
 
+impl Sizes {
+    /// The same lengths, with another number of steps.
+    pub(super) fn with_steps(self, steps: u32) -> Self {
+        let work = |work: Work| Work { steps, ..work };
+        Self { smallest: work(self.smallest), expected: work(self.expected), largest: work(self.largest) }
+    }
+}
+
 /// Sizes by the stage's lengths of prompt and output, if its model has such; a length that is not given is that of the trace's
 /// requests.
 ///

@@ -1,0 +1,239 @@
+//! `planaria`: every stage gets the least processor with which it is on time; what is left over goes to those with the best scores.
+
+use std::cmp::Reverse;
+
+use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::policy::{Actions, Policy, View};
+use onbeat_core::system::System;
+use onbeat_core::units::Nanos;
+
+use crate::parameters::Parameters;
+use crate::plan::Plan;
+use crate::registry::{PolicyError, PolicyInfo};
+use crate::times::{Times, until_due};
+
+pub(crate) const INFO: PolicyInfo = PolicyInfo {
+    name: "planaria",
+    summary: "Side by side: each stage gets the slowest processor on which it is on time, spare ones go to the best scores",
+    group: "multi-DNN",
+    parameters: &[],
+    reference: "Ghodrati et al., Planaria: Dynamic Architecture Fission for Spatial Multi-Tenant Acceleration of Deep Neural Networks, MICRO 2020; scores after its public code",
+    build,
+};
+
+/// Planaria-style spatial sharing.
+#[derive(Clone, Debug, Default)]
+struct Planaria {
+    plan: Plan,
+    times: Times,
+    candidates: Vec<Candidate>,
+    /// What each processor has left to give, by slots.
+    free: Vec<u32>,
+}
+
+/// A ready stage.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    stage: StageId,
+    serial: u64,
+    /// Whether some processor, idle or not, would have it on time.
+    in_time: bool,
+    score: f64,
+    /// Where it will start.
+    given: Option<ProcessorId>,
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the registry's signature; other policies have parameters that can be wrong"
+)]
+fn build(_: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    Ok(Box::<Planaria>::default())
+}
+
+/// Weight of a priority: the priority itself, and 1 for those below 1, which include the default ones.
+fn weight(priority: i32) -> f64 {
+    f64::from(priority.max(1))
+}
+
+/// Score of a stage that can be on time (`need` is the part of its fastest processor's speed that it needs): weight over slack over need.
+/// Larger goes first.
+fn score_in_time(weight: f64, slack: Nanos, need: f64) -> f64 {
+    weight / slack.as_f64().max(1.0) / need.max(1e-9)
+}
+
+/// Score of a stage that cannot: weight over the time that it takes.
+fn score_late(weight: f64, time: Nanos) -> f64 {
+    weight / time.as_f64().max(1.0)
+}
+
+impl Policy for Planaria {
+    fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+        if view.ready().is_empty() {
+            return;
+        }
+        self.plan.begin(view);
+        if self.plan.has_free() {
+            self.list(view);
+            self.give_least(view);
+            self.give_spare(view);
+            for i in 0..self.candidates.len() {
+                let Candidate { stage, given, .. } = self.candidates[i];
+                if let Some(processor) = given {
+                    self.plan.start(view, stage, processor, actions);
+                }
+            }
+        } else {
+            self.candidates.clear();
+            let open = view.ready().iter().map(|&stage| Candidate {
+                stage,
+                serial: view.stage(stage).serial,
+                in_time: false,
+                score: 0.0,
+                given: None,
+            });
+            self.candidates.extend(open);
+            self.candidates.sort_unstable_by_key(|candidate| candidate.serial);
+        }
+        for i in 0..self.candidates.len() {
+            let Candidate { stage, given, .. } = self.candidates[i];
+            if given.is_none() {
+                self.plan.join_any(view, stage, actions);
+            }
+        }
+    }
+}
+
+impl Planaria {
+    /// Lists the ready stages, those that can be on time first, each kind by falling score.
+    fn list(&mut self, view: &View<'_>) {
+        self.candidates.clear();
+        for &stage in view.ready() {
+            let rest = self.times.of(view, stage);
+            let slack = view.due(stage).saturating_sub(view.now());
+            let (mut fastest, mut least) = (Nanos::MAX, None);
+            for processor in view.processors().filter(|&p| view.can_run(stage, p)) {
+                let Some(rest) = rest[processor.index()] else { continue };
+                let time = view.setup(stage, processor).saturating_add(until_due(view, stage, rest));
+                fastest = fastest.min(time);
+                if time <= slack {
+                    least = least.max(Some(time));
+                }
+            }
+            if fastest == Nanos::MAX {
+                // Memory refuses it everywhere.
+                continue;
+            }
+            let weight = weight(view.source(stage).priority);
+            let score = match least {
+                Some(least) => score_in_time(weight, slack, fastest.as_f64() / least.as_f64().max(1.0)),
+                None => score_late(weight, fastest),
+            };
+            let serial = view.stage(stage).serial;
+            self.candidates.push(Candidate { stage, serial, in_time: least.is_some(), score, given: None });
+        }
+        // Scores are not negative, so that their bits are in their order.
+        self.candidates.sort_unstable_by_key(|c| (Reverse(c.in_time), Reverse(c.score.to_bits()), c.serial));
+    }
+
+    /// Gives each stage that can be on time the slowest idle processor that suffices, and then each other one the fastest that is left.
+    fn give_least(&mut self, view: &View<'_>) {
+        self.free.clear();
+        self.free.extend(view.processors().map(|p| view.free_slots(p)));
+        for i in 0..self.candidates.len() {
+            let Candidate { stage, in_time, .. } = self.candidates[i];
+            let slack = view.due(stage).saturating_sub(view.now());
+            let rest = self.times.of(view, stage);
+            let idle = view.processors().filter(|&p| self.free[p.index()] > 0 && view.can_run(stage, p));
+            let times = idle.filter_map(|p| {
+                let time = view.setup(stage, p).saturating_add(until_due(view, stage, rest[p.index()]?));
+                Some((time, p))
+            });
+            // Ties: the processor that comes first.
+            let given = if in_time {
+                times.filter(|&(time, _)| time <= slack).max_by_key(|&(time, p)| (time, Reverse(p)))
+            } else {
+                times.min()
+            };
+            if let Some((_, processor)) = given {
+                self.free[processor.index()] -= 1;
+                self.candidates[i].given = Some(processor);
+            }
+        }
+    }
+
+    /// Lets stages move up to faster processors that are still idle, in their order.
+    fn give_spare(&mut self, view: &View<'_>) {
+        for i in 0..self.candidates.len() {
+            let Candidate { stage, given, .. } = self.candidates[i];
+            let Some(given) = given else { continue };
+            let rest = self.times.of(view, stage);
+            let time = |p: ProcessorId| Some(view.setup(stage, p).saturating_add(rest[p.index()]?.stage));
+            let idle = view.processors().filter(|&p| self.free[p.index()] > 0 && view.can_run(stage, p));
+            let best = idle.filter_map(|p| Some((time(p)?, p))).min();
+            if let (Some((best, faster)), Some(now)) = (best, time(given))
+                && best < now
+            {
+                self.free[given.index()] += 1;
+                self.free[faster.index()] -= 1;
+                self.candidates[i].given = Some(faster);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onbeat_core::spec::Preemption;
+
+    use super::{score_in_time, score_late};
+    use crate::test_rig::{Rig, ms, start};
+
+    #[test]
+    fn the_scores_of_the_public_code() {
+        // priority · 1/slack · 1/cores, in milliseconds 4 / 20 / 0.5.
+        assert!((score_in_time(4.0, ms(20.0), 0.5) * 1e6 - 0.4).abs() < 1e-12);
+        // priority / remaining time: 4 / 8.
+        assert!((score_late(4.0, ms(8.0)) * 1e6 - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_stage_that_is_not_in_a_hurry_leaves_the_fast_processor_to_one_that_is() {
+        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("npu", Preemption::Never)]);
+        let relaxed = rig.stream("relaxed", Some(50.0), &[Some(20.0), Some(5.0)]);
+        let tight = rig.stream("tight", Some(60.0), &[Some(90.0), Some(30.0)]);
+        let (relaxed, tight) = (rig.ready(relaxed, 0.0), rig.ready(tight, 0.0));
+        let actions = rig.decide("planaria");
+        assert_eq!(actions.len(), 2, "{actions:?}");
+        assert!(actions.contains(&start(tight, 1)) && actions.contains(&start(relaxed, 0)));
+        assert_eq!(rig.decide("edf"), [start(relaxed, 1), start(tight, 0)]);
+    }
+
+    #[test]
+    fn spare_processors_are_used() {
+        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("npu", Preemption::Never)]);
+        let relaxed = rig.stream("relaxed", Some(50.0), &[Some(20.0), Some(5.0)]);
+        let stage = rig.ready(relaxed, 0.0);
+        assert_eq!(rig.decide("planaria"), [start(stage, 1)]);
+    }
+
+    #[test]
+    fn what_cannot_be_on_time_comes_last_and_waits_are_kept_short() {
+        let mut rig = Rig::new(&[("npu", Preemption::Never)]);
+        let lost = rig.stream("lost", Some(4.0), &[Some(5.0)]);
+        let fine = rig.stream("fine", Some(50.0), &[Some(5.0)]);
+        let (lost, fine) = (rig.ready(lost, 0.0), rig.ready(fine, 0.0));
+        assert_eq!(rig.decide("planaria"), [start(fine, 0)]);
+        rig.state.ready.retain(|&stage| stage == lost);
+        assert_eq!(rig.decide("planaria"), [start(lost, 0)]);
+    }
+
+    #[test]
+    fn a_stage_waits_for_a_busy_processor_that_alone_is_fast_enough() {
+        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("npu", Preemption::Never)]);
+        let s = rig.stream("s", Some(30.0), &[Some(90.0), Some(9.0)]);
+        rig.running(s, 1, 0.0);
+        rig.ready(s, 0.0);
+        assert_eq!(rig.decide("planaria"), [], "the CPU would take 90 ms, the NPU may still have it on time");
+    }
+}

@@ -1,0 +1,95 @@
+//! Variants that stages may be switched to, the best first, and what each would take.
+
+use onbeat_core::cost::Phase;
+use onbeat_core::id::{Id, NodeId, ProcessorId, StageId};
+use onbeat_core::policy::{View, refusal_bit};
+use onbeat_core::system::{Node, System};
+use onbeat_core::units::Nanos;
+
+/// The variants of all stages that have a choice.
+#[derive(Clone, Debug)]
+pub(crate) struct Choices {
+    /// By [`NodeId`], the best variant first; empty without a choice.
+    by_node: Vec<Vec<Choice>>,
+}
+
+/// A variant.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    /// Its number.
+    pub(crate) number: u8,
+    /// Nominal latency of the whole stage on each processor, `None` where it cannot run. Empty: it depends on the stage's lengths.
+    spans: Vec<Option<Nanos>>,
+}
+
+impl Choices {
+    pub(crate) fn new(system: &System) -> Self {
+        Self { by_node: system.nodes.iter().map(choices).collect() }
+    }
+
+    /// The variants of a stage that it can still be switched to, the best first; empty if there is no choice (any more).
+    pub(crate) fn of(&self, view: &View<'_>, stage: StageId) -> &[Choice] {
+        let live = view.stage(stage);
+        let all = self.of_node(live.node);
+        if all.is_empty() || live.has_begun() { &[] } else { all }
+    }
+
+    /// The variants of a node, the best first; empty without a choice.
+    pub(crate) fn of_node(&self, node: NodeId) -> &[Choice] {
+        &self.by_node[node.index()]
+    }
+
+    /// Whether any stage has a choice.
+    pub(crate) fn any(&self) -> bool {
+        self.by_node.iter().any(|all| !all.is_empty())
+    }
+}
+
+/// The variants of a node by quality; where that is unknown, in the order of the file, which is best first.
+fn choices(node: &Node) -> Vec<Choice> {
+    if node.variants.is_empty() {
+        return Vec::new();
+    }
+    let fixed = node.all_costs().all(|cost| cost.phases.iter().all(|(kind, _)| !matches!(kind, Phase::Prefill)));
+    let choice = |number: u8| {
+        let work = node.work_of(number, node.expected);
+        let span = |cost: &Option<onbeat_core::cost::Cost>| Some(Nanos::from_ns_f64(cost.as_ref()?.total_ns(work)));
+        let spans = if fixed { node.costs_of(number).iter().map(span).collect() } else { Vec::new() };
+        Choice { number, spans }
+    };
+    let mut all: Vec<Choice> = node.variant_numbers().map(choice).collect();
+    let quality = |choice: &Choice| node.quality_of(choice.number).unwrap_or(0.0);
+    all.sort_by(|a, b| quality(b).total_cmp(&quality(a)).then(a.number.cmp(&b.number)));
+    all
+}
+
+impl Choice {
+    /// Nominal latency of a stage that has not begun, in this variant on a processor, setup included; `None` if it cannot run there.
+    pub(crate) fn span(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
+        if view.state.failed & refusal_bit(processor) != 0 {
+            return None;
+        }
+        let span = match self.spans.get(processor.index()) {
+            Some(span) => (*span)?,
+            None => view.remaining_as(stage, self.number, processor)?,
+        };
+        Some(span.saturating_add(view.setup_as(stage, self.number, processor)))
+    }
+
+    /// Like [`Choice::span`], up to the first token of a language model.
+    pub(crate) fn span_until_due(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
+        if view.stage(stage).kind != Phase::Prefill {
+            return self.span(view, stage, processor);
+        }
+        if view.state.failed & refusal_bit(processor) != 0 {
+            return None;
+        }
+        let prefill = view.remaining_in_phase_as(stage, self.number, processor)?;
+        Some(prefill.saturating_add(view.setup_as(stage, self.number, processor)))
+    }
+
+    /// The shortest [`Choice::span`] on any processor.
+    pub(crate) fn fastest(&self, view: &View<'_>, stage: StageId) -> Option<Nanos> {
+        view.processors().filter_map(|p| self.span(view, stage, p)).min()
+    }
+}

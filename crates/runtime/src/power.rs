@@ -1,0 +1,114 @@
+//! Operating points in real time: virtual devices take as long as theirs says; real devices run at whatever speed the system gives
+//! them, and their point is never set.
+
+use onbeat_core::cost::PhaseCost;
+use onbeat_core::event::Sink;
+use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::power::OperatingPoint;
+use onbeat_core::units::{Millijoules, Nanos};
+
+use crate::live::Live;
+use crate::runs::cost_of;
+use crate::task::Command;
+
+/// What a run draws and has drawn, by the profile, where the platform says anything about power.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    /// Share of its time that is bound by memory.
+    bound: f64,
+    /// Power at full progress at the first operating point [W], where the profile states energy.
+    profile_w: Option<f64>,
+    /// How many times longer it takes at the present operating point than at the first.
+    stretch: f64,
+    watts: Option<f64>,
+    pub(crate) energy_mj: Option<f64>,
+    since: Nanos,
+}
+
+impl Meter {
+    /// Accounts for the energy up to `now`.
+    pub(crate) fn pass(&mut self, now: Nanos) {
+        let drawn = self.watts.map(|watts| Millijoules::of_power(watts, now.saturating_sub(self.since)).0);
+        self.energy_mj = self.energy_mj.zip(drawn).map(|(sum, drawn)| sum + drawn);
+        self.since = now;
+    }
+
+    fn stretch_at(&self, point: &OperatingPoint) -> f64 {
+        (1.0 - self.bound) / point.speed + self.bound
+    }
+
+    fn draws(&self, point: &OperatingPoint) -> Option<f64> {
+        match self.profile_w {
+            Some(watts) => Some(watts / self.stretch_at(point) * point.energy_factor?),
+            None => point.active_w,
+        }
+    }
+}
+
+impl<S: Sink> Live<'_, S> {
+    /// The meter of a run that starts, and how many times longer than nominally it takes.
+    pub(crate) fn meter(&self, p: ProcessorId, stages: &[StageId]) -> (Meter, f64) {
+        let now = self.course.state.now;
+        let mut meter =
+            Meter { bound: 0.0, profile_w: None, stretch: 1.0, watts: Some(0.0), energy_mj: Some(0.0), since: now };
+        let platform = &self.course.system.platform;
+        let (Some(power), Some(model)) = (&self.course.power, &platform.processors[p].power) else {
+            return (meter, 1.0);
+        };
+        let (mut bytes, mut alone_ns, mut energy_mj, mut factor) = (0.0, 0.0, Some(0.0), 1.0);
+        for &stage in stages {
+            let live = &self.course.state.stages[stage];
+            let work = self.course.hidden[stage.index()].work;
+            let cost: &PhaseCost = cost_of(self.course.system, live, p);
+            let end = work.units(live.kind).max(live.position);
+            bytes += cost.bytes(work, live.position, end);
+            alone_ns += cost.latency_ns(work, live.position, end);
+            energy_mj = energy_mj.zip(cost.energy_mj(live.position, end)).map(|(sum, energy)| sum + energy);
+            factor = cost.batch_factor(stages.len() as u32);
+        }
+        // Members share the steps of a batch: both sums are those of one of them, on average.
+        meter.bound = platform.memory_bound(p, bytes / factor, alone_ns);
+        meter.profile_w = energy_mj.filter(|_| alone_ns > 0.0).map(|energy| energy / (alone_ns * factor) * 1e6);
+        meter.stretch = meter.stretch_at(&model.points[power.point(p) as usize]);
+        let stretch = meter.stretch;
+        (meter, stretch)
+    }
+
+    /// Decides on operating points and tells virtual devices how fast they are from now on.
+    pub(crate) fn settle_power(&mut self) {
+        let Some(mut power) = self.course.power.take() else { return };
+        let (platform, now) = (&self.course.system.platform, self.course.state.now);
+        power.pass(platform, now);
+        let points = |p: ProcessorId| {
+            &platform.processors[p].power.as_ref().expect("all processors have power models, or none").points
+        };
+        let draw = |p: ProcessorId, point: u32| {
+            let point = &points(p)[point as usize];
+            if self.runs[p].is_empty() {
+                return Some(point.idle_w);
+            }
+            self.runs[p].iter().try_fold(0.0, |sum, run| Some(sum + run.meter.draws(point)?))
+        };
+        power.decide(platform, now, draw);
+        for p in platform.processors.ids() {
+            let point = &points(p)[power.point(p) as usize];
+            for (i, run) in self.runs[p].iter_mut().enumerate() {
+                run.meter.pass(now);
+                run.meter.watts = run.meter.draws(point);
+                let stretch = run.meter.stretch_at(point);
+                if stretch != run.meter.stretch {
+                    run.meter.stretch = stretch;
+                    let run = self.course.state.processors[p].runs[i].serial;
+                    self.commands.push(Command::Pace { run, stretch });
+                }
+            }
+            let runs = &self.runs[p];
+            let sum = runs.iter().try_fold(0.0, |sum, run| Some(sum + run.meter.watts?));
+            let watts = if runs.is_empty() { Some(point.idle_w) } else { sum };
+            let slots = f64::from(platform.processors[p].slots);
+            power.load(platform, p, watts, runs.len() as f64 / slots);
+        }
+        self.course.power = Some(power);
+        self.course.tell_power(false);
+    }
+}
