@@ -210,9 +210,8 @@ pub struct SystemArgs {
     /// Processors do not slow each other down on the memory bus.
     #[arg(long)]
     pub no_contention: bool,
-
-    /// Who chooses the processors' operating points, instead of whom the platform names: policy, performance, powersave, ondemand or
-    /// schedutil
+    /// Who chooses the processors' operating points, instead of whom the platform names: `policy`, `performance`, `powersave`, `ondemand`
+    /// or `schedutil`.
     #[arg(long, value_name = "GOVERNOR")]
     pub governor: Option<onbeat_core::power::Governor>,
     /// Multiply all data moved over the memory bus: how sensitive is the result to these figures?

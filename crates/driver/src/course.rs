@@ -52,6 +52,8 @@ pub struct Course<'a, S> {
     pub sink: S,
     /// Whether the sink wants events.
     pub sink_active: bool,
+    /// Events so far, whether or not anybody listens.
+    pub emitted: u64,
     /// What is known of jobs, instead of being drawn.
     pub facts: Facts,
     /// What it did so far.
@@ -123,6 +125,7 @@ impl<'a, S: Sink> Course<'a, S> {
             state: State::new(system),
             sink,
             sink_active,
+            emitted: 0,
             facts,
             outcome: Outcome::default(),
             changed: false,
@@ -233,6 +236,7 @@ impl<'a, S: Sink> Course<'a, S> {
     /// Tells the sink what happens now.
     #[inline]
     pub fn emit(&mut self, what: What) {
+        self.emitted += 1;
         if self.sink_active {
             self.sink.event(&Event { at: self.state.now, what });
         }

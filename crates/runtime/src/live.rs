@@ -128,17 +128,21 @@ impl<'a, S: Sink> Live<'a, S> {
         debug_assert!(now >= self.course.state.now, "time does not go backwards");
         self.course.state.now = now;
         self.course.outcome.instants += 1;
+        let emitted = self.course.emitted;
         for (i, report) in reports.iter().enumerate() {
             self.take(report, reports.get(i + 1));
         }
-        // A replay knows of an instant by its events: every expiry has one.
+        // A replay knows of an instant by its events: every expiry has one. An instant without any leaves no trace here either: energy
+        // summed up in other steps would differ in its last digits.
         if self.course.expire_power_and_tell() {
             self.settle_power();
         }
         self.course.expire_timers()?;
         self.drop_the_doomed();
         self.decide()?;
-        self.settle_power();
+        if self.course.emitted != emitted {
+            self.settle_power();
+        }
         commands.append(&mut self.commands);
         Ok(())
     }

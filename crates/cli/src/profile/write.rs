@@ -198,7 +198,7 @@ fn profile(about: &About, measured: &[(String, Measured)]) -> String {
         let others: Vec<String> = others.iter().map(|field| format!("{field} = \"measured\"")).collect();
         line(format_args!("provenance = {{ {} }}", others.join(", ")));
     }
-    let runs = measured.iter().map(|(_, model)| model.runs).max().unwrap_or(0);
+    let runs = measured.iter().map(|(_, model)| model.runs).min().unwrap_or(0);
     line(format_args!("\n[source.measured]\nkind = \"measured\"\nfrom = {}\nruns = {runs}", quoted(&from(about))));
     line(format_args!(
         "note = \"after a warm-up; whole inferences: on one core, in turn with the other models measured and now and then beside one on another core, or alone if there is no other; language models: alone, median over a tenth of the runs at each length\""

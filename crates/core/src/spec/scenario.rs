@@ -281,7 +281,7 @@ pub struct StageSpec {
     pub variant: Option<String>,
     /// Variants that a policy may choose instead, until the stage starts: models (`model/variant`, or others that do the same work), best
     /// first; or `"any"`: all variants of `model`. Those that the platform has no profile of are left out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "VariantsSpec::is_none")]
     pub variants: VariantsSpec,
     /// Stages that must have finished before. Empty: the stage starts the chain.
     #[serde(default)]
@@ -329,6 +329,12 @@ pub enum VariantsSpec {
     Any(Any),
     /// These, best first.
     These(Vec<String>),
+}
+
+impl VariantsSpec {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// The word `any`.
