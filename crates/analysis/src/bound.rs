@@ -2,7 +2,8 @@
 //!
 //! # How
 //! 1. Each source's jobs are cut into classes by their random sizes; each class counts with its smallest size. A job
-//!    whose fastest path, alone, every part on its fastest processor, takes longer than its deadline (or whose first
+//!    whose fastest path, alone, every part on its fastest processor (or, where models can be divided, on all of them
+//!    at once), takes longer than its deadline (or whose first
 //!    token then comes later than the TTFT goal, or its tokens slower than the TPOT goal) cannot meet it: it is
 //!    *impossible*.
 //! 2. For the others, a linear programme chooses which fraction of each class's jobs to accept and on which processors

@@ -11,7 +11,7 @@
 //! The largest execution time, plus what one job can cause in context switches: one on its own start and, where it can
 //! preempt, the cost of taking the preempted work off and another switch back to it.
 
-use onbeat_core::cost::{Cost, PhaseCost};
+use onbeat_core::cost::{Cost, PhaseCost, Work};
 use onbeat_core::id::{NodeId, ProcessorId, SourceId};
 use onbeat_core::power::Governor;
 use onbeat_core::spec::{ModelShape, Preemption, VariationKind};
@@ -255,9 +255,10 @@ fn segments_ns(system: &System, cost: &Cost, node: NodeId) -> Option<Vec<f64>> {
                     from = to;
                 }
             }
-            PhaseCost::Steps { step_ns, .. } => {
-                let step = step_ns * variation?;
-                segments.extend(std::iter::repeat_n(step, system.nodes[node].steps as usize));
+            PhaseCost::Steps { .. } => {
+                let variation = variation?;
+                let step = |i: u32| phase.latency_ns(Work::default(), f64::from(i), f64::from(i) + 1.0) * variation;
+                segments.extend((0..system.nodes[node].steps).map(step));
             }
             PhaseCost::Prefill { .. } | PhaseCost::Decode { .. } => return None,
         }

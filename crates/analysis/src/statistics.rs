@@ -130,9 +130,12 @@ impl Sink for Statistics<'_> {
                     live.variant = variant;
                 }
             }
-            What::Start { run, stage, processor, setup, .. } => {
+            What::Start { run, stage, processor, setup, over, .. } => {
                 if let Some(live) = self.stages.get_mut(stage) {
                     self.lanes.start(processor, run, (live.node, live.variant), at, setup);
+                    if !over.is_empty() {
+                        self.lanes.help(run, (live.node, live.variant), over, at, setup);
+                    }
                 }
             }
             What::Stop { run, stage, processor, why, alone, energy_mj, tokens, .. } => {

@@ -73,6 +73,32 @@ impl Work {
     }
 }
 
+/// Steps that reuse what a full step before them has computed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reuse {
+    /// The first of so many steps is full, the others are not; ≥ 2.
+    pub every: u32,
+    /// Latency of a step that is not full [ns].
+    pub step_ns: f64,
+    /// Data that it moves [bytes].
+    pub bytes: f64,
+    /// Its energy [mJ].
+    pub energy_mj: Option<f64>,
+}
+
+impl Reuse {
+    /// Sum over the steps `from`..`to`, parts of steps included, of what a full step costs and of what another one does.
+    fn sum(self, from: f64, to: f64, full: f64, other: f64) -> f64 {
+        let up_to = |x: f64| {
+            let whole = (x + SAME_POSITION).floor();
+            let full_ones = (whole / f64::from(self.every)).ceil();
+            let running = if whole % f64::from(self.every) == 0.0 { full } else { other };
+            full_ones * full + (whole - full_ones) * other + (x - whole) * running
+        };
+        up_to(to) - up_to(from)
+    }
+}
+
 /// What one phase costs on one processor, alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PhaseCost {
@@ -89,7 +115,7 @@ pub enum PhaseCost {
         /// Energy [mJ].
         energy_mj: Option<f64>,
     },
-    /// Equal steps, for [`Phase::Steps`].
+    /// Steps, for [`Phase::Steps`]: equal ones, or some that reuse what the full ones have computed.
     Steps {
         /// Latency of a step [ns].
         step_ns: f64,
@@ -97,6 +123,9 @@ pub enum PhaseCost {
         bytes: f64,
         /// Energy per step [mJ].
         energy_mj: Option<f64>,
+        /// Steps in between that cost less; `None`: all are full.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reuse: Option<Reuse>,
     },
     /// A prompt, for [`Phase::Prefill`].
     Prefill {
@@ -178,6 +207,7 @@ impl PhaseCost {
     pub fn latency_ns(&self, work: Work, from: f64, to: f64) -> f64 {
         match self {
             Self::Fixed { latency_ns, .. } => latency_ns * (to - from),
+            Self::Steps { step_ns, reuse: Some(reuse), .. } => reuse.sum(from, to, *step_ns, reuse.step_ns),
             Self::Steps { step_ns, .. } => step_ns * (to - from),
             Self::Prefill { latency_ns, chunk_overhead_ns, .. } => {
                 let overhead = if *chunk_overhead_ns > 0.0 {
@@ -200,6 +230,7 @@ impl PhaseCost {
     pub fn bytes(&self, work: Work, from: f64, to: f64) -> f64 {
         let units = to - from;
         match self {
+            Self::Steps { bytes, reuse: Some(reuse), .. } => reuse.sum(from, to, *bytes, reuse.bytes),
             Self::Fixed { bytes, .. } | Self::Steps { bytes, .. } => bytes * units,
             Self::Prefill { bytes_per_segment, bytes_per_token, .. } => {
                 let segments = self.segments_before(work, to) - self.segments_before(work, from);
@@ -214,6 +245,9 @@ impl PhaseCost {
 
     /// Energy of the units `from`..`to` [mJ], where the profile states it.
     pub fn energy_mj(&self, from: f64, to: f64) -> Option<f64> {
+        if let Self::Steps { energy_mj, reuse: Some(reuse), .. } = self {
+            return Some(reuse.sum(from, to, (*energy_mj)?, reuse.energy_mj?));
+        }
         let (Self::Fixed { energy_mj, .. }
         | Self::Steps { energy_mj, .. }
         | Self::Prefill { energy_mj, .. }
@@ -330,6 +364,24 @@ impl PhaseCost {
     pub fn position_after(&self, work: Work, from: f64, to: f64, elapsed_ns: f64) -> f64 {
         match self {
             Self::Fixed { latency_ns, .. } => (from + elapsed_ns / latency_ns.max(1.0)).min(to),
+            Self::Steps { step_ns, reuse: Some(reuse), .. } => {
+                // Whole steps by bisection, the rest within the step that runs.
+                let first = (from + SAME_POSITION).floor();
+                let done = elapsed_ns + self.latency_ns(work, first, from);
+                let (mut low, mut high) = (0.0, (to - first).max(0.0).ceil() + 1.0);
+                while high - low > 1.0 {
+                    let middle = f64::midpoint(low, high).floor();
+                    if self.latency_ns(work, first, first + middle) <= done + 0.5 {
+                        low = middle;
+                    } else {
+                        high = middle;
+                    }
+                }
+                let here = first + low;
+                let running = if here % f64::from(reuse.every) == 0.0 { *step_ns } else { reuse.step_ns };
+                let rest = (done - self.latency_ns(work, first, here)).max(0.0);
+                (here + rest / running.max(1.0)).min(to)
+            }
             Self::Steps { step_ns, .. } => (from + elapsed_ns / step_ns.max(1.0)).min(to),
             Self::Prefill { .. } | Self::Decode { .. } => {
                 // Invariant: latency(from, low) <= elapsed < latency(from, high).
@@ -369,6 +421,14 @@ impl PhaseCost {
         match self {
             Self::Fixed { quantiles: Some(quantiles), .. } => quantiles.at(u),
             _ => variation,
+        }
+    }
+
+    /// How many inferences, steps or prompt segments the units `from`..`to` are; parts of an inference count as such.
+    pub fn segments(&self, work: Work, from: f64, to: f64) -> f64 {
+        match self {
+            Self::Prefill { .. } => (self.segments_before(work, to) - self.segments_before(work, from)).max(0.0),
+            Self::Fixed { .. } | Self::Steps { .. } | Self::Decode { .. } => to - from,
         }
     }
 
@@ -505,6 +565,23 @@ mod tests {
         assert_eq!(chunked.next_boundary(work, Phase::Prefill, 100.0), 200.0);
         assert_eq!(chunked.next_boundary(work, Phase::Prefill, 200.0), 250.0);
         assert_eq!(prefill(None).next_boundary(work, Phase::Prefill, 0.0), 250.0);
+    }
+
+    #[test]
+    fn some_steps_reuse_what_a_full_one_has_computed() {
+        let reuse = Some(Reuse { every: 3, step_ns: 20.0, bytes: 1.0, energy_mj: Some(0.5) });
+        let cost = PhaseCost::Steps { step_ns: 100.0, bytes: 10.0, energy_mj: Some(4.0), reuse };
+        let work = Work { steps: 7, ..Work::default() };
+        // Full, two that reuse, full, two that reuse, full.
+        assert_eq!(cost.latency_ns(work, 0.0, 7.0), 3.0 * 100.0 + 4.0 * 20.0);
+        assert_eq!(cost.bytes(work, 0.0, 7.0), 34.0);
+        assert_eq!(cost.energy_mj(0.0, 7.0), Some(14.0));
+        assert_eq!(cost.latency_ns(work, 2.0, 4.0), 120.0);
+        assert_eq!(cost.latency_ns(work, 2.5, 3.25), 10.0 + 25.0);
+        assert_eq!(cost.position_after(work, 0.0, 7.0, 130.0), 2.5);
+        assert_eq!(cost.position_after(work, 2.0, 7.0, 20.0 + 50.0), 3.5);
+        assert_eq!(cost.position_after(work, 0.0, 7.0, 1e9), 7.0);
+        assert_eq!(cost.next_boundary(work, Phase::Steps, 3.0), 4.0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cost::Phase;
-use crate::id::{ModelId, NodeId, ProcessorId, SourceId};
+use crate::id::{ModelId, NodeId, ProcessorId, ProcessorSet, SourceId};
 use crate::units::{Bytes, Nanos};
 
 /// Something that happened, with its time.
@@ -66,6 +66,9 @@ pub enum What {
         phase: Phase,
         /// Context switch, loading and hand-over before progress begins.
         setup: Nanos,
+        /// Other processors that work on the stage with it, each on one of its slots, until the run stops.
+        #[serde(default, skip_serializing_if = "ProcessorSet::is_empty")]
+        over: ProcessorSet,
     },
     /// A stage's run ends.
     Stop {
@@ -79,9 +82,10 @@ pub enum What {
         why: StopReason,
         /// Time that the progress would have taken alone, at the operating points that it was made at; in a batch, the stage's share.
         alone: Nanos,
-        /// Data moved over the bus; in a batch, the stage's share.
+        /// Data moved over the bus, by all processors that worked on it; in a batch, the stage's share.
         bytes: Bytes,
-        /// Energy, where known, of the work that was done (without idle power) [mJ]; in a batch, the stage's share.
+        /// Energy, where known, of the work that was done (without idle power) [mJ], by all processors that worked on it; in a batch,
+        /// the stage's share.
         energy_mj: Option<f64>,
         /// Output tokens that came out.
         tokens: u32,

@@ -53,6 +53,75 @@ ids! {
     StageId;
 }
 
+/// A set of processors, of those with numbers below 64: others are never in it. In files, a list of numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessorSet(u64);
+
+impl ProcessorSet {
+    /// No processor.
+    pub const EMPTY: Self = Self(0);
+
+    /// The set of one processor.
+    pub fn of(processor: ProcessorId) -> Self {
+        Self(1_u64.checked_shl(processor.0).unwrap_or(0))
+    }
+
+    /// The set with one more processor.
+    #[must_use]
+    pub fn with(self, processor: ProcessorId) -> Self {
+        Self(self.0 | Self::of(processor).0)
+    }
+
+    /// The set without a processor.
+    #[must_use]
+    pub fn without(self, processor: ProcessorId) -> Self {
+        Self(self.0 & !Self::of(processor).0)
+    }
+
+    /// Whether a processor is in it.
+    pub fn contains(self, processor: ProcessorId) -> bool {
+        self.0 & Self::of(processor).0 != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many there are.
+    pub fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// As bits by id.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The processors in order.
+    pub fn iter(self) -> impl Iterator<Item = ProcessorId> {
+        (0..64).filter(move |i| self.0 >> i & 1 == 1).map(ProcessorId)
+    }
+}
+
+impl FromIterator<ProcessorId> for ProcessorSet {
+    fn from_iter<T: IntoIterator<Item = ProcessorId>>(processors: T) -> Self {
+        processors.into_iter().fold(Self::EMPTY, Self::with)
+    }
+}
+
+impl Serialize for ProcessorSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for ProcessorSet {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<ProcessorId>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
 /// A vector indexed by a typed id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

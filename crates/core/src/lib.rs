@@ -2,7 +2,7 @@
 //! record holds. No threads, no clock, no I/O.
 //!
 //! * [`spec`]: the files that users write, and how they become a [`system::System`];
-//! * [`system`], [`cost`]: a scenario resolved on a platform, and what each stage costs;
+//! * [`system`], [`cost`], [`joint`]: a scenario resolved on a platform, and what each stage costs;
 //! * [`state`], [`policy`]: what is going on, and the contract with scheduling policies;
 //! * [`power`]: operating points, power and heat of processors;
 //! * [`event`], [`record`]: what happened;
@@ -13,6 +13,7 @@ pub mod curve;
 pub mod distribution;
 pub mod event;
 pub mod id;
+pub mod joint;
 pub mod metric;
 pub mod policy;
 pub mod power;

@@ -11,12 +11,15 @@
 //! See [`Action`]. An action that is not possible is an [`ActionError`], never silently ignored: the run stops and the error
 //! names the policy.
 
+mod together;
+
 use std::fmt::Debug;
 
 use thiserror::Error;
 
 use crate::cost::{Cost, Phase};
-use crate::id::{JobId, ModelId, ProcessorId, StageId};
+use crate::id::{JobId, ModelId, ProcessorId, ProcessorSet, StageId};
+use crate::joint::Together;
 use crate::power::{Governor, OperatingPoint};
 use crate::spec::{ModelShape, Preemption};
 use crate::state::{Job, Occupancy, PowerState, Run, Stage, State};
@@ -165,6 +168,18 @@ pub enum Action {
         /// How far it goes at most; `None`: to the end of the phase.
         limit: Option<Limit>,
     },
+    /// Runs a ready stage's current phase on several processors at once, each of which needs a free slot and keeps it until the run
+    /// ends. It ends at boundaries only, and nobody joins it.
+    StartTogether {
+        /// The stage.
+        stage: StageId,
+        /// The stage's own processor: its caches are kept there, and its segments count.
+        processor: ProcessorId,
+        /// What the others are, and do.
+        together: Together,
+        /// The most segments to run; `None`: to the end of the phase.
+        segments: Option<u32>,
+    },
     /// Ends the run that serves a stage as soon as its processor can (at once or at the next boundary). The stages become ready
     /// again. Not possible on processors that never preempt.
     Preempt {
@@ -235,6 +250,38 @@ impl Actions {
     /// Runs a ready stage's current phase, at most up to a limit. See [`Action::Start`].
     pub fn start_limited(&mut self, stage: StageId, processor: ProcessorId, limit: Option<Limit>) {
         self.list.push(Action::Start { stage, processor, limit });
+    }
+
+    /// Divides a ready stage's current phase among a processor and `helpers`, for at most `segments` segments. See
+    /// [`Action::StartTogether`].
+    pub fn split(
+        &mut self,
+        stage: StageId,
+        processor: ProcessorId,
+        helpers: ProcessorSet,
+        segments: impl Into<Option<u32>>,
+    ) {
+        let (together, segments) = (Together::Split { helpers }, segments.into());
+        self.list.push(Action::StartTogether { stage, processor, together, segments });
+    }
+
+    /// Lets a draft model on `drafter` propose `tokens` tokens at a time for a stage in decode, which `processor` verifies; for at most
+    /// `cycles` cycles. See [`Action::StartTogether`].
+    pub fn speculate(
+        &mut self,
+        stage: StageId,
+        processor: ProcessorId,
+        drafter: ProcessorId,
+        tokens: u32,
+        cycles: impl Into<Option<u32>>,
+    ) {
+        let (together, segments) = (Together::Draft { processor: drafter, tokens }, cycles.into());
+        self.list.push(Action::StartTogether { stage, processor, together, segments });
+    }
+
+    /// Does a ready stage's current phase with several processors. See [`Action::StartTogether`].
+    pub fn start_together(&mut self, stage: StageId, processor: ProcessorId, together: Together) {
+        self.list.push(Action::StartTogether { stage, processor, together, segments: None });
     }
 
     /// Ends a stage's run as soon as possible. See [`Action::Preempt`].
@@ -315,6 +362,27 @@ pub enum ActionError {
     /// `Start`: a limit of zero.
     #[error("a run has at least one segment or unit")]
     NoSegments,
+    /// `StartTogether`: nothing says how the model is divided.
+    #[error("the model cannot be split: it states no `split`")]
+    CannotSplit,
+    /// `StartTogether`: no other processor is named, or the stage's own is named twice.
+    #[error("several processors are needed to work together")]
+    NoHelper,
+    /// `StartTogether`: the stage has no draft model, or is not in decode.
+    #[error("there is nothing to draft: the stage has no `draft`, or is not in decode")]
+    NoDraft,
+    /// `StartTogether`: no tokens are drafted, or too many.
+    #[error("a cycle drafts 1 to 64 tokens")]
+    DraftLength,
+    /// `StartTogether`, on a platform that says how power depends on load: what several processors draw for one stage is not modelled.
+    #[error("several processors work on one stage only where speeds are fixed and no power model is given")]
+    OnlyFixedSpeeds,
+    /// `StartTogether`, where caches grow by blocks, or of a stage with an adapter: what each processor holds then is not modelled.
+    #[error("several processors work on one stage only where caches do not grow by blocks, and without an adapter")]
+    OnlyWholeCaches,
+    /// `StartTogether`, in real time: devices cannot work on one stage together.
+    #[error("several processors work on one stage in simulations only")]
+    OnlySimulated,
     /// `Preempt`: the stage does not run.
     #[error("the stage is not running")]
     NotRunning,
@@ -491,6 +559,7 @@ impl<'a> View<'a> {
                 && run.model == live.model
                 && !run.ending
                 && !adapted(run.stage)
+                && run.over.is_empty()
                 && run.others.len() + 1 < most as usize
         })
     }
@@ -577,12 +646,6 @@ impl<'a> View<'a> {
             return earliest.saturating_sub(self.now());
         }
         self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
-    }
-
-    /// The shortest [`View::remaining_as`] over all processors and all variants that the stage may still run.
-    pub fn remaining_least(&self, stage: StageId) -> Nanos {
-        let fastest = |variant| self.processors().filter_map(move |p| self.remaining_as(stage, variant, p)).min();
-        self.variants(stage).filter_map(fastest).min().expect("every stage can run somewhere")
     }
 
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
@@ -705,6 +768,10 @@ impl<'a> View<'a> {
     /// Whether a model's weights for a processor are in memory and no live stage that has started there uses them.
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
+            && !self.occupancy(processor).runs.iter().any(|run| {
+                let drafts = || self.node(run.stage).draft.as_ref().is_some_and(|draft| draft.model == model);
+                run.model == model || (!run.over.is_empty() && drafts())
+            })
             && !self.state.stages.iter().any(|(_, s)| {
                 let adapter = self.system.nodes[s.node].adapter;
                 (s.weights == model || adapter.is_some_and(|adapter| adapter.model == model))

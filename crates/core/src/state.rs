@@ -2,7 +2,7 @@
 //! (simulator or runtime) and read by policies through [`View`](crate::policy::View).
 
 use crate::cost::{Phase, Work};
-use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, SourceId, StageId};
+use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use crate::slab::Slab;
 use crate::system::{Processor, System};
 use crate::units::{Bytes, Nanos};
@@ -174,6 +174,8 @@ pub struct Stage {
     pub first_token: Option<Nanos>,
     /// Output tokens so far.
     pub tokens: u32,
+    /// Where a draft model ran for it last, and how much of the context it has read there [tokens].
+    pub drafted: Option<(ProcessorId, u32)>,
     /// Processors, as bits by id, on which its start was refused because memory ran out; cleared when memory is freed.
     pub refused: u64,
     /// Where its key-value cache is.
@@ -235,6 +237,9 @@ pub struct Run {
     pub expected_end: Nanos,
     /// Whether a policy has asked to end it at the next boundary.
     pub ending: bool,
+    /// If several processors work on it together: all of them, each of which lists it; otherwise empty. The stage's own is
+    /// [`Stage::processor`].
+    pub over: ProcessorSet,
 }
 
 impl Run {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::joint::{Draft, Split};
 use crate::power::PowerModel;
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
@@ -231,6 +232,9 @@ pub struct Model {
     /// Network file for real runs; `None`: the catalogue's model of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// How it is divided among several processors; `None`: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// The model whose weights it runs with, where it has none of its own: a sub-network of a supernet, an early exit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_of: Option<ModelId>,
@@ -288,6 +292,9 @@ pub struct Node {
     pub output_max: u32,
     /// Size of the output handed to successors [bytes].
     pub output_bytes: f64,
+    /// The model that may draft its output; `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<Draft>,
     /// Stages that go before.
     pub before: Vec<NodeId>,
     /// Edges to the stages that follow.
@@ -621,6 +628,13 @@ impl System {
                 node.tool.is_some() || (!first.is_empty() && kinds.all(|other| other == first)),
                 "a stage's phases differ between processors or variants",
             )?;
+            if let Some(draft) = &node.draft {
+                check(self.models.get(draft.model).is_some(), "a stage drafts with a model that does not exist")?;
+                check(
+                    draft.costs.len() == processors && draft.verify.len() == processors,
+                    "a draft model's costs do not match the processors",
+                )?;
+            }
             let figures = node.all_costs().all(|cost| (cost.figure as usize) < self.figures.len());
             check(figures, "a cost refers to a figure that does not exist")?;
         }

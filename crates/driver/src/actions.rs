@@ -2,6 +2,7 @@
 
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
+use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
 use onbeat_core::state::{Cache, Stage};
 use onbeat_core::units::{Bytes, Nanos};
@@ -25,6 +26,21 @@ pub enum Effect {
         loads: Bytes,
         /// How far to run at most; `None`: to the end of the phase.
         limit: Option<Limit>,
+    },
+    /// A stage, for which there is memory, starts on free slots of several processors.
+    LaunchTogether {
+        /// The stage, not in the ready list any more.
+        stage: StageId,
+        /// The stage's own processor.
+        processor: ProcessorId,
+        /// What the others are, and do.
+        together: Together,
+        /// Context switches, loading and hand-over before progress begins, nominally.
+        setup: Nanos,
+        /// Weights that are loaded first.
+        loaded: Bytes,
+        /// The most segments to run; `None`: to the end of the phase.
+        segments: Option<u32>,
     },
     /// A stage, for which there is memory, joins a batch.
     Join {
@@ -58,6 +74,9 @@ impl<S: Sink> Course<'_, S> {
     pub fn act(&mut self, action: Action) -> Result<Effect, ActionError> {
         match action {
             Action::Start { stage, processor, limit } => self.start(stage, processor, limit),
+            Action::StartTogether { stage, processor, together, segments } => {
+                self.start_together(stage, processor, together, segments)
+            }
             Action::Preempt { stage } => self.preempt(stage),
             Action::Drop { job } => {
                 let live = self.state.jobs.get(job).ok_or(ActionError::NoSuchJob)?;
@@ -188,7 +207,8 @@ impl<S: Sink> Course<'_, S> {
         let runs = &self.state.processors[p].runs;
         let i = runs.iter().position(|run| run.stages().any(|other| other == stage)).ok_or(ActionError::NotRunning)?;
         let view = View { system: self.system, state: &self.state };
-        if !view.preemptible(p) {
+        let over = self.state.processors[p].runs[i].over;
+        if !view.preemptible(p) || !over.iter().all(|q| view.preemptible(q)) {
             return Err(ActionError::NotPreemptible);
         }
         if self.state.processors[p].runs[i].ending {
@@ -291,12 +311,27 @@ impl<S: Sink> Course<'_, S> {
         activation: Bytes,
     ) -> Result<bool, ActionError> {
         let live = self.state.stages[stage];
-        if live.refused & refusal_bit(p) != 0 {
+        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+        let cache = self.cache_to_add(stage);
+        self.take_memory(stage, p, [Some(live.weights), adapter], cache, activation)
+    }
+
+    /// Takes memory for a stage on a processor: for the weights that it needs there, as far as they are not in memory, for caches and for
+    /// activations. Whether it has it.
+    pub(crate) fn take_memory(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        models: [Option<ModelId>; 2],
+        cache: Bytes,
+        activation: Bytes,
+    ) -> Result<bool, ActionError> {
+        if self.state.stages[stage].refused & refusal_bit(p) != 0 {
             // Nothing was freed since.
             return Ok(false);
         }
-        let weights = self.weights_to_load(&live, p);
-        let cache = self.cache_to_add(stage);
+        let missing = models.iter().flatten().filter(|&&model| !self.state.memory.is_resident(model, p));
+        let weights = missing.fold(Bytes::ZERO, |sum, &model| sum + self.system.models[model].weights);
         let need = weights + cache + activation;
         if let Some(missing) = self.missing(need) {
             self.give_up_kept(stage, missing);
@@ -315,15 +350,14 @@ impl<S: Sink> Course<'_, S> {
             }
             self.room = room;
             if let Some(missing) = self.missing(need) {
-                let serial = live.serial;
+                let serial = self.state.stages[stage].serial;
                 self.emit(What::OutOfMemory { stage: serial, processor: p, missing });
                 self.state.stages[stage].refused |= refusal_bit(p);
                 self.changed = true;
                 return Ok(false);
             }
         }
-        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
-        for model in [Some(live.weights), adapter].into_iter().flatten() {
+        for model in models.into_iter().flatten() {
             if self.state.memory.is_resident(model, p) {
                 self.state.memory.resident[model][p] = Some(self.state.now);
             } else {
@@ -361,6 +395,12 @@ impl<S: Sink> Course<'_, S> {
     pub fn free_activation(&mut self, stage: StageId) {
         let activation = std::mem::take(&mut self.hidden[stage.index()].activation);
         self.free(activation);
+    }
+
+    /// Gives back what of a stage's caches exceeds an amount.
+    pub(crate) fn free_cache_down_to(&mut self, stage: StageId, kept: Bytes) {
+        let held = std::mem::replace(&mut self.state.stages[stage].cache.held, kept);
+        self.free(held - kept);
     }
 
     pub(crate) fn free(&mut self, bytes: Bytes) {

@@ -66,6 +66,7 @@ impl<S: Sink> Course<'_, S> {
         }
         let held = live.cache.held;
         if !keep {
+            self.hidden(stage).drafts = false;
             self.state.stages[stage].cache.held = Bytes::ZERO;
             self.begin_again(stage);
             self.emit(What::EvictCache { stage: live.serial, held, moved: Bytes::ZERO });
@@ -81,6 +82,7 @@ impl<S: Sink> Course<'_, S> {
         memory.swapped += moved;
         memory.swap_free_at = memory.swap_free_at.max(self.state.now) + swap.link.time(moved.as_f64());
         let done = memory.swap_free_at;
+        self.hidden(stage).drafts = false;
         self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved };
         self.emit(What::EvictCache { stage: live.serial, held, moved });
         if done > self.state.now {

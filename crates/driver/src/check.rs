@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onbeat_core::event::{Event, Sink, StopReason, What};
-use onbeat_core::id::ProcessorId;
+use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 use thiserror::Error;
@@ -21,7 +21,7 @@ pub struct Violation {
 /// A sink that checks the invariants of a run:
 ///
 /// * time does not go backwards;
-/// * no processor runs more at once than it has slots;
+/// * no processor runs more at once than it has slots, helping others included;
 /// * a stage is ready before it starts, runs at most once at a time, and every start has its stop;
 /// * progress never exceeds the time that passed, and setup comes before it;
 /// * every released job ends exactly once: done, dropped, or unfinished at the end.
@@ -31,6 +31,8 @@ pub struct Checker {
     now: Nanos,
     /// Runs on each processor: number, start, setup, stages in it.
     running: Vec<BTreeMap<u64, (Nanos, Nanos, u32)>>,
+    /// Other processors that work on a run.
+    helpers: BTreeMap<u64, ProcessorSet>,
     /// Live stages: their job, and the run that they are in.
     stages: BTreeMap<u64, (u64, Option<u64>)>,
     /// Live jobs.
@@ -48,6 +50,7 @@ impl Checker {
             now: Nanos::ZERO,
             running: slots.iter().map(|_| BTreeMap::new()).collect(),
             slots,
+            helpers: BTreeMap::new(),
             stages: BTreeMap::new(),
             jobs: BTreeSet::new(),
             counts: [0; 4],
@@ -89,13 +92,16 @@ impl Checker {
         self.stages.retain(|_, (owner, _)| *owner != job);
     }
 
-    fn start(&mut self, run: u64, stage: u64, p: ProcessorId, setup: Nanos) {
-        let slots = self.slots[p.0 as usize];
-        let running = &mut self.running[p.0 as usize];
-        running.entry(run).or_insert((self.now, setup, 0)).2 += 1;
-        if running.len() > slots as usize {
-            let (n, now) = (running.len(), self.now);
-            self.violations.push(Violation { at: now, what: format!("{n} runs on processor {p} with {slots} slots") });
+    fn start(&mut self, run: u64, stage: u64, p: ProcessorId, setup: Nanos, over: ProcessorSet) {
+        if over.contains(p) {
+            self.wrong(format!("run {run} has processor {p} as its own helper"));
+        }
+        self.occupy(run, p, setup);
+        for helper in over.iter() {
+            self.occupy(run, helper, setup);
+        }
+        if !over.is_empty() {
+            self.helpers.insert(run, over);
         }
         match self.stages.get_mut(&stage) {
             None => self.wrong(format!("stage {stage} starts, but is not ready")),
@@ -104,6 +110,17 @@ impl Checker {
                 self.wrong(format!("stage {stage} starts in run {run} while it is in run {other}"));
             }
             Some((_, in_run)) => *in_run = Some(run),
+        }
+    }
+
+    /// A run holds a slot.
+    fn occupy(&mut self, run: u64, p: ProcessorId, setup: Nanos) {
+        let slots = self.slots[p.0 as usize];
+        let running = &mut self.running[p.0 as usize];
+        running.entry(run).or_insert((self.now, setup, 0)).2 += 1;
+        if running.len() > slots as usize {
+            let (n, now) = (running.len(), self.now);
+            self.violations.push(Violation { at: now, what: format!("{n} runs on processor {p} with {slots} slots") });
         }
     }
 
@@ -121,6 +138,9 @@ impl Checker {
         let (last, passed, setup) = (*stages == 0, now - *start, *setup);
         if last {
             self.running[p.0 as usize].remove(&run);
+            for helper in self.helpers.remove(&run).unwrap_or_default().iter() {
+                self.running[helper.0 as usize].remove(&run);
+            }
         }
         // One nanosecond for rounding.
         if alone.0 > passed.saturating_sub(setup).0 + 1 && why != StopReason::Horizon {
@@ -161,7 +181,7 @@ impl Sink for Checker {
                 }
                 Some((_, None)) => {}
             },
-            What::Start { run, stage, processor, setup, .. } => self.start(run, stage, processor, setup),
+            What::Start { run, stage, processor, setup, over, .. } => self.start(run, stage, processor, setup, over),
             What::Stop { run, stage, processor, alone, why, .. } => self.stop(run, stage, processor, alone, why),
             What::StageDone { stage, .. } => {
                 if self.stages.remove(&stage).is_none() {

@@ -77,6 +77,10 @@ pub struct Hidden {
     pub(crate) conversation: u32,
     /// Whether it has the cache of that conversation and has not started.
     pub(crate) reused: bool,
+    /// Probability that a token which is drafted for it is accepted.
+    pub acceptance: f64,
+    /// Whether memory is reserved for a draft model's cache.
+    pub drafts: bool,
 }
 
 /// What is the same for all stages of a node.
@@ -130,6 +134,7 @@ mod purpose {
     pub(super) const EDGE: u64 = 2;
     pub(super) const PREDICTION: u64 = 3;
     pub(super) const TOOL: u64 = 4;
+    pub(super) const DRAFT: u64 = 5;
 }
 
 impl<S: Sink> Course<'_, S> {
@@ -279,6 +284,9 @@ impl<S: Sink> Course<'_, S> {
                 hidden.work.output = length(&spec.output, traced.map(|t| t.1)).max(1);
             }
         }
+        if let Some(draft) = &spec.draft {
+            hidden.acceptance = sample(&draft.acceptance, &mut self.draft_key(job, node, instance).stream());
+        }
         if autoregressive && let Some((prompt, output)) = self.length_of(job, node, instance) {
             hidden.work.prompt = prompt.max(1);
             hidden.work.output = output.max(1);
@@ -311,6 +319,7 @@ impl<S: Sink> Course<'_, S> {
             running: false,
             first_token: None,
             tokens: 0,
+            drafted: None,
             refused: 0,
             cache: Cache::default(),
         });
@@ -321,6 +330,19 @@ impl<S: Sink> Course<'_, S> {
         }
         self.books[job.index()].stages.push(stage);
         stage
+    }
+
+    fn draft_key(&self, job: JobId, node: NodeId, instance: u32) -> Key {
+        self.key(job).part(purpose::DRAFT).part(u64::from(node.0)).part(u64::from(instance))
+    }
+
+    /// Which of a stage's output tokens, by number from 0 after the first, would be accepted if they were drafted: the same ones whoever
+    /// drafts them, and when.
+    pub fn accepts(&self, stage: StageId) -> impl Fn(u32) -> bool + use<S> {
+        let live = &self.state.stages[stage];
+        let hidden = self.hidden[stage.index()];
+        let key = self.draft_key(live.job, live.node, hidden.instance);
+        move |token| uniform(&mut key.part(u64::from(token) + 1).stream()) < hidden.acceptance
     }
 
     /// A stage waits for a processor from now on, for the first time.

@@ -206,7 +206,11 @@ mod tests {
     fn it_runs_one_segment_at_a_time_where_nothing_is_preempted() {
         let (mut rig, camera, dream) = rig(Preemption::Never);
         let work = rig.background(dream, 0.0);
-        let segment = Action::Start { stage: work, processor: ProcessorId(0), segments: Some(1) };
+        let segment = Action::Start {
+            stage: work,
+            processor: ProcessorId(0),
+            limit: Some(onbeat_core::policy::Limit::Segments(1)),
+        };
         assert_eq!(rig.decide("fcfs"), [segment]);
         rig.state.background.clear();
         rig.start_again(work, 0, 0.0);

@@ -172,8 +172,18 @@ impl Plan {
         actions: &mut Actions,
     ) {
         actions.start_limited(stage, processor, limit);
+        self.take(processor);
+        self.open(view, stage, processor);
+    }
+
+    /// Gives away a free slot of a processor.
+    pub(crate) fn take(&mut self, processor: ProcessorId) {
         self.free[processor.index()] -= 1;
         self.free_total -= 1;
+    }
+
+    /// Notes that a stage starts on a processor, and that others can join it if it can be batched.
+    pub(crate) fn open(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId) {
         let most = batch_max(view, stage, processor);
         if most > 1 {
             let change = self.change(processor, view.stage(stage).model);
@@ -281,7 +291,7 @@ impl Plan {
         let mut room = 0;
         for run in &view.occupancy(processor).runs {
             let alike = run.kind == Phase::Decode && run.model == model && view.node(run.stage).adapter.is_none();
-            if alike && !run.ending {
+            if alike && !run.ending && run.over.is_empty() {
                 room += (most - 1 - i64::from(run.others.len() as u32)).max(0);
             }
         }

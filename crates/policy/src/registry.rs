@@ -7,9 +7,10 @@ use thiserror::Error;
 
 use crate::parameters::Parameters;
 use crate::{
-    best_effort, cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft, k_edf,
-    latency_greedy, laxity, llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf, predicted_sjf,
-    prefill_first, round_robin, sjf, skip_join_mlfq, skip_over, srpt, static_mapping, sufferage,
+    best_effort, cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft, hetero_split,
+    k_edf, latency_greedy, laxity, llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf, pd_adaptive,
+    predicted_sjf, prefill_first, round_robin, sjf, skip_join_mlfq, skip_over, speculative, srpt, static_mapping,
+    sufferage,
 };
 
 /// How a policy is made.
@@ -170,6 +171,9 @@ static POLICIES: &[PolicyInfo] = &[
     srpt::INFO,
     skip_join_mlfq::INFO,
     npu_prefill::INFO,
+    pd_adaptive::INFO,
+    hetero_split::INFO,
+    speculative::INFO,
     decode_first::INFO,
     prefill_first::INFO,
     crate::sarathi::INFO,

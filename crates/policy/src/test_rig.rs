@@ -3,7 +3,7 @@
 use onbeat_core::cost::{Cost, Phase, PhaseCost, Pieces, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
-use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId, StageId};
+use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind};
 use onbeat_core::state::{Cache, Job, Run, Stage, State};
@@ -174,6 +174,7 @@ impl Rig {
             state: Bytes::ZERO,
             quality: None,
             path: None,
+            split: None,
             weights_of: None,
             role: Role::Network,
         });
@@ -195,6 +196,7 @@ impl Rig {
             expected,
             output_max: expected.output,
             output_bytes: 0.0,
+            draft: None,
             before: Vec::new(),
             after: Vec::new(),
             variants: Vec::new(),
@@ -295,6 +297,7 @@ impl Rig {
             running: false,
             first_token: None,
             tokens: 0,
+            drafted: None,
             refused: 0,
             cache: Cache::default(),
         });
@@ -370,6 +373,7 @@ impl Rig {
             start: ms(at),
             expected_end: ms(at) + latency,
             ending: false,
+            over: ProcessorSet::EMPTY,
         });
     }
 

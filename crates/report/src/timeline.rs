@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{DropCause, Event, StopReason, What};
-use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, SourceId};
+use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
@@ -201,6 +201,8 @@ struct Builder<'a> {
     occupied: Vec<Option<u64>>,
     /// Slices that have not ended, by run.
     open: BTreeMap<u64, (Slice, u32)>,
+    /// Runs, and lanes of other processors that work on them.
+    helping: Vec<(u64, usize)>,
     /// Stages by serial number.
     stages: BTreeMap<u64, Seen>,
     talking: BTreeMap<u64, Talking>,
@@ -259,6 +261,7 @@ impl<'a> Builder<'a> {
             first_lane,
             occupied,
             open: BTreeMap::new(),
+            helping: Vec::new(),
             stages: BTreeMap::new(),
             talking: BTreeMap::new(),
             slices: Vec::new(),
@@ -293,8 +296,9 @@ impl<'a> Builder<'a> {
                     seen.model = model;
                 }
             }
-            What::Start { run, stage, processor, phase, setup } => {
+            What::Start { run, stage, processor, phase, setup, over } => {
                 self.start(at, run, stage, processor, phase, setup);
+                self.help(run, over);
             }
             What::Stop { run, why, tokens, .. } => self.stop(at, run, why, tokens),
             What::FirstToken { stage, job } => self.first_token(at, stage, job),
@@ -334,11 +338,7 @@ impl<'a> Builder<'a> {
             return;
         }
         let Some(&Seen { job, node, model, .. }) = self.stages.get(&stage) else { return };
-        let first = self.first_lane[processor.index()];
-        let slots = self.system.platform.processors[processor].slots as usize;
-        // A record of a real run can show more runs at once than the platform has slots; they then share the last lane.
-        let lane = (first..first + slots).find(|&lane| self.occupied[lane].is_none()).unwrap_or(first + slots - 1);
-        self.occupied[lane] = Some(run);
+        let lane = self.take_lane(processor, run);
         let source = self.system.nodes[node].source;
         let slice = Slice {
             lane,
@@ -358,6 +358,24 @@ impl<'a> Builder<'a> {
         self.open.insert(run, (slice, 1));
     }
 
+    /// Other processors work on a run: it has a slice on one lane of each.
+    fn help(&mut self, run: u64, helpers: ProcessorSet) {
+        for helper in helpers.iter() {
+            let lane = self.take_lane(helper, run);
+            self.helping.push((run, lane));
+        }
+    }
+
+    /// A free lane of a processor, for a run.
+    fn take_lane(&mut self, processor: ProcessorId, run: u64) -> usize {
+        let first = self.first_lane[processor.index()];
+        let slots = self.system.platform.processors[processor].slots as usize;
+        // A record of a real run can show more runs at once than the platform has slots; they then share the last lane.
+        let lane = (first..first + slots).find(|&lane| self.occupied[lane].is_none()).unwrap_or(first + slots - 1);
+        self.occupied[lane] = Some(run);
+        lane
+    }
+
     fn stop(&mut self, at: Nanos, run: u64, why: StopReason, tokens: u32) {
         let Some((slice, running)) = self.open.get_mut(&run) else { return };
         slice.tokens += tokens;
@@ -374,10 +392,20 @@ impl<'a> Builder<'a> {
         // In a real run the setup that the policy counted with may not have been over.
         slice.ready = slice.ready.min(at);
         slice.ready = slice.ready.min(at);
-        if self.occupied[slice.lane] == Some(run) {
-            self.occupied[slice.lane] = None;
+        self.free_lane(slice.lane, run);
+        while let Some(i) = self.helping.iter().position(|&(helped, _)| helped == run) {
+            // Tokens and batch are those of the stage's own processor.
+            let lane = self.helping.swap_remove(i).1;
+            self.free_lane(lane, run);
+            self.slices.push(Slice { lane, tokens: 0, ..slice });
         }
         self.slices.push(slice);
+    }
+
+    fn free_lane(&mut self, lane: usize, run: u64) {
+        if self.occupied[lane] == Some(run) {
+            self.occupied[lane] = None;
+        }
     }
 
     fn first_token(&mut self, at: Nanos, stage: u64, job: u64) {

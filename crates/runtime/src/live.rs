@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use onbeat_core::event::{DropCause, Sink, StopReason, What};
 use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, Actions, Limit, Policy, refusal_bit};
+use onbeat_core::policy::{Action, ActionError, Actions, Limit, Policy, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Nanos};
@@ -337,6 +337,9 @@ impl<'a, S: Sink> Live<'a, S> {
             let list = actions.as_slice();
             self.course.emit(What::Asked { decision, actions: list.len() as u32, digest: digest(list) });
             for &action in list {
+                if matches!(action, Action::StartTogether { .. }) {
+                    return Err(self.course.illegal(action, ActionError::OnlySimulated));
+                }
                 let effect = self.course.act(action).map_err(|reason| self.course.illegal(action, reason))?;
                 if matches!(action, Action::Start { .. } | Action::Evict { .. }) {
                     self.unload();
@@ -367,6 +370,7 @@ impl<'a, S: Sink> Live<'a, S> {
                 }
                 self.launch(processor, &[stage], setup, loads_model, limit);
             }
+            Effect::LaunchTogether { .. } => unreachable!("refused before it was done"),
             Effect::Join { stage, processor, run, setup, limit: _ } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
@@ -390,6 +394,10 @@ fn digest(actions: &[Action]) -> u64 {
                     Some(Limit::Units(n)) => u64::from(n) | 1 << 63,
                 };
                 [1, u64::from(stage.0), u64::from(processor.0), limit]
+            }
+            // Never done in real time; the number keeps its place.
+            Action::StartTogether { stage, processor, together, .. } => {
+                [6, u64::from(stage.0), u64::from(processor.0), together.others(processor).bits()]
             }
             Action::Preempt { stage } => [2, u64::from(stage.0), 0, 0],
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],

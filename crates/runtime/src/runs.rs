@@ -2,7 +2,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
+use onbeat_core::id::{Id, JobId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::policy::Limit;
 use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
@@ -129,7 +129,14 @@ impl<S: Sink> Live<'_, S> {
                 u: hidden.u,
                 variation: hidden.variation,
             });
-            self.course.emit(What::Start { run: serial, stage: other.serial, processor: p, phase: live.kind, setup });
+            self.course.emit(What::Start {
+                run: serial,
+                stage: other.serial,
+                processor: p,
+                phase: live.kind,
+                setup,
+                over: ProcessorSet::EMPTY,
+            });
         }
         let (meter, stretch) = self.meter(p, stages);
         self.runs[p].push(LiveRun {
@@ -160,6 +167,7 @@ impl<S: Sink> Live<'_, S> {
             start: now,
             expected_end,
             ending: false,
+            over: ProcessorSet::EMPTY,
         });
         self.commands.push(Command::Launch(Launch {
             run: serial,

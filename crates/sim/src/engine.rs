@@ -160,6 +160,9 @@ impl<'a, S: Sink> Engine<'a, S> {
             Effect::Launch { stage, processor, setup, loads, limit } => {
                 self.launch(processor, &[stage], setup, loads, limit);
             }
+            Effect::LaunchTogether { stage, processor, together, setup, loaded, segments } => {
+                self.launch_together(processor, stage, together, setup, loaded, segments);
+            }
             Effect::Join { stage, processor, run, setup, limit } => self.join(stage, processor, run, setup, limit),
             Effect::Speed => self.bus_dirty = true,
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),

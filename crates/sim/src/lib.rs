@@ -14,6 +14,7 @@
 
 mod bus;
 mod engine;
+mod joint;
 mod power;
 mod runs;
 mod sharing;

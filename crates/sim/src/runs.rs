@@ -6,7 +6,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, StopReason, What};
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::policy::Limit;
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
@@ -14,6 +14,7 @@ use onbeat_core::units::{Bytes, Nanos};
 
 use crate::bus::Demand;
 use crate::engine::Engine;
+use crate::joint::Joint;
 use crate::power::Meter;
 use crate::sharing::load_traffic;
 
@@ -54,6 +55,8 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// Data that loading weights moves over the bus while the setup lasts [bytes/ns]; 0 if nothing is loaded.
     pub(crate) setup_traffic: f64,
+    /// If several processors work on it; the others have helpers.
+    pub(crate) joint: Option<Box<Joint>>,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
 }
@@ -66,15 +69,19 @@ pub(crate) enum Doing {
     Work,
     /// Taking preempted work off the processor.
     Saving,
+    /// Working on another processor's run.
+    Helping,
+    /// Held for another processor's run, which makes no progress now.
+    Waiting,
 }
 
 impl LiveRun {
     /// What it asks of the bus now, if it takes part [bytes/ns].
     pub(crate) fn asks(&self) -> Option<f64> {
         match self.doing {
-            Doing::Work => Some(self.demand.peak_if_any()),
+            Doing::Work | Doing::Helping => Some(self.demand.peak_if_any()),
             Doing::Setup if self.setup_traffic > 0.0 => Some(self.setup_traffic),
-            Doing::Setup | Doing::Saving => None,
+            Doing::Setup | Doing::Saving | Doing::Waiting => None,
         }
     }
 
@@ -128,7 +135,9 @@ impl<S: Sink> Engine<'_, S> {
                 run.updated = now;
                 run.next_at = now + at_rate(run.target_ns, 1.0);
                 self.bus_dirty = true;
-                if run.length == 0.0 {
+                let empty = run.length == 0.0;
+                self.set_helpers(p, i, Doing::Helping);
+                if empty {
                     // Preempted during its setup.
                     return self.leave(p, i);
                 }
@@ -143,17 +152,21 @@ impl<S: Sink> Engine<'_, S> {
                 self.stop(p, i);
                 true
             }
+            Doing::Helping | Doing::Waiting => false,
         }
     }
 
     /// A run has done what it should: takes it off the processor, at once or after saving. Whether it left its place.
     pub(crate) fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
-        let cost = self.course.system.platform.processors[p].preempt_cost;
+        let cost_of = |q: ProcessorId| self.course.system.platform.processors[q].preempt_cost;
+        let helpers = self.runs[p][i].joint.as_ref().map(|joint| joint.others).unwrap_or_default();
+        let cost = helpers.iter().map(cost_of).fold(cost_of(p), Nanos::max);
         let run = &mut self.runs[p][i];
         if run.why == StopReason::Preempted && cost > Nanos::ZERO {
             run.doing = Doing::Saving;
             run.next_at = self.course.state.now + cost;
             self.bus_dirty = true;
+            self.set_helpers(p, i, Doing::Waiting);
             return false;
         }
         self.stop(p, i);
@@ -221,7 +234,8 @@ impl<S: Sink> Engine<'_, S> {
             let job = &mut self.course.state.jobs[job];
             job.running += 1;
             job.started = true;
-            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup });
+            let over = ProcessorSet::EMPTY;
+            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over });
         }
 
         let partial_ns = self.course.state.stages[first].partial_ns * factor;
@@ -246,6 +260,7 @@ impl<S: Sink> Engine<'_, S> {
             started: now,
             why,
             setup_traffic: load_traffic(loads, setup),
+            joint: None,
             meter: Meter::at(now),
         };
         run.target = self.next_mark(stages, &run, 0.0);
@@ -269,6 +284,7 @@ impl<S: Sink> Engine<'_, S> {
             start: now,
             expected_end,
             ending: false,
+            over: ProcessorSet::EMPTY,
         });
     }
 
@@ -330,7 +346,8 @@ impl<S: Sink> Engine<'_, S> {
         let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);
         let (stage, phase) = (other.serial, other.kind);
-        self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup: ready_at - now });
+        let (setup, over) = (ready_at - now, ProcessorSet::EMPTY);
+        self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup, over });
     }
 
     /// Nominal time that a policy may expect a run to take: by expected lengths.
@@ -366,6 +383,9 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Nominal time alone that a run takes from its start to `x` units [ns].
     pub(crate) fn nominal_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
+        if let Some(joint) = &run.joint {
+            return joint.course.boundary_at_or_after(run.from + x).ns;
+        }
         if run.is_mixed() { self.mixed_ns(p, stages, run) * x } else { self.decode_ns(p, stages, run, x) }
     }
 
@@ -405,6 +425,16 @@ impl<S: Sink> Engine<'_, S> {
         mark
     }
 
+    /// Like [`Engine::next_mark`], for a run that stands: at the end of a segment if several processors work on it.
+    pub(crate) fn next_mark_of(&self, p: ProcessorId, i: usize, stages: &[StageId], x: f64) -> f64 {
+        let run = &self.runs[p][i];
+        let mark = self.next_mark(stages, run, x);
+        match &run.joint {
+            Some(joint) => joint.course.boundary_at_or_after(run.from + mark).position - run.from,
+            None => mark,
+        }
+    }
+
     /// A run has reached a point at which tokens are to be handed on, or a cache is full. It goes on, unless memory has run out.
     /// Whether it left its place.
     fn pass_mark(&mut self, p: ProcessorId, i: usize) -> bool {
@@ -426,7 +456,7 @@ impl<S: Sink> Engine<'_, S> {
             }
             return self.leave(p, i);
         }
-        let target = self.next_mark(&stages, &self.runs[p][i], x);
+        let target = self.next_mark_of(p, i, &stages, x);
         let target_ns = self.time_to(p, &stages, &self.runs[p][i], target);
         let (now, run) = (self.course.state.now, &mut self.runs[p][i]);
         run.target = target;
@@ -481,6 +511,9 @@ impl<S: Sink> Engine<'_, S> {
     pub(crate) fn whole_units_done(&self, p: ProcessorId, i: usize) -> f64 {
         let run = &self.runs[p][i];
         let nominal = (self.done_now(run) + run.partial_ns) / run.factor;
+        if let Some(joint) = &run.joint {
+            return joint.course.reached_after(nominal).position - run.from;
+        }
         if run.members == 1 {
             let stage = self.course.state.processors[p].runs[i].stage;
             let live = &self.course.state.stages[stage];

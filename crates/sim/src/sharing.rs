@@ -17,11 +17,7 @@ pub(crate) fn load_traffic(loads: Bytes, setup: Nanos) -> f64 {
 impl<S: Sink> Engine<'_, S> {
     /// What a run asks of the memory bus.
     pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
-        let platform = &self.course.system.platform;
-        // Without contention, a clock still changes the compute-bound part only.
-        let matters = self.course.system.contention || self.course.power.is_some();
-        let Some(bus) = platform.bandwidth.filter(|_| matters) else { return Demand::NONE };
-        let limit = platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
+        let Some(limit) = self.limit_of(p) else { return Demand::NONE };
         let mut bytes = 0.0;
         if run.piece {
             let live = &self.course.state.stages[stages[0]];
@@ -42,6 +38,15 @@ impl<S: Sink> Engine<'_, S> {
         }
         let alone = self.nominal_to(p, stages, run, run.length) * run.factor;
         Demand::new(bytes, alone, limit)
+    }
+
+    /// The most that a processor can draw [bytes/ns]; `None` if the bus is not modelled.
+    pub(crate) fn limit_of(&self, p: ProcessorId) -> Option<f64> {
+        let platform = &self.course.system.platform;
+        // Without contention, a clock still changes the compute-bound part only.
+        let matters = self.course.system.contention || self.course.power.is_some();
+        let bus = platform.bandwidth.filter(|_| matters)?;
+        Some(platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus)))
     }
 
     /// Shares the memory bus among the runs that make progress, sets the processors' speeds, and moves the ends of runs.
@@ -66,6 +71,7 @@ impl<S: Sink> Engine<'_, S> {
         if let Some(bus) = bus {
             share_max_min(bus, &mut shares, &mut order);
         }
+        self.couple(&shares);
         self.set_points(&shares);
 
         let now = self.course.state.now;
@@ -80,7 +86,11 @@ impl<S: Sink> Engine<'_, S> {
                     continue;
                 }
                 working += 1;
-                let rate = run.demand.rate(share, speed);
+                let rate = match &run.joint {
+                    Some(joint) => joint.rate,
+                    None if run.doing == Doing::Helping => run.rate,
+                    None => run.demand.rate(share, speed),
+                };
                 traffic += run.demand.traffic(rate);
                 let alone = run.demand.rate(f64::INFINITY, speed);
                 pace += rate / alone;

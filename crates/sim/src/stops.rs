@@ -9,6 +9,7 @@ use onbeat_core::state::Run;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
 use crate::engine::Engine;
+use crate::joint::Joint;
 use crate::runs::{Doing, LiveRun, SAME_TIME_NS, at_rate, cost_of, nth_stage};
 use crate::steps::{decoders_first, piece_bytes};
 
@@ -20,8 +21,8 @@ impl<S: Sink> Engine<'_, S> {
         visible.ending |= why == StopReason::Preempted;
         let (stage, kind) = (visible.stage, visible.kind);
         let now = self.course.state.now;
-        let anytime =
-            unit.preemption == Preemption::Anytime && self.runs[p][i].members == 1 && why == StopReason::Preempted;
+        let alone = self.runs[p][i].members == 1 && self.runs[p][i].joint.is_none();
+        let anytime = unit.preemption == Preemption::Anytime && alone && why == StopReason::Preempted;
 
         if self.runs[p][i].doing == Doing::Setup {
             let run = &mut self.runs[p][i];
@@ -58,13 +59,16 @@ impl<S: Sink> Engine<'_, S> {
         let cost = cost_of(self.course.system, &live, p);
         let run = &self.runs[p][i];
         let position = run.from + x;
-        let boundary = cost.boundary_at_or_before(position);
+        let (boundary, next) = match &run.joint {
+            Some(joint) => (position, joint.course.boundary_after(position)),
+            None => (cost.boundary_at_or_before(position), cost.next_boundary(work, kind, position)),
+        };
         let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(run.members).collect();
         let reached = boundary - run.from;
         let at_boundary = reached > 0.0
             && run.doing == Doing::Work
             && (self.time_to(p, &stages, run, reached) - done).abs() <= SAME_TIME_NS;
-        let length = if at_boundary { reached } else { cost.next_boundary(work, kind, position) - run.from };
+        let length = if at_boundary { reached } else { next - run.from };
         if length > run.length || (length == run.length && run.why != StopReason::Finished) {
             return;
         }
@@ -99,14 +103,15 @@ impl<S: Sink> Engine<'_, S> {
     /// Ends all runs at the end of the simulated time.
     pub(crate) fn stop_all_at_horizon(&mut self) {
         for p in self.course.system.platform.processors.ids() {
-            while let Some(run) = self.runs[p].first() {
-                let done = self.done_now(run);
+            // Helpers go with the runs that they help.
+            while let Some(i) = self.runs[p].iter().position(|run| !run.helps()) {
+                let done = self.done_now(&self.runs[p][i]);
                 let now = self.course.state.now;
-                let run = &mut self.runs[p][0];
+                let run = &mut self.runs[p][i];
                 run.done_ns = done;
                 run.credit(now);
                 run.why = StopReason::Horizon;
-                self.stop(p, 0);
+                self.stop(p, i);
             }
         }
     }
@@ -120,6 +125,9 @@ impl<S: Sink> Engine<'_, S> {
         self.course.state.processors[p].idle_since = now;
         self.bus_dirty = true;
         self.course.changed = true;
+        if let Some(joint) = &run.joint {
+            self.dismiss(visible.serial, joint.others);
+        }
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
 
@@ -181,7 +189,10 @@ impl<S: Sink> Engine<'_, S> {
         let brings_piece = k >= run.decoders;
         let mut piece_end = 0.0;
         let (mut position, mut partial_ns, mut exact) = (from, 0.0, from);
-        if run.members == 1 {
+        if let Some(joint) = &run.joint {
+            position = if complete { from + run.target } else { from + joint_units(joint, run) };
+            self.account(p, run, visible, stage, cost, work, (from, position), share, end);
+        } else if run.members == 1 {
             let began = cost.position_after(work, from, end, run.partial_ns / run.factor);
             if complete {
                 position = from + run.target;
@@ -204,6 +215,9 @@ impl<S: Sink> Engine<'_, S> {
         }
         self.course.hidden[stage.index()].piece_end = piece_end;
 
+        if let Some(joint) = &run.joint {
+            self.note_draft(joint, stage, position);
+        }
         let other = &mut self.course.state.stages[stage];
         other.position = position;
         other.partial_ns = partial_ns;
@@ -257,7 +271,10 @@ impl<S: Sink> Engine<'_, S> {
             _ if run.piece => cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length),
             _ => cost.bytes(work, from, to),
         };
+        let joint = run.joint.as_ref().map(|joint| (joint, run.joint_done(joint)));
+        let bytes = joint.map_or(bytes, |(_, done)| done.bytes);
         let energy_mj = match cost.energy_mj(from, to) {
+            _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
             Some(energy) => Some(energy * (1.0 / batch)),
             None => {
@@ -320,4 +337,9 @@ impl<S: Sink> Engine<'_, S> {
         }
         self.launch(p, &stages, setup, Bytes::ZERO, None);
     }
+}
+
+/// Whole segments that a joint run has done [units].
+fn joint_units(joint: &Joint, run: &LiveRun) -> f64 {
+    joint.course.reached_after(run.done_ns / run.factor).position - run.from
 }

@@ -2,6 +2,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::id::{IdVec, NodeId, ProcessorId};
+use onbeat_core::joint::divided_ns;
 use onbeat_core::system::System;
 
 /// Pieces that a phase is cut into where it can go on elsewhere in the middle and its cost is not proportional to its units.
@@ -24,11 +25,16 @@ pub(crate) struct Part {
     pub(crate) latency_ns: IdVec<ProcessorId, Option<f64>>,
     /// The least time that it occupies a processor's slot [ns]: a share of a batch's, where there is batching.
     pub(crate) load_ns: IdVec<ProcessorId, Option<f64>>,
+    /// Whether several processors can work on it at the same time.
+    pub(crate) divides: bool,
 }
 
 impl Part {
-    /// The least latency on any processor [ns].
+    /// The least latency [ns]: on any processor, or with all of them together, the sum of whose rates cannot be beaten.
     pub(crate) fn fastest_ns(&self) -> f64 {
+        if self.divides {
+            return divided_ns(self.latency_ns.iter().flatten().copied());
+        }
         self.latency_ns.iter().flatten().copied().fold(f64::MAX, f64::min)
     }
 }
@@ -36,6 +42,7 @@ impl Part {
 /// The parts of a stage of this size whose random numbers are at least `u` (quantile of measured distributions) and
 /// `variation` (factor of single figures).
 pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation: f64) -> Vec<Part> {
+    let divides = system.models[system.nodes[node].model].split.is_some();
     let node = &system.nodes[node];
     let Some(any) = node.costs.iter().flatten().next() else { return Vec::new() };
     let mut parts = Vec::new();
@@ -60,6 +67,7 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                 PhaseCost::Decode { .. } => true,
                 PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => false,
             });
+        let draft = node.draft.as_ref().filter(|_| kind == Phase::Decode);
         let pieces = if movable { PIECES.min(units as u32).max(1) } else { 1 };
         for piece in 0..pieces {
             let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
@@ -73,16 +81,20 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                 };
                 alone * phase.latency_factor(u, variation)
             };
+            // Drafting takes no time at best, and all is accepted; drafted or batched, not both.
+            let drafted = |at: ProcessorId| draft.map_or(1.0, |draft| draft.least_factor(at));
             let least = |of: fn(&PhaseCost) -> f64| {
-                let of_all =
-                    |all: &Vec<(Work, &PhaseCost)>| all.iter().map(|one| latency(one) * of(one.1)).reduce(f64::min);
-                phases.iter().map(of_all).collect()
+                let of_all = |(at, all): (ProcessorId, &Vec<(Work, &PhaseCost)>)| {
+                    all.iter().map(|one| latency(one) * of(one.1).min(drafted(at))).reduce(f64::min)
+                };
+                phases.enumerate().map(of_all).collect()
             };
             let part_kind = if kind == Phase::Decode { PartKind::Decode((to - from) as u32) } else { PartKind::First };
             parts.push(Part {
                 kind: part_kind,
                 latency_ns: least(|phase| best_batch(phase).0),
                 load_ns: least(|phase| best_batch(phase).1),
+                divides,
             });
         }
     }

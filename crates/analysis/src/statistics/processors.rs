@@ -1,7 +1,7 @@
 //! What processors and the memory bus did.
 
 use onbeat_core::event::StopReason;
-use onbeat_core::id::{IdVec, ModelId, NodeId, ProcessorId};
+use onbeat_core::id::{IdVec, ModelId, NodeId, ProcessorId, ProcessorSet};
 use onbeat_core::spec::ProvenanceKind;
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
@@ -68,6 +68,8 @@ pub(super) struct Lane {
 pub(super) struct Lanes<'s> {
     system: &'s System,
     pub(super) by_processor: IdVec<ProcessorId, Lane>,
+    /// Runs on which several processors work, and the others of them.
+    helpers: Vec<(u64, ProcessorSet)>,
     /// Time alone by kind of figure, in the order of [`KINDS`] [ns].
     pub(super) alone_by_kind: [f64; 3],
     pub(super) peak_memory: Option<Bytes>,
@@ -94,6 +96,7 @@ impl<'s> Lanes<'s> {
         Self {
             system,
             by_processor: system.platform.processors.iter().map(lane).collect(),
+            helpers: Vec::new(),
             alone_by_kind: [0.0; 3],
             peak_memory: None,
             bus: Bins::new(system.duration),
@@ -133,8 +136,27 @@ impl<'s> Lanes<'s> {
         });
     }
 
+    /// Other processors work on a run from now on.
+    pub(super) fn help(&mut self, run: u64, node: (NodeId, u8), helpers: ProcessorSet, at: Nanos, setup: Nanos) {
+        for helper in helpers.iter() {
+            self.start(helper, run, node, at, setup);
+        }
+        self.helpers.push((run, helpers));
+    }
+
     /// A stage stops; the run ends with its last stage.
     pub(super) fn stop(&mut self, processor: ProcessorId, stopped: &Stopped) {
+        if let Some(i) = self.helpers.iter().position(|&(run, _)| run == stopped.run) {
+            // The energy of all is with the stage's own processor.
+            let rest = Stopped { energy_mj: stopped.energy_mj.map(|_| 0.0), ..*stopped };
+            for helper in self.helpers.swap_remove(i).1.iter() {
+                self.stop_one(helper, &rest);
+            }
+        }
+        self.stop_one(processor, stopped);
+    }
+
+    fn stop_one(&mut self, processor: ProcessorId, stopped: &Stopped) {
         let lane = &mut self.by_processor[processor];
         let Some(i) = lane.open.iter().position(|open| open.serial == stopped.run) else {
             return; // Its start is missing: a damaged record.

@@ -183,6 +183,7 @@ impl Builder {
             state: Bytes::ZERO,
             quality: None,
             path: None,
+            split: None,
             weights_of: None,
             role: onbeat_core::system::Role::Network,
         });
@@ -221,6 +222,7 @@ impl Builder {
             expected,
             output_max: expected.output,
             output_bytes: 0.0,
+            draft: None,
             before,
             after: Vec::new(),
             variants: Vec::new(),

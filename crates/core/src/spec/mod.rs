@@ -35,9 +35,13 @@ pub use platform::{
     LinkSpec, MemorySpec, OperatingPointSpec, PlatformSpec, PowerSpec, Preemption, ProcessorKind, ProcessorSpec,
     ThermalSpec,
 };
-pub use profile::{CostSpec, ExpertsSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, VariantSpec};
+pub use profile::{
+    CostSpec, ExpertsSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, ReuseSpec, SplitSpec,
+    VariantSpec,
+};
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ActionsSpec, AdapterSpec, Any, ArrivalProcess, ArrivalSpec, ChainSpec, DropRule, EdgeSpec, Overflow, PhaseSpec,
-    RepeatSpec, ScenarioSpec, SessionSpec, StageSpec, StreamSpec, VariantsSpec, VariationKind, VariationSpec,
+    ActionsSpec, AdapterSpec, Any, ArrivalProcess, ArrivalSpec, ChainSpec, DraftSpec, DropRule, EdgeSpec, Overflow,
+    PhaseSpec, RepeatSpec, ScenarioSpec, SessionSpec, StageSpec, StreamSpec, VariantsSpec, VariationKind,
+    VariationSpec,
 };

@@ -65,6 +65,8 @@ pub struct ModelSpec {
     pub transformer: Option<TransformerSpec>,
     /// Other shapes: operations and activations of one inference (one step), for `onbeat estimate`.
     pub network: Option<NetworkSpec>,
+    /// How it is divided among several processors that work on it at the same time. Left out: it is not. Not for `streaming`.
+    pub split: Option<SplitSpec>,
     /// Key of `[source]` for the figures above.
     pub source: Option<String>,
     /// Row, page or name within that source.
@@ -88,6 +90,20 @@ pub struct ExpertsSpec {
     pub resident: f64,
     /// Probability that an activated expert is in memory, 0 to 1. Left out: `resident`, as if all experts were activated alike.
     pub hit_rate: Option<f64>,
+}
+
+/// How a model is divided among several processors, as tensors or patches. At each point all of them wait for the slowest and exchange
+/// what they have computed, which costs what the slowest link between two of them says.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSpec {
+    /// Places per inference (per step; per prefill segment; per decode step) at which the processors wait for one another, ≥ 1: a few per
+    /// layer for tensors, one per step for patches.
+    pub points: u32,
+    /// Data exchanged at each of them [kB], ≥ 0; for `autoregressive` models, per token. It takes time only over links that have a
+    /// bandwidth.
+    #[serde(default)]
+    pub kb: f64,
 }
 
 /// Another variant of a model.
@@ -161,6 +177,8 @@ pub struct CostSpec {
 
     /// `iterative`: latency of one step [ms], > 0.
     pub step_ms: Option<f64>,
+    /// `iterative`: steps that reuse what a full step has computed. Left out: all steps are full.
+    pub reuse: Option<ReuseSpec>,
     /// `iterative`: latency of what precedes the loop, such as the text encoder [ms], ≥ 0.
     pub before_ms: Option<f64>,
     /// `iterative`: latency of what follows the loop, such as the image decoder [ms], ≥ 0.
@@ -191,6 +209,9 @@ pub struct CostSpec {
     /// Models with `experts`: bandwidth at which experts that are not in memory are fetched [GB/s], > 0. Left out: `load_gbps` of the
     /// platform.
     pub experts_gbps: Option<f64>,
+    /// `autoregressive`: latency of a decode step that verifies so many drafted and own tokens of one request at once, relative to one
+    /// token: points of (tokens, factor), the first (1, 1.0). Left out: `batch_factor`.
+    pub verify_factor: Option<Vec<(f64, f64)>>,
 
     /// Preemption points: how many equal segments an inference consists of, ≥ 1. Default 1.
     pub segments: Option<u32>,
@@ -218,6 +239,21 @@ pub struct CostSpec {
     /// Keys of `[source]` for other figures of this entry: field name to key.
     #[serde(default)]
     pub provenance: IndexMap<String, String>,
+}
+
+/// Steps of a loop that reuse features or caches which a full step has computed, as caching for diffusion and the refresh and reuse
+/// phases of diffusion language models do. What that costs in quality is not modelled.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReuseSpec {
+    /// The first of so many steps is full, the others reuse; ≥ 2.
+    pub every: u32,
+    /// Latency of a step that reuses [ms], > 0 and not above that of a full one.
+    pub step_ms: f64,
+    /// Data that it moves over the memory bus [MB], ≥ 0. Left out: as much as a full one.
+    pub bytes_mb: Option<f64>,
+    /// Its energy [mJ], ≥ 0. Left out: unknown, and with it that of all steps; the processor's `active_w` counts.
+    pub energy_mj: Option<f64>,
 }
 
 /// A latency distribution by its quantiles; linear in between, constant below the first and above the last.

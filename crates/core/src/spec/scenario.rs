@@ -354,6 +354,9 @@ pub struct StageSpec {
     pub output_kb: f64,
     /// Key of `[source]` for `tool_ms`.
     pub source: Option<String>,
+    /// A small model that may draft the output of an `autoregressive` one, which then verifies several tokens in one step. Whether it
+    /// does is the policy's choice. Left out: none.
+    pub draft: Option<DraftSpec>,
 }
 
 /// An adapter (LoRA): weights that some stages need beside those of their model.
@@ -368,6 +371,19 @@ pub struct AdapterSpec {
     pub load_ms: Option<f64>,
     /// Key of `[source]`.
     pub source: Option<String>,
+}
+
+/// A small model that drafts the output of a large one.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DraftSpec {
+    /// The small model, of shape `autoregressive`; `model/variant` for a variant.
+    pub model: String,
+    /// Tokens that it drafts before they are verified, 1 to 64; a policy may choose another number.
+    pub tokens: u32,
+    /// Probability that a drafted token is accepted, 0 to 1. A distribution is drawn from once per request: some texts are easier to guess
+    /// than others.
+    pub acceptance: DistributionSpec,
 }
 
 /// Variants that a policy may choose instead of a stage's own.

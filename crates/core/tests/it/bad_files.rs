@@ -96,6 +96,28 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("several at once", "fps = 30", "fsp = 30\ndrop = \"never\"\npriority = \"high\""),
     ("a table where a list should be", "[[phase]]", "[phase]"),
     ("not a number", "fps = 30", "fps = nan"),
+    (
+        "drafts of a model without tokens",
+        "name = \"think\", model = \"writer\"",
+        "name = \"think\", model = \"writer\", draft = { model = \"detector\", tokens = 4, acceptance = 0.5 }",
+    ),
+    (
+        "drafts that are too long and too good",
+        "name = \"think\", model = \"writer\"",
+        "name = \"think\", model = \"writer\", draft = { model = \"writer\", tokens = 100, acceptance = 1.5 }",
+    ),
+    (
+        "drafts that nothing verifies",
+        "name = \"think\", model = \"writer\"",
+        "name = \"think\", model = \"writer\", draft = { model = \"writer\", tokens = 4, acceptance = 0.5 }",
+    ),
+    ("reuse that saves nothing", "step_ms = 50", "step_ms = 50\nreuse = { every = 1, step_ms = 60 }"),
+    ("divided nowhere", "weights_mb = 900 }", "weights_mb = 900, split = { points = 0 } }"),
+    (
+        "a streaming model that is divided",
+        "speaker = {}",
+        "speaker = { shape = \"streaming\", split = { points = 2 } }",
+    ),
     ("infinite", "duration_s = 10", "duration_s = inf"),
     ("negative latency", "latency_ms = 4", "latency_ms = -4"),
     ("no period", "period_ms = 500", "period_ms = 0"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
 use onbeat_core::event::{DropCause, Event, StopReason, What};
-use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, SourceId};
+use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, ProcessorSet, SourceId};
 use onbeat_core::metric::{Metric, Values};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind};
 use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary};
@@ -171,6 +171,7 @@ fn source(
             expected: Work { prompt: 1, output: 2, steps: 0 },
             output_max: 0,
             output_bytes: 0.0,
+            draft: None,
             before,
             after,
             variants: Vec::new(),
@@ -210,6 +211,7 @@ fn model(name: &str, talks: bool) -> Model {
         state: Bytes::ZERO,
         quality: None,
         path: None,
+        split: None,
         weights_of: None,
         role: onbeat_core::system::Role::Network,
     }
@@ -254,7 +256,7 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
             let talks = n.costs[processor].as_ref().is_some_and(|cost| cost.phases.len() > 1);
             let phase = if talks { Phase::Prefill } else { Phase::Forward };
             push(ready, What::Ready { stage, job, node, prompt: u32::from(talks) * 64, output: u32::from(talks) * 20 });
-            push(start, What::Start { run, stage, processor, phase, setup: Nanos(setup) });
+            push(start, What::Start { run, stage, processor, phase, setup: Nanos(setup), over: ProcessorSet::EMPTY });
             push(start, What::Bus { traffic: 20.0 + 3.0 * lane as f64, speed: 0.9 });
             if talks {
                 push(end - (end - start) / 2, What::FirstToken { stage, job });

@@ -230,13 +230,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// Where processors preempt at once, nothing else is shared and every stage has one place, idle-time work changes nothing for
-    /// anybody else.
+    /// anybody else. (`onbeat` is left out: it is asked at more instants then, and may preempt or wait at one of them.)
     #[test]
     fn idle_time_work_costs_others_nothing(
         periods in (10_u32..60, 10_u32..60),
         latencies in (1_u32..12, 1_u32..12),
         seed in 0_u64..1000,
-        policy in prop::sample::select(vec!["fcfs", "edf", "fixed-priority", "sjf", "eft", "onbeat", "heft", "dm", "srpt", "cost-aware"]),
+        policy in prop::sample::select(vec!["fcfs", "edf", "fixed-priority", "sjf", "eft", "heft", "dm", "srpt", "cost-aware"]),
     ) {
         let (without, with) = (shared(periods, latencies, false), shared(periods, latencies, true));
         let plain = run(&without, onbeat_policy::make(policy, &without).unwrap(), seed);

@@ -267,6 +267,52 @@ fn a_diffusion_loop_has_a_preemption_point_after_every_step() {
 }
 
 #[test]
+fn some_steps_reuse_what_a_full_one_has_computed() {
+    let toml = r#"
+        name = "reuse"
+        duration_s = 2
+        [platform]
+        name = "p"
+        [platform.memory]
+        [[platform.processor]]
+        name = "gpu"
+        kind = "gpu"
+        preemption = "anytime"
+        [model.text]
+        shape = "iterative"
+        steps = 7
+        [model.frame]
+        [[cost]]
+        model = "text"
+        processor = "gpu"
+        step_ms = 10
+        reuse = { every = 3, step_ms = 2 }
+        [[cost]]
+        model = "frame"
+        processor = "gpu"
+        latency_ms = 3
+        [[session]]
+        name = "write"
+        model = "text"
+        arrival = { process = "periodic", period_s = 100 }
+        [[stream]]
+        name = "frames"
+        model = "frame"
+        period_ms = 1000
+        phase_ms = 17
+        count = 1
+    "#;
+    // Full 0-10, 10-12, 12-14, full 14-24 interrupted at 17 for 3 ms: to 27; 29, 31, and a last full one: 41.
+    let (system, events) = run_script(toml, frames_first);
+    assert_eq!(done_at(&system, &events, "frames"), [20.0]);
+    assert_eq!(done_at(&system, &events, "write"), [41.0]);
+    // At boundaries only: the frame waits until 24.
+    let (system, events) = run_script(&toml.replace("preemption = \"anytime\"", ""), frames_first);
+    assert_eq!(done_at(&system, &events, "frames"), [27.0]);
+    assert_eq!(done_at(&system, &events, "write"), [41.0]);
+}
+
+#[test]
 fn a_quantum_gives_the_processor_back_after_so_many_segments() {
     let (system, events) = run_script(&llm("", &ask("chat", 0.0, 100, 6)), |view, actions| {
         let p = view.processors().next().unwrap();

@@ -2,6 +2,7 @@
 
 use crate::cost::Work;
 use crate::id::Id;
+use crate::joint::divided_ns;
 use crate::spec::VariationKind;
 use crate::system::{Edge, Node, Source, Variation};
 use crate::units::Nanos;
@@ -24,21 +25,25 @@ fn certain(edge: &Edge) -> bool {
     edge.probability >= 1.0 && edge.fan_out.as_ref().is_none_or(|fan_out| fan_out.smallest().round() >= 1.0)
 }
 
-/// Sets `tail` of a source's stages and the source's `shortest`. `works` are the stages' smallest sizes, `variation` the smallest
-/// factor.
-pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, works: &[Work], variation: f64) {
+/// Sets `tail` of a source's stages and the source's `shortest`. `works` are the stages' smallest sizes, `splits` whether they can be
+/// divided among processors, `variation` is the smallest factor.
+pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits): (&[Work], &[bool]), variation: f64) {
     let first = source.nodes.start as usize;
     let need: Vec<f64> = nodes
         .iter()
-        .zip(works)
-        .map(|(node, &work)| {
+        .zip(works.iter().zip(splits))
+        .map(|(node, (&work, &splits))| {
             if let Some(tool) = &node.tool {
                 return tool.smallest();
             }
             let least = |variant: u8| {
                 let work = node.work_of(variant, work);
-                let latencies = node.costs_of(variant).iter().flatten().map(|cost| shortest_ns(cost, work, variation));
-                latencies.fold(f64::INFINITY, f64::min)
+                let latencies = node.costs_of(variant).enumerate().filter_map(|(p, cost)| {
+                    let decode = node.draft.as_ref().map_or(1.0, |draft| draft.least_factor(p));
+                    Some(shortest_ns(cost.as_ref()?, work, variation, decode))
+                });
+                // All together are the sum of their rates, at most.
+                if splits { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
             };
             node.variant_numbers().map(least).fold(f64::INFINITY, f64::min)
         })

@@ -6,7 +6,7 @@ use crate::distribution::Distribution;
 use crate::spec::check::Check;
 use crate::spec::field::Field;
 use crate::spec::limits;
-use crate::spec::{ChainSpec, ModelShape, ScenarioSpec, StageSpec, VariantsSpec};
+use crate::spec::{ChainSpec, DraftSpec, ModelShape, ScenarioSpec, StageSpec, VariantsSpec};
 
 use super::distribution::{self, DELAY_MS, INSTANCES, TOKENS};
 use super::models::{Catalogue, Variant, shape_name};
@@ -23,6 +23,17 @@ pub(super) struct Chain<'a> {
     pub stages: Vec<Stage<'a>>,
 }
 
+/// A model that drafts for a stage.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedDraft<'a> {
+    /// The model.
+    pub variant: Variant<'a>,
+    /// Tokens per cycle.
+    pub tokens: u32,
+    /// Probability that one is accepted.
+    pub acceptance: Distribution,
+}
+
 /// A stage of a chain.
 #[derive(Clone, Debug)]
 pub(super) struct Stage<'a> {
@@ -32,6 +43,8 @@ pub(super) struct Stage<'a> {
     pub field: Field,
     /// Models that may run it, the preferred one first.
     pub candidates: Vec<Variant<'a>>,
+    /// The model that may draft for it.
+    pub draft: Option<PlannedDraft<'a>>,
     /// Variants that a policy may choose instead of the first candidate, best first.
     pub variants: Vec<Variant<'a>>,
     /// Prompt length, if the stage has its own.
@@ -177,7 +190,9 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
             check.wrong(&at.key(key), problem, format!("it belongs to models of shape `{}`", shape_name(shape)));
         }
     }
+    let draft = spec.draft.as_ref().and_then(|draft| draft_of(check, at, draft, candidates.first(), catalogue));
     (check.errors.len() == before).then(|| Stage {
+        draft,
         spec: spec.clone(),
         field: at.clone(),
         candidates,
@@ -187,6 +202,27 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
         before: Vec::new(),
         tool,
     })
+}
+
+/// The model that drafts for a stage.
+fn draft_of<'a>(
+    check: &mut Check<'_>,
+    at: &Field,
+    spec: &DraftSpec,
+    own: Option<&Variant<'a>>,
+    catalogue: &Catalogue<'a>,
+) -> Option<PlannedDraft<'a>> {
+    let at = at.key("draft");
+    let variant = catalogue.variant(check, &at.key("model"), &spec.model, None)?;
+    for (field, model) in [(at.key("model"), Some(&variant)), (at.clone(), own)] {
+        if let Some(model) = model.filter(|model| model.spec.shape != ModelShape::Autoregressive) {
+            let problem = format!("`{}` has the shape `{}`", model.name(), shape_name(model.spec.shape));
+            check.wrong(&field, problem, "tokens are drafted by and for models of shape `autoregressive`");
+        }
+    }
+    check.number(&at, "tokens", f64::from(spec.tokens), &limits::DRAFT);
+    let acceptance = distribution::resolve(check, &at.key("acceptance"), &spec.acceptance, distribution::PROBABILITY)?;
+    Some(PlannedDraft { variant, tokens: spec.tokens, acceptance })
 }
 
 /// The variants that a policy may choose instead of a stage's own.

@@ -1,6 +1,6 @@
 //! A cost entry becomes a [`Cost`].
 
-use crate::cost::{Cost, Phase, PhaseCost, Pieces, Work};
+use crate::cost::{Cost, Phase, PhaseCost, Pieces, Reuse, Work};
 use crate::curve::{Below, Curve, StepSum};
 use crate::distribution::Distribution;
 use crate::spec::{CostSpec, ModelShape};
@@ -55,7 +55,13 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
                 bytes: 0.0,
                 energy_mj: None,
             };
-            let steps = PhaseCost::Steps { step_ns: entry.step_ms? * MS, bytes, energy_mj: entry.energy_mj };
+            let reuse = entry.reuse.as_ref().map(|reuse| Reuse {
+                every: reuse.every,
+                step_ns: reuse.step_ms * MS,
+                bytes: reuse.bytes_mb.map_or(bytes, |mb| mb * MB * inputs.bytes_scale),
+                energy_mj: reuse.energy_mj,
+            });
+            let steps = PhaseCost::Steps { step_ns: entry.step_ms? * MS, bytes, energy_mj: entry.energy_mj, reuse };
             let before = entry.before_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::Before, part(ms)));
             let after = entry.after_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::After, part(ms)));
             before.into_iter().chain([(Phase::Steps, steps)]).chain(after).collect()
@@ -169,11 +175,12 @@ pub(super) fn smallest_factor(cost: &PhaseCost, variation: f64) -> f64 {
     }
 }
 
-/// The shortest time that the whole of a stage takes on a processor [ns].
-pub(super) fn shortest_ns(cost: &Cost, work: Work, variation: f64) -> f64 {
+/// The shortest time that the whole of a stage takes on a processor, if decoding is at best so many times as long as alone [ns].
+pub(super) fn shortest_ns(cost: &Cost, work: Work, variation: f64, decode: f64) -> f64 {
     let parts = cost.phases.iter().map(|(phase, cost)| {
         let end = work.units(*phase);
-        if end > 0.0 { cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) } else { 0.0 }
+        let drafted = if *phase == Phase::Decode { decode } else { 1.0 };
+        if end > 0.0 { cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) * drafted } else { 0.0 }
     });
     parts.sum()
 }
@@ -228,7 +235,7 @@ mod tests {
         };
         assert_eq!(*latency_ns, 4e6);
         assert_eq!(curve.points(), [(0.0, 0.25), (0.5, 0.75), (1.0, 2.25)]);
-        assert_eq!(shortest_ns(&built, Work::default(), 0.5), 1e6);
+        assert_eq!(shortest_ns(&built, Work::default(), 0.5, 1.0), 1e6);
     }
 
     #[test]
@@ -238,6 +245,6 @@ mod tests {
         let kinds: Vec<Phase> = built.phases.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [Phase::Before, Phase::Steps], "what takes no time is no part");
         assert_eq!(built.total_ns(Work { steps: 20, ..Work::default() }), 41e6);
-        assert_eq!(shortest_ns(&built, Work { steps: 20, ..Work::default() }, 0.5), 20.5e6);
+        assert_eq!(shortest_ns(&built, Work { steps: 20, ..Work::default() }, 0.5, 1.0), 20.5e6);
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Quantity {
 pub(super) const DELAY_MS: Quantity = Quantity { limit: limits::OFFSET_MS, scale: 1e6 };
 /// A number of tokens, at least one.
 pub(super) const TOKENS: Quantity = Quantity { limit: limits::TOKENS, scale: 1.0 };
+/// A probability.
+pub(super) const PROBABILITY: Quantity = Quantity { limit: limits::PROBABILITY, scale: 1.0 };
 /// A number of instances.
 pub(super) const INSTANCES: Quantity = Quantity { limit: limits::FAN_OUT, scale: 1.0 };
 

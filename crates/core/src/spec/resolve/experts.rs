@@ -134,6 +134,7 @@ mod tests {
             (
                 Phase::Prefill,
                 PhaseCost::Prefill {
+                    pieces: crate::cost::Pieces::default(),
                     latency_ns: Curve::new(vec![(100.0, 1e7)], Below::Origin),
                     chunk: None,
                     chunk_overhead_ns: 0.0,

@@ -256,9 +256,21 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
     }
     check.optional(at, "steps", model.steps.map(f64::from), &limits::STEPS);
     check.optional(at, "state_kb", model.state_kb, &limits::SIZE_KB);
-    let figures = model.weights_mb.is_some() || model.kv_kb_per_token.is_some() || model.state_kb.is_some();
+    let figures = model.weights_mb.is_some()
+        || model.kv_kb_per_token.is_some()
+        || model.state_kb.is_some()
+        || model.split.is_some();
     if figures || model.source.is_some() {
         sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
+    }
+    if let Some(split) = &model.split {
+        let at = at.key("split");
+        check.number(&at, "points", f64::from(split.points), &limits::POINTS);
+        check.number(&at, "kb", split.kb, &limits::SIZE_KB);
+        if model.shape == ModelShape::Streaming {
+            let problem = "a streaming model is not divided: its state is in one place";
+            check.wrong(&at, problem, "it belongs to the other shapes");
+        }
     }
     let shapes = [
         ("kv_kb_per_token", model.kv_kb_per_token.is_some(), ModelShape::Autoregressive),
@@ -296,11 +308,12 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 22] = [
+const COST_FIGURES: [&str; 24] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
     "step_ms",
+    "reuse",
     "before_ms",
     "after_ms",
     "prefill_ms",
@@ -308,6 +321,7 @@ const COST_FIGURES: [&str; 22] = [
     "prefill_chunk",
     "chunk_overhead_ms",
     "batch_factor",
+    "verify_factor",
     "segments",
     "segment_weights",
     "bytes_mb",
@@ -322,8 +336,8 @@ const COST_FIGURES: [&str; 22] = [
 ];
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
-const STEP_FIELDS: [&str; 3] = ["step_ms", "before_ms", "after_ms"];
-const TOKEN_FIELDS: [&str; 11] = [
+const STEP_FIELDS: [&str; 4] = ["step_ms", "reuse", "before_ms", "after_ms"];
+const TOKEN_FIELDS: [&str; 12] = [
     "prefill_ms",
     "decode_ms",
     "prefill_chunk",
@@ -335,6 +349,7 @@ const TOKEN_FIELDS: [&str; 11] = [
     "layer_groups",
     "mixed_steps",
     "experts_gbps",
+    "verify_factor",
 ];
 
 /// Which fields that depend on the model's shape an entry has.
@@ -346,6 +361,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.segments.is_some(),
         cost.segment_weights.is_some(),
         cost.step_ms.is_some(),
+        cost.reuse.is_some(),
         cost.before_ms.is_some(),
         cost.after_ms.is_some(),
         cost.prefill_ms.is_some(),
@@ -359,6 +375,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.layer_groups.is_some(),
         cost.mixed_steps,
         cost.experts_gbps.is_some(),
+        cost.verify_factor.is_some(),
     ];
     let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
     names.zip(given).filter(|(_, given)| *given).map(|(name, _)| *name).collect()
@@ -407,6 +424,18 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
 fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
     check.optional(at, "latency_ms", cost.latency_ms, &limits::LATENCY_MS);
     check.optional(at, "step_ms", cost.step_ms, &limits::STEP_MS);
+    if let Some(reuse) = &cost.reuse {
+        let at = at.key("reuse");
+        check.number(&at, "every", f64::from(reuse.every), &limits::Limit { least: 2.0, ..limits::STEPS });
+        check.optional(&at, "bytes_mb", reuse.bytes_mb, &limits::SIZE_MB);
+        check.optional(&at, "energy_mj", reuse.energy_mj, &limits::ENERGY_MJ);
+        if check.number(&at, "step_ms", reuse.step_ms, &limits::STEP_MS)
+            && let Some(full) = cost.step_ms.filter(|&full| full < reuse.step_ms)
+        {
+            let problem = format!("{} ms are more than a full step's {full} ms", reuse.step_ms);
+            check.wrong(&at.key("step_ms"), problem, "a step that reuses takes no longer");
+        }
+    }
     check.optional(at, "before_ms", cost.before_ms, &limits::OVERHEAD_MS);
     check.optional(at, "after_ms", cost.after_ms, &limits::OVERHEAD_MS);
     check.optional(at, "prefill_chunk", cost.prefill_chunk.map(f64::from), &limits::TOKENS);
@@ -442,6 +471,14 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
                 "the first point is not batch 1",
                 "start with [1, 1.0]: batch 1 is the reference",
             );
+        }
+    }
+    if let Some(points) = &cost.verify_factor {
+        let field = at.key("verify_factor");
+        let sound = check.points(&field, points, &limits::TOKENS, &limits::FACTOR, false);
+        if sound && points[0] != (1.0, 1.0) {
+            let help = "start with [1, 1.0]: a step for one token is the reference";
+            check.wrong(&field.index(0), "the first point is not one token", help);
         }
     }
     if let Some(weights) = &cost.segment_weights {

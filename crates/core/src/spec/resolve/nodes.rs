@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::cost::{Cost, Phase, Work};
+use crate::curve::{Below, Curve};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
+use crate::joint::{Draft, Split};
 use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
@@ -14,7 +16,7 @@ use crate::system::{Alternative, Edge, Figure, Model, Node, Role, Source, Variat
 use crate::units::{Bytes, Nanos};
 
 use super::bounds;
-use super::chains::Stage;
+use super::chains::{PlannedDraft, Stage};
 use super::cost::{self, Inputs};
 use super::models::{Catalogue, Row, Variant, shape_name};
 use super::notes::Notes;
@@ -126,7 +128,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         }
         source.nodes = first as u32..self.nodes.len() as u32;
         let variation = bounds::smallest_variation(self.variation);
-        bounds::set(self.nodes_mut(first), &mut source, &smallest, variation);
+        let splits: Vec<bool> =
+            self.nodes.iter().skip(first).map(|node| self.models[node.model].split.is_some()).collect();
+        bounds::set(self.nodes_mut(first), &mut source, (&smallest, &splits), variation);
         let instances = bounds::instances_max(&self.nodes.as_slice()[first..], first);
         if instances > limits::INSTANCES_MAX {
             let problem = format!("one job may have {instances:.0} stage instances");
@@ -196,6 +200,10 @@ impl<'a, 'c> Builder<'a, 'c> {
             let (costs, fastest, best) = self.costs(stage, &other, &rows, sizes, &mut kinds)?;
             variants.push((other, Alternative { model, costs, fastest, best, steps, quality: None }));
         }
+        let draft = match &stage.draft {
+            Some(draft) => Some(self.draft(stage, draft, &rows, sizes)?),
+            None => None,
+        };
         let quality = self.relative_quality(&stage.spec.name, &variant, &mut variants);
         let node = Node {
             name: stage.spec.name.clone(),
@@ -211,6 +219,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             expected: sizes.expected,
             output_max: if tokens { sizes.largest.output } else { 0 },
             output_bytes: stage.spec.output_kb * 1e3,
+            draft,
             before: Vec::new(),
             after: Vec::new(),
             variants: variants.into_iter().map(|(_, other)| other).collect(),
@@ -219,6 +228,47 @@ impl<'a, 'c> Builder<'a, 'c> {
             adapter,
         };
         Some((node, sizes.smallest))
+    }
+
+    /// The model that drafts for a stage, with what it costs, and what verifying costs, on each processor.
+    fn draft(
+        &mut self,
+        stage: &Stage<'a>,
+        planned: &PlannedDraft<'a>,
+        rows: &IdVec<ProcessorId, Option<Row<'a>>>,
+        sizes: Sizes,
+    ) -> Option<Draft> {
+        let field = stage.field.key("draft");
+        let variant = planned.variant;
+        let platform = self.platform;
+        let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
+        for processor in platform.platform.processors.ids() {
+            let row = self.catalogue.cost(&variant, platform, processor);
+            costs.push(match row {
+                Some(row) => Some(self.cost(stage, &variant, &row, processor, sizes)?),
+                None => None,
+            });
+        }
+        if costs.iter().all(Option::is_none) {
+            let problem = format!("platform `{}` has no cost of `{}`", platform.platform.name, variant.name());
+            self.wrong(&field.key("model"), problem, "name a model that it has, or add a `[[cost]]` entry".to_owned());
+            return None;
+        }
+        let factor = |row: &Option<Row<'a>>| {
+            let spec = row.as_ref()?.spec;
+            let points = spec.verify_factor.clone().or_else(|| spec.batch_factor.clone())?;
+            Some(Curve::new(points, Below::Hold))
+        };
+        let verify: IdVec<ProcessorId, Option<Curve>> = rows.iter().map(factor).collect();
+        if verify.iter().all(Option::is_none) {
+            let problem =
+                format!("nothing says what it costs to verify several tokens of `{}` at once", stage.spec.name);
+            let help = "add `verify_factor` (or `batch_factor`) to a cost entry of the stage's model".to_owned();
+            self.wrong(&field, problem, help);
+            return None;
+        }
+        let model = self.model(&variant);
+        Some(Draft { model, costs, verify, tokens: planned.tokens, acceptance: planned.acceptance.clone() })
     }
 
     /// Costs of a variant, its fastest processor and its nominal latency there. All variants of a stage have the same `kinds` of phases.
@@ -398,6 +448,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             kv_per_token: Bytes::from_mb(spec.kv_kb_per_token.unwrap_or(0.0) / 1e3),
             state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
             quality: variant.quality().map(|quality| (quality.metric.clone(), quality.value)),
+            split: spec.split.as_ref().map(|split| Split { points: split.points, bytes: split.kb * 1e3 }),
             path: path.map(|path| self.catalogue.layers[variant.layer].place_of(path)),
             weights_of,
             role: Role::Network,

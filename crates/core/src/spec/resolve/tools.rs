@@ -72,6 +72,7 @@ impl<'a> Builder<'a, '_> {
         let fastest = costs.enumerate().find(|(_, cost)| cost.is_some()).map_or(ProcessorId(0), |(p, _)| p);
         let model = self.special_model(format!("tool {original}"), Role::Tool, Bytes::ZERO);
         let node = Node {
+            draft: None,
             name: name.clone(),
             source,
             model,
@@ -178,6 +179,7 @@ impl<'a> Builder<'a, '_> {
             return id;
         }
         self.models.push(Model {
+            split: None,
             title: name.clone(),
             name,
             task: String::new(),

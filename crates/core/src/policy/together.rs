@@ -1,0 +1,119 @@
+//! What policies see of several processors on one stage; see [`crate::joint`].
+
+use super::View;
+use crate::cost::Phase;
+use crate::id::{ProcessorId, StageId};
+use crate::joint::{Cycle, TOKEN_BYTES, Together, divided_ns, expected_tokens};
+use crate::units::Nanos;
+
+impl<'a> View<'a> {
+    /// The shortest nominal time in which the rest of a stage could be done by any means, in any of the variants that it may still run: on the
+    /// processor that takes least for it; by all that can run it together, if the model can be divided; with every drafted token
+    /// accepted, if it has a draft model.
+    pub fn remaining_least(&self, stage: StageId) -> Nanos {
+        if self.node(stage).tool.is_some() {
+            return self.remaining_best(stage);
+        }
+        let live = self.stage(stage);
+        let of_variant = |variant: u8| {
+            let model = live.in_variant(self.system, variant).model;
+            let whole = self.processors().filter_map(move |p| self.remaining_as(stage, variant, p));
+            if self.system.models[model].split.is_none() {
+                return whole.min();
+            }
+            Some(Nanos::from_ns_f64(divided_ns(whole.map(Nanos::as_f64)).floor()))
+        };
+        let least = self.variants(stage).filter_map(of_variant).min().expect("every stage can run somewhere");
+        let Some(draft) = &self.node(stage).draft else { return least };
+        // The least of the drafting processors' factors on all of it: drafts never make anything else faster than that.
+        let factor = self.processors().map(|p| draft.least_factor(p)).fold(1.0, f64::min);
+        Nanos::from_ns_f64((least.as_f64() * factor).floor())
+    }
+
+    /// Nominal time of the rest of a stage's phase on several processors, alone and by expected lengths, without
+    /// [setup](View::setup_together). `None` if they cannot.
+    ///
+    /// * Divided, the ratio is taken once for the whole rest; solved for every segment, as in a run, it can only be better.
+    /// * With a draft model, it is the mean time for the mean acceptance.
+    pub fn remaining_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Option<Nanos> {
+        let live = self.stage(stage);
+        let end = live.work.units(live.kind).max(live.position);
+        let cost_on = |p| Some(&self.cost(stage, p)?.phases[usize::from(live.phase)].1);
+        match together {
+            Together::Split { helpers } => {
+                let split = self.system.models[live.model].split?;
+                let all = helpers.with(processor);
+                if !all.iter().all(|p| cost_on(p).is_some()) {
+                    return None;
+                }
+                let whole = all.iter().filter_map(cost_on).map(|cost| cost.latency_ns(live.work, live.position, end));
+                let links = &self.system.platform.links;
+                let waiting = split.waiting_ns(links, all, cost_on(processor)?, live.work, (live.position, end));
+                Some(Nanos::from_ns_f64(divided_ns(whole) + waiting))
+            }
+            Together::Draft { processor: drafter, tokens } => {
+                let cycle = self.cycle(stage, processor, drafter, tokens)?;
+                let left = end - live.position;
+                if left <= 0.0 {
+                    return Some(Nanos::ZERO);
+                }
+                let acceptance = self.node(stage).draft.as_ref()?.acceptance.mean();
+                let cycles = left / expected_tokens(acceptance, tokens);
+                // Steps grow with the context: those in the middle are the mean.
+                let middle = live.position + (left / 2.0).floor();
+                Some(Nanos::from_ns_f64(cycles * cycle.time_ns(live.work, middle)))
+            }
+        }
+    }
+
+    /// What a cycle of drafting and verifying is made of; `None` if the stage is not in decode, or one of the processors cannot do its
+    /// part.
+    pub fn cycle(
+        &self,
+        stage: StageId,
+        processor: ProcessorId,
+        drafter: ProcessorId,
+        tokens: u32,
+    ) -> Option<Cycle<'a>> {
+        let live = self.stage(stage);
+        let draft = self.node(stage).draft.as_ref().filter(|_| live.kind == Phase::Decode)?;
+        let links = &self.system.platform.links;
+        let bytes = f64::from(tokens) * TOKEN_BYTES;
+        let way = |a: ProcessorId, b: ProcessorId| if a == b { 0.0 } else { links[a][b].time(bytes).as_f64() };
+        Some(Cycle {
+            target: (processor, &self.cost(stage, processor)?.phases[usize::from(live.phase)].1),
+            drafter: (drafter, draft.step(drafter)?),
+            tokens,
+            verify: draft.verify_factor(processor, tokens)?,
+            handover_ns: way(drafter, processor) + way(processor, drafter),
+        })
+    }
+
+    /// What precedes progress if a stage starts on several processors now: they prepare side by side, and all wait for the slowest. A
+    /// draft model reads what it has not seen yet of the context first.
+    pub fn setup_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Nanos {
+        let own = self.setup(stage, processor);
+        match together {
+            Together::Split { helpers } => helpers.iter().map(|p| self.setup(stage, p)).fold(own, Nanos::max),
+            Together::Draft { processor: drafter, .. } => {
+                let Some(draft) = &self.node(stage).draft else { return own };
+                let live = self.stage(stage);
+                let read = live.drafted.map_or(0, |(at, read)| if at == drafter { read } else { 0 });
+                let context = live.work.prompt.saturating_add(live.tokens);
+                let mut setup = Nanos::from_ns_f64(draft.catch_up_ns(drafter, read, context));
+                if !self.state.memory.is_resident(draft.model, drafter)
+                    && let Some(cost) = &draft.costs[drafter]
+                {
+                    setup += Nanos(cost.load_ns);
+                }
+                if drafter == processor {
+                    return own + setup;
+                }
+                if self.occupancy(drafter).last_model.is_some_and(|last| last != draft.model) {
+                    setup += self.system.platform.processors[drafter].switch_cost;
+                }
+                own.max(setup)
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Several processors on one stage: whether they can, and the memory that they need.
+
+use onbeat_core::cost::Phase;
+use onbeat_core::event::{Sink, What};
+use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
+use onbeat_core::joint::{DRAFT_MAX, Together};
+use onbeat_core::policy::{ActionError, refusal_bit};
+use onbeat_core::units::Bytes;
+
+use crate::actions::Effect;
+use crate::course::Course;
+
+impl<S: Sink> Course<'_, S> {
+    /// Starts a stage's phase on several processors.
+    pub(crate) fn start_together(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        together: Together,
+        segments: Option<u32>,
+    ) -> Result<Effect, ActionError> {
+        let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
+        if live.running || !self.state.is_waiting(stage) {
+            return Err(ActionError::NotReady);
+        }
+        self.check_together(stage, p, together)?;
+        if segments == Some(0) {
+            return Err(ActionError::NoSegments);
+        }
+        let setup = self.view().setup_together(stage, p, together);
+        let Some(loaded) = self.make_room_together(stage, p, together)? else { return Ok(Effect::Done) };
+        self.state.stop_waiting(stage);
+        // It goes on at a boundary: progress within a segment is lost.
+        self.state.stages[stage].partial_ns = 0.0;
+        Ok(Effect::LaunchTogether { stage, processor: p, together, setup, loaded, segments })
+    }
+
+    /// Whether these processors can work on the stage, and are free.
+    fn check_together(&self, stage: StageId, p: ProcessorId, together: Together) -> Result<(), ActionError> {
+        let (view, live) = (self.view(), &self.state.stages[stage]);
+        if self.power.is_some() {
+            return Err(ActionError::OnlyFixedSpeeds);
+        }
+        if self.caches_grow() || view.node(stage).adapter.is_some() {
+            return Err(ActionError::OnlyWholeCaches);
+        }
+        let exists = |q: ProcessorId| self.system.platform.processors.get(q).is_some();
+        if ProcessorSet::of(p).is_empty() {
+            return Err(ActionError::NoHelper);
+        }
+        let others = together.others(p);
+        if !exists(p) || view.cost(stage, p).is_none() || !others.iter().all(exists) {
+            return Err(ActionError::CannotRunHere);
+        }
+        match together {
+            Together::Split { helpers } => {
+                if helpers.is_empty() || helpers.contains(p) {
+                    return Err(ActionError::NoHelper);
+                }
+                if self.system.models[live.model].split.is_none() {
+                    return Err(ActionError::CannotSplit);
+                }
+                if !helpers.iter().all(|q| view.cost(stage, q).is_some()) {
+                    return Err(ActionError::CannotRunHere);
+                }
+            }
+            Together::Draft { processor: drafter, tokens } => {
+                if live.kind != Phase::Decode || view.node(stage).draft.is_none() || live.variant != 0 {
+                    return Err(ActionError::NoDraft);
+                }
+                if !(1..=DRAFT_MAX).contains(&tokens) {
+                    return Err(ActionError::DraftLength);
+                }
+                if ProcessorSet::of(drafter).is_empty() || view.cycle(stage, p, drafter, tokens).is_none() {
+                    return Err(ActionError::CannotRunHere);
+                }
+            }
+        }
+        for q in std::iter::once(p).chain(others.iter()) {
+            if self.state.failed & refusal_bit(q) != 0 {
+                return Err(ActionError::ProcessorFailed);
+            }
+            if view.free_slots(q) == 0 {
+                return Err(ActionError::Busy);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the memory that a stage needs on several processors, or none of it. How much of it are weights that have to be loaded.
+    fn make_room_together(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        together: Together,
+    ) -> Result<Option<Bytes>, ActionError> {
+        let own = self.state.stages[stage].weights;
+        let cached = self.state.stages[stage].cache.held;
+        let drafter = match together {
+            Together::Draft { processor, .. } => self.view().node(stage).draft.as_ref().map(|d| (d.model, processor)),
+            Together::Split { .. } => None,
+        };
+        let splits = together.others(p).iter().filter(|_| drafter.is_none()).map(|q| (own, q));
+        let needs = || std::iter::once((own, p)).chain(splits).chain(drafter);
+        let needs: Vec<(ModelId, ProcessorId)> = needs().collect();
+        let mut loaded = Bytes::ZERO;
+        let mut last = p;
+        let mut has_room = true;
+        for &(model, q) in &needs {
+            last = q;
+            if !self.state.memory.is_resident(model, q) {
+                loaded += self.system.models[model].weights;
+            }
+            has_room = if drafter == Some((model, q)) {
+                let (cache, activation) = self.draft_memory(stage, model, q);
+                self.take_memory(stage, q, [Some(model), None], cache, activation)?
+            } else {
+                self.make_room(stage, q)?
+            };
+            if !has_room {
+                break;
+            }
+        }
+        // Room for one of them may have been made at the cost of another.
+        if has_room && !needs.iter().all(|&(model, q)| self.state.memory.is_resident(model, q)) {
+            let (serial, missing) = (self.state.stages[stage].serial, self.system.models[own].weights);
+            self.emit(What::OutOfMemory { stage: serial, processor: last, missing });
+            self.state.stages[stage].refused |= refusal_bit(last);
+            self.changed = true;
+            has_room = false;
+        }
+        if has_room {
+            self.hidden(stage).drafts |= drafter.is_some();
+            return Ok(Some(loaded));
+        }
+        // What is given back here was of no use to anybody: what was refused stays refused.
+        let refused: Vec<(StageId, u64)> = self
+            .state
+            .ready
+            .iter()
+            .chain(&self.state.background)
+            .map(|&ready| (ready, self.state.stages[ready].refused))
+            .collect();
+        self.free_activation(stage);
+        self.free_cache_down_to(stage, cached);
+        for (ready, refused) in refused {
+            self.state.stages[ready].refused = refused;
+        }
+        Ok(None)
+    }
+
+    /// Cache and activations of a stage's draft model.
+    fn draft_memory(&self, stage: StageId, model: ModelId, q: ProcessorId) -> (Bytes, Bytes) {
+        let (hidden, node) = (&self.hidden[stage.index()], self.view().node(stage));
+        let tokens = u64::from(hidden.work.prompt) + u64::from(hidden.work.output.max(node.output_max));
+        let cache = Bytes(self.system.models[model].kv_per_token.0 * tokens);
+        let cost = node.draft.as_ref().and_then(|draft| draft.costs[q].as_ref());
+        let activation = Bytes(cost.map_or(0, |cost| cost.activation_bytes));
+        (if hidden.drafts { Bytes::ZERO } else { cache }, activation)
+    }
+}
