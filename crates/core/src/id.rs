@@ -89,7 +89,7 @@ impl ProcessorSet {
     }
 
     /// How many there are.
-    pub fn len(self) -> u32 {
+    pub fn count(self) -> u32 {
         self.0.count_ones()
     }
 

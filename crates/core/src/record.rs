@@ -167,8 +167,9 @@ fn problem_of(event: &Event, previous: Option<&Event>, system: &System) -> Optio
             system.nodes.get(node).is_none().then(|| format!("there is no stage number {node}"))
         }
         What::Start { processor: p, over, .. } => processor(p).or_else(|| over.iter().find_map(processor)),
-        What::Stop { processor: p, .. } | What::OutOfMemory { processor: p, .. } => processor(p),
-        What::Power { processor: p, .. } => processor(p),
+        What::Stop { processor: p, .. } | What::OutOfMemory { processor: p, .. } | What::Power { processor: p, .. } => {
+            processor(p)
+        }
         What::Switch { model: m, .. } => model(m),
         What::Load { model: m, processor: p, .. } | What::Evict { model: m, processor: p, .. } => {
             model(m).or_else(|| processor(p))

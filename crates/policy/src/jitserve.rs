@@ -55,7 +55,7 @@ impl Policy for JitServe {
         // Whoever waits ahead of its pace must be looked at when it is not ahead any more.
         let mut next = Nanos::MAX;
         for &(key, stage) in self.dispatch.waiting() {
-            if key >= BACKGROUND + AHEAD && key < BACKGROUND + PAST_SAVING {
+            if (BACKGROUND + AHEAD..BACKGROUND + PAST_SAVING).contains(&key) {
                 let slack = self.order.standing(view, stage).slack;
                 next = next.min(view.now().saturating_add(slack.saturating_sub(self.order.frame)));
             }

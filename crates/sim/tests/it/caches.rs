@@ -80,7 +80,9 @@ impl Policy for Swaps {
         let younger = |&stage: &_| view.stage(stage).serial > view.stage(shortage.stage).serial;
         let waiting = view.ready().iter().copied().filter(younger);
         let victim = waiting.filter(|&stage| view.can_evict_cache(stage, true)).max_by_key(|&s| view.stage(s).serial);
-        victim.into_iter().for_each(|stage| actions.evict_cache(stage, true));
+        if let Some(stage) = victim {
+            actions.evict_cache(stage, true);
+        }
     }
 }
 

@@ -73,7 +73,7 @@ fn parts_end_together_and_wait_for_one_another_at_every_point() {
     // A third of 30 MB here, two thirds there. The profile states no energy: 6 W for 2.5 ms.
     assert_eq!(stop, Some((30_000_000, Some(15.0), 2.5, StopReason::Finished)));
     assert!(events.iter().any(
-        |event| matches!(event.what, What::Start { processor, over, .. } if processor.0 == 1 && over.contains(ProcessorId(0)) && over.len() == 1)
+        |event| matches!(event.what, What::Start { processor, over, .. } if processor.0 == 1 && over.contains(ProcessorId(0)) && over.count() == 1)
     ));
 }
 
