@@ -1,7 +1,7 @@
 //! `bandwidth-aware`: earliest due first, but nothing starts that would make more urgent work late by taking its memory bandwidth.
 
 use onbeat_core::id::{Id, ProcessorId, StageId};
-use onbeat_core::policy::{Actions, Policy, View};
+use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
@@ -145,7 +145,8 @@ impl Admission {
             let hog = (0..self.loads.len())
                 .filter(|&i| {
                     let load = &self.loads[i];
-                    let running = view.stage(load.stage).running && !load.ending;
+                    let running =
+                        view.stage(load.stage).running && !load.ending && !makes_way(view, actions, load.stage);
                     load.due > due && running && view.preemptible(load.processor) && load.demand.memory_bound > 0.0
                 })
                 .max_by(|&a, &b| self.traffic(a).total_cmp(&self.traffic(b)));
@@ -164,6 +165,17 @@ impl Admission {
     fn traffic(&self, load: usize) -> f64 {
         self.loads[load].demand.memory_bound * self.loads[load].demand.peak
     }
+}
+
+/// Whether the run that serves a stage was taken off its processor earlier in this decision, perhaps for another stage of its batch.
+fn makes_way(view: &View<'_>, actions: &Actions, stage: StageId) -> bool {
+    let run_of = |stage: StageId| {
+        let on = view.stage(stage).processor?;
+        view.occupancy(on).runs.iter().find(|run| run.stages().any(|other| other == stage)).map(|run| run.serial)
+    };
+    let preempted =
+        |action: &Action| matches!(*action, Action::Preempt { stage: other } if run_of(other) == run_of(stage));
+    actions.as_slice().iter().any(preempted)
 }
 
 /// When work of so much time alone is done [ns from now] that runs at the rate `slower` beside other work, which ends after `other_ns`, and

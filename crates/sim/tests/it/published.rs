@@ -210,3 +210,13 @@ fn dream_lowers_uxcost_and_violations_against_fcfs() {
     assert!(violations[1] < violations[0], "{violations:?}");
     assert!((0.15..0.8).contains(&reduction), "{reduction}");
 }
+
+#[test]
+fn bandwidth_aware_takes_a_run_off_its_processor_once_in_a_decision() {
+    // Work that its turn has just taken off made way a second time here, which is impossible.
+    let system = shipped("desktop-agents", "ryzen-ai-7-350");
+    for seed in 0..6 {
+        let summary = summary(&system, "bandwidth-aware", seed);
+        assert!(summary.run[&Metric::Jobs] > 100.0);
+    }
+}
