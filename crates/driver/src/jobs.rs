@@ -231,8 +231,12 @@ impl<S: Sink> Course<'_, S> {
         self.facts.length(live.serial, (live.source, self.job_index(job)), node, instance)
     }
 
-    fn key(&self, job: JobId) -> Key {
-        self.sources[self.state.jobs[job].source].key.part(self.books[job.index()].index)
+    /// The key of what is random about a job's stage. The stage goes by its number within the chain: streams before this one in the
+    /// file change nothing.
+    fn key(&self, job: JobId, purpose: u64, node: NodeId) -> Key {
+        let source = self.state.jobs[job].source;
+        let within = node.0 - self.system.sources[source].nodes.start;
+        self.sources[source].key.part(self.books[job.index()].index).part(purpose).part(u64::from(within))
     }
 
     /// Makes `count` instances of a job's stage; they are ready at once, or when their turn comes.
@@ -269,8 +273,7 @@ impl<S: Sink> Course<'_, S> {
         let mut hidden = Hidden { work: spec.expected, u: 0.5, variation: 1.0, instance, ..Hidden::default() };
         let autoregressive = traits.first_phase == Phase::Prefill;
         if varies || traits.draws_quantile || autoregressive {
-            let mut random =
-                self.key(job).part(purpose::STAGE).part(u64::from(node.0)).part(u64::from(instance)).stream();
+            let mut random = self.key(job, purpose::STAGE, node).part(u64::from(instance)).stream();
             // Always drawn in this order, so that one does not depend on whether another is used.
             hidden.u = uniform(&mut random);
             hidden.variation = variation(system.variation, &mut random);
@@ -298,7 +301,7 @@ impl<S: Sink> Course<'_, S> {
             && autoregressive
             && !self.state.real
         {
-            let key = self.key(job).part(purpose::PREDICTION).part(u64::from(node.0)).part(u64::from(instance));
+            let key = self.key(job, purpose::PREDICTION, node).part(u64::from(instance));
             visible.output = predict(hidden.work.output, sigma, &mut key.stream());
         }
         let stage = self.state.stages.insert(Stage {
@@ -333,7 +336,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     fn draft_key(&self, job: JobId, node: NodeId, instance: u32) -> Key {
-        self.key(job).part(purpose::DRAFT).part(u64::from(node.0)).part(u64::from(instance))
+        self.key(job, purpose::DRAFT, node).part(u64::from(instance))
     }
 
     /// Which of a stage's output tokens, by number from 0 after the first, would be accepted if they were drafted: the same ones whoever
@@ -387,8 +390,7 @@ impl<S: Sink> Course<'_, S> {
         let live = self.state.stages[stage];
         let instance = self.hidden[stage.index()].instance;
         // The stage by its number within the chain: a new stream changes no other stream's tools.
-        let within = live.node.0 - self.system.sources[self.state.jobs[live.job].source].nodes.start;
-        let key = self.key(live.job).part(purpose::TOOL).part(u64::from(within)).part(u64::from(instance));
+        let key = self.key(live.job, purpose::TOOL, live.node).part(u64::from(instance));
         let time = Nanos::from_ns_f64(sample(tool, &mut key.stream()));
         self.state.jobs[live.job].started = true;
         let now = self.state.now;
@@ -453,7 +455,7 @@ impl<S: Sink> Course<'_, S> {
         if edge.probability >= 1.0 && edge.fan_out.is_none() {
             return 1;
         }
-        let key = self.key(job).part(purpose::EDGE).part(u64::from(node.0)).part(number as u64);
+        let key = self.key(job, purpose::EDGE, node).part(number as u64);
         let mut random = key.stream();
         if uniform(&mut random) >= edge.probability {
             return 0;

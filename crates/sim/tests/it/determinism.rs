@@ -76,21 +76,29 @@ fn another_policy_changes_no_arrival_and_no_length() {
 }
 
 #[test]
-fn another_stream_changes_nobody_elses_arrivals() {
+fn another_stream_changes_nobody_elses_arrivals_and_lengths_wherever_it_stands_in_the_file() {
     use onbeat_core::event::What;
-    let with = |extra: &str| {
-        let system = system(&format!("{}{extra}", crate::properties::MIXED));
+    let with = |file: &str| {
+        let system = system(file);
         let made = onbeat_policy::make("edf", &system).unwrap();
-        let events = crate::support::run(&system, made, 5);
-        events
-            .iter()
-            .filter_map(|e| match e.what {
-                What::Release { source, nominal, .. } if system.sources[source].name == "events" => {
-                    Some((nominal, e.at))
+        let mut releases = Vec::new();
+        // By the number of the stream's job: jobs of the others shift the numbers in the record.
+        let mut jobs = std::collections::BTreeMap::new();
+        let mut lengths = std::collections::BTreeMap::new();
+        for event in crate::support::run(&system, made, 5) {
+            match event.what {
+                What::Release { job, source, nominal, .. } => match system.sources[source].name.as_str() {
+                    "events" => releases.push((nominal, event.at)),
+                    "chat" => drop(jobs.insert(job, jobs.len())),
+                    _ => {}
+                },
+                What::Ready { job, prompt, output, .. } if prompt > 0 && jobs.contains_key(&job) => {
+                    lengths.insert(jobs[&job], (prompt, output));
                 }
-                _ => None,
-            })
-            .collect::<Vec<_>>()
+                _ => {}
+            }
+        }
+        (releases, lengths)
     };
     let more = "
         [[stream]]
@@ -98,7 +106,17 @@ fn another_stream_changes_nobody_elses_arrivals() {
         model = \"big\"
         arrival = { process = \"poisson\", rate_per_s = 5 }
     ";
-    assert_eq!(with(""), with(more));
+    let mixed = crate::properties::MIXED;
+    let alone = with(mixed);
+    assert!(alone.0.len() > 3 && alone.1.len() > 1, "{alone:?}");
+    let last = with(&format!("{mixed}{more}"));
+    let first = with(&mixed.replacen("[[stream]]", &format!("{more}[[stream]]"), 1));
+    for other in [last, first] {
+        assert_eq!(alone.0, other.0);
+        // More load can keep a request from becoming ready before the end.
+        let both: Vec<_> = alone.1.iter().filter(|(job, _)| other.1.contains_key(job)).collect();
+        assert!(!both.is_empty() && both.iter().all(|&(job, length)| other.1[job] == *length), "{alone:?} {other:?}");
+    }
 }
 
 #[test]
