@@ -632,30 +632,31 @@ impl<'a> View<'a> {
     }
 
     /// The time by which the stage should be done with what it does next:
-    /// * an autoregressive stage whose source has goals: its first token by the TTFT goal; every later token by the TPOT goal,
-    ///   counted from the first token (from the release plus the TTFT goal, if that is later);
-    /// * otherwise the job's deadline, less the shortest time that the stages after this one need.
+    /// * where the source has a goal for the first token: the goal, less the expected time from this stage to that token;
+    /// * where it has one for the time per token: an answer's next token by that goal, counted from the first token, as it is judged;
+    /// * where it has a deadline: that, less the shortest time that the stages after this one need.
     ///
     /// The earliest of these that apply; [`Nanos::MAX`] if none does.
     pub fn due(&self, stage: StageId) -> Nanos {
         let live = self.stage(stage);
         let job = &self.state.jobs[live.job];
-        let mut due = Nanos(job.deadline.0.saturating_sub(self.system.nodes[live.node].tail.0));
-        if job.deadline == Nanos::MAX {
-            due = Nanos::MAX;
-        }
-        if self.system.models[live.model].shape == ModelShape::Autoregressive {
-            let source = &self.system.sources[job.source];
-            let first_due = source.ttft.map(|ttft| job.release.saturating_add(ttft));
-            if live.kind == Phase::Decode || live.first_token.is_some() {
-                if let Some(tpot) = source.tpot {
-                    let first = live.first_token.unwrap_or(live.ready_at).max(first_due.unwrap_or(Nanos::ZERO));
-                    let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
-                    due = due.min(first.saturating_add(next));
-                }
-            } else if let Some(first_due) = first_due {
-                due = due.min(first_due);
+        let node = &self.system.nodes[live.node];
+        let source = &self.system.sources[job.source];
+        let mut due = match job.deadline {
+            Nanos::MAX => Nanos::MAX,
+            deadline => deadline.saturating_sub(node.tail),
+        };
+        let generates = self.system.models[live.model].shape == ModelShape::Autoregressive;
+        if generates && (live.kind == Phase::Decode || live.first_token.is_some()) {
+            if let Some(tpot) = source.tpot {
+                let first = live.first_token.unwrap_or(live.ready_at);
+                let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
+                due = due.min(first.saturating_add(next));
             }
+        } else if let Some(ttft) = source.ttft
+            && let Some(rest) = node.to_first_token.or(generates.then_some(Nanos::ZERO))
+        {
+            due = due.min(job.release.saturating_add(ttft).saturating_sub(rest));
         }
         due
     }

@@ -280,6 +280,10 @@ pub struct Node {
     pub best: Nanos,
     /// Nominal latency on the fastest processors of what certainly follows, along the longest path, for smallest sizes.
     pub tail: Nanos,
+    /// Nominal time, for expected sizes on the fastest processors and along the longest path, from this stage's end to the first token
+    /// of the chain's last language model. `None` where the source has no goal for it, or the stage does not come before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_first_token: Option<Nanos>,
     /// Steps of an iterative model.
     pub steps: u32,
     /// Prompt length, for autoregressive models; `None` with a trace.

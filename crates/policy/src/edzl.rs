@@ -185,11 +185,11 @@ mod tests {
     fn a_decode_must_go_on_one_step_before_its_next_token_is_due() {
         let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
         let chat = rig.session("chat", &[4.0], 1);
-        let soon = rig.stream("soon", Some(60.0), &[Some(50.0)]);
+        let soon = rig.stream("soon", Some(49.0), &[Some(48.0)]);
         rig.running(soon, 0, 0.0);
         let decode = rig.ready_decode(chat, 0.0);
-        // The first token was due at 1000, the next one is at 1050; a step takes 4.
+        // The first token came at 0, the next one is due at 50; a step takes 4.
         rig.state.stages[decode].first_token = Some(ms(0.0));
-        assert_eq!(rig.decide("edzl"), [Action::Wake { at: ms(1046.0) }]);
+        assert_eq!(rig.decide("edzl"), [Action::Wake { at: ms(46.0) }]);
     }
 }

@@ -172,8 +172,9 @@ mod tests {
     fn who_is_ahead_of_its_pace_gives_way_to_who_must_be_served_now() {
         let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
         let chat = rig.session("chat", &[4.0], 1);
-        // Its first token was due at 1000 ms and came at 100: the next one is due at 1050.
+        // Its first token came at 100 ms, and 20 are there at 200: the next one is due at 1100.
         let writing = rig.running_decode(chat, 0, 100.0);
+        rig.state.stages[writing].tokens = 20;
         rig.state.now = ms(200.0);
         rig.ready(chat, 0.0);
         // 100 ms of prompt, due at 1000 ms, 700 ms of slack: nobody is in a hurry; wake up when the slack is 100.

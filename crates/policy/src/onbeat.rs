@@ -60,6 +60,8 @@ struct Onbeat {
     patience: Nanos,
     /// Periodic streams with a deadline: what each of their jobs needs.
     streams: Vec<Stream>,
+    /// Sources with a deadline or a goal whose jobs may come at any time.
+    sporadic: Vec<Sporadic>,
     plan: Plan,
     times: Times,
     choices: Choices,
@@ -78,6 +80,8 @@ struct Onbeat {
     without: Option<u64>,
     /// Stages for which this decision has made plans.
     planned: u32,
+    /// Until when each stage was last given a processor, with its serial, by [`StageId`].
+    served: Vec<(u64, Nanos)>,
 }
 
 /// A periodic stream with a deadline.
@@ -91,6 +95,14 @@ struct Stream {
     spans: IdVec<ProcessorId, u64>,
     shortest: Nanos,
     droppable: bool,
+}
+
+/// A source whose jobs may come at any time.
+#[derive(Clone, Debug)]
+struct Sporadic {
+    /// By how much a job meets its first goal – for the first token, otherwise for the end – if it starts at once on each processor: the
+    /// goal less what has to be done by then; `None` where it cannot.
+    slack: IdVec<ProcessorId, Option<Nanos>>,
 }
 
 /// Something that has to be done: a ready stage, or a job that will be released.
@@ -149,6 +161,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         quantum: parameters.milliseconds("quantum_ms")?,
         patience: parameters.milliseconds("patience_ms")?,
         streams: streams.collect(),
+        sporadic: system.sources.ids().filter_map(|id| Sporadic::new(system, id)).collect(),
         plan: Plan::default(),
         times: Times::default(),
         choices: Choices::new(system),
@@ -160,7 +173,37 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         scratch: Vec::new(),
         without: None,
         planned: 0,
+        served: Vec::new(),
     }))
+}
+
+impl Sporadic {
+    fn new(system: &System, id: SourceId) -> Option<Self> {
+        let source = &system.sources[id];
+        if source.best_effort || (source.deadline.is_some() && matches!(source.arrival, Arrival::Periodic { .. })) {
+            return None;
+        }
+        let goal = source.ttft.or(source.deadline)?;
+        let slack = system.platform.processors.ids().map(|p| {
+            let mut need = 0.0;
+            let mut runs_here = false;
+            for node in system.nodes_of(id).map(|node| &system.nodes[node]) {
+                let here = node.costs[p].as_ref();
+                runs_here |= here.is_some();
+                // A tool takes no processor.
+                let Some(cost) = here.or(node.costs[node.fastest].as_ref()) else { continue };
+                let (kind, first) = &cost.phases[0];
+                if source.ttft.is_some() && *kind == Phase::Prefill {
+                    need += first.latency_ns(node.expected, 0.0, node.expected.units(*kind));
+                    break;
+                }
+                need += cost.total_ns(node.expected);
+            }
+            (runs_here && need <= goal.as_f64()).then(|| goal.saturating_sub(Nanos::from_ns_f64(need)))
+        });
+        let slack: IdVec<ProcessorId, Option<Nanos>> = slack.collect();
+        slack.iter().any(Option::is_some).then_some(Self { slack })
+    }
 }
 
 impl Policy for Onbeat {
@@ -189,9 +232,7 @@ impl Onbeat {
             let free = view.free_slots(p) as usize;
             self.slots.extend(std::iter::repeat_n((p, view.now()), free));
             let runs = &view.occupancy(p).runs;
-            self.slots.extend(
-                runs.iter().map(|run| (p, if view.gives_way(run) { view.now() } else { likely_end(run, view.now()) })),
-            );
+            self.slots.extend(runs.iter().map(|run| (p, likely_end(view, p, run))));
         }
     }
 
@@ -205,8 +246,16 @@ impl Onbeat {
             let mut due = view.due(stage);
             let unhurried = due == Nanos::MAX;
             let droppable = view.source(stage).drop != DropRule::None;
-            let earliest = view.now().saturating_add(Nanos(best));
-            if due != Nanos::MAX && earliest > due {
+            let too_late = match view.source(stage).tpot {
+                // A late token can be made up for: the goal is for the mean.
+                Some(tpot) if live.kind == Phase::Decode => {
+                    let more = u64::from(tokens_left(view, stage)) - 1;
+                    let whole = best.saturating_mul(more + 1);
+                    view.now().saturating_add(Nanos(whole)) > due.saturating_add(Nanos(tpot.0.saturating_mul(more)))
+                }
+                _ => view.now().saturating_add(Nanos(best)) > due,
+            };
+            if due != Nanos::MAX && too_late {
                 let free_to_drop = droppable && best != NOWHERE && view.state.jobs[live.job].running == 0;
                 if free_to_drop && !is_dropped(actions, live.job) {
                     actions.drop_job(live.job);
@@ -215,10 +264,10 @@ impl Onbeat {
             }
             let soft = due == Nanos::MAX;
             if soft {
-                due = live.ready_at.saturating_add(self.patience);
+                due = self.waits_since(view, stage).saturating_add(self.patience);
             }
             self.tasks.push(Task {
-                latest: Nanos(due.0.saturating_sub(best)),
+                latest: if soft { due } else { Nanos(due.0.saturating_sub(best)) },
                 tie: live.serial,
                 stage: Some(stage),
                 release: view.now(),
@@ -244,6 +293,23 @@ impl Onbeat {
         self.order.clear();
         self.order.extend(self.tasks.iter().enumerate().map(|(i, task)| (task.latest, task.tie, i as u32)));
         self.order.sort_unstable();
+    }
+
+    /// Since when a ready stage waits: when it became ready, or was last given a processor.
+    fn waits_since(&self, view: &View<'_>, stage: StageId) -> Nanos {
+        let live = view.stage(stage);
+        match self.served.get(stage.index()) {
+            Some(&(serial, until)) if serial == live.serial => until.min(view.now()).max(live.ready_at),
+            _ => live.ready_at,
+        }
+    }
+
+    /// Remembers that a stage is given a processor until about then.
+    fn note(&mut self, view: &View<'_>, stage: StageId, until: Nanos) {
+        if stage.index() >= self.served.len() {
+            self.served.resize(stage.index() + 1, (u64::MAX, Nanos::ZERO));
+        }
+        self.served[stage.index()] = (view.stage(stage).serial, until);
     }
 
     /// Lists what a ready stage takes on each processor, in each variant that it may run: the row of the fastest one, its shortest time
@@ -369,6 +435,8 @@ impl Onbeat {
     fn serve(&mut self, view: &View<'_>, actions: &mut Actions, i: usize, stage: StageId) {
         if let Some(p) = self.plan.batch_for(view, stage, |_| true) {
             self.plan.join(view, stage, p, actions);
+            let rest = self.times.of(view, stage)[p.index()].map_or(Nanos::ZERO, |rest| rest.phase);
+            self.note(view, stage, view.now().saturating_add(rest));
             self.tasks[i].started = true;
             self.without = None;
             return;
@@ -391,6 +459,44 @@ impl Onbeat {
                 return;
             }
         }
+    }
+
+    /// What jobs that may come at any time would miss, with one slot blocked up to a time: for each source the length of time in which
+    /// one that came would be late, which is the chance that one comes, times what missing it costs.
+    fn exposed(&self, view: &View<'_>, blocked: Option<(usize, Nanos)>) -> u64 {
+        let mut sum = 0_u64;
+        for sporadic in &self.sporadic {
+            // The first arrival that is on time: on some processor it begins no later than its goal allows.
+            let on_time = self.slots.iter().enumerate().filter_map(|(slot, &(p, free))| {
+                let free = blocked.filter(|&(other, _)| other == slot).map_or(free, |(_, until)| until);
+                Some(free.saturating_sub(sporadic.slack[p]?))
+            });
+            sum += on_time.min().map_or(0, |first| first.saturating_sub(view.now()).0);
+        }
+        sum
+    }
+
+    /// The slot where work that nobody waits for leaves most to jobs that may come at any time: the one where it is done first, or a free
+    /// one where it takes longer, but less than until the next job of its source.
+    fn spare(&self, view: &View<'_>, (stage, variant): (StageId, u8), row: usize, fastest: usize) -> usize {
+        let period = view.source(stage).period().unwrap_or(Nanos::ZERO).0;
+        let exposure = |slot: usize| {
+            let (p, free) = self.slots[slot];
+            let cost = view.node(stage).costs_of(variant)[p].as_ref();
+            let (_, held) = self.portion(view, stage, cost, self.span(row, p));
+            self.exposed(view, Some((slot, free.max(view.now()).saturating_add(held))))
+        };
+        let mut best = (exposure(fastest), self.span(row, self.slots[fastest].0), fastest);
+        if best.0 == self.exposed(view, None) {
+            return fastest;
+        }
+        for (slot, &(p, free)) in self.slots.iter().enumerate() {
+            let span = self.span(row, p);
+            if free <= view.now() && self.plan.is_free(p) && span <= period {
+                best = best.min((exposure(slot), span, slot));
+            }
+        }
+        best.2
     }
 
     /// The slot where a row of times lets a stage finish first, and when.
@@ -420,6 +526,7 @@ impl Onbeat {
     ) -> bool {
         let task = self.tasks[i];
         let Some((finish, slot)) = self.place(view, row) else { return false };
+        let slot = if task.unhurried { self.spare(view, (stage, variant), row, slot) } else { slot };
         let (p, free) = self.slots[slot];
         if !self.plan.is_free(p) || free > view.now() {
             // The processor where it finishes first is busy: wait for it – or make room, if waiting means being late.
@@ -445,6 +552,7 @@ impl Onbeat {
                     actions.switch(stage, variant);
                 }
                 self.plan.start_portion(view, stage, p, segments, actions);
+                self.note(view, stage, until);
                 self.slots[slot].1 = until;
                 self.tasks[i].started = true;
                 self.without = None;
@@ -464,11 +572,13 @@ impl Onbeat {
     /// How many segments of a stage to run at once on a processor (`None`: to the end of the phase), and how long that holds it.
     fn portion(&self, view: &View<'_>, stage: StageId, cost: Option<&Cost>, span: u64) -> (Option<u32>, Nanos) {
         let (segment, count) = segments(view, stage, cost);
-        if count <= 1 {
+        // Only of an answer nobody knows whether it ends when it is expected to.
+        let sure = view.stage(stage).kind != Phase::Decode;
+        if count <= 1 && sure {
             return (None, Nanos(span));
         }
         let fit = (self.quantum.0 / segment.max(1)).clamp(1, u64::from(count));
-        if fit >= u64::from(count) {
+        if fit >= u64::from(count) && sure {
             (None, Nanos(span.max(segment * fit)))
         } else {
             (Some(fit as u32), Nanos(segment * fit))
@@ -482,11 +592,7 @@ impl Onbeat {
                 continue;
             }
             for run in &view.occupancy(p).runs {
-                let boundary = match view.system.platform.processors[p].preemption {
-                    Preemption::Anytime => 0,
-                    _ => segments(view, run.stage, view.cost(run.stage, p)).0,
-                };
-                let start = view.now().saturating_add(Nanos(boundary)).min(run.expected_end);
+                let start = view.now().saturating_add(Nanos(to_boundary(view, p, run.stage))).min(run.expected_end);
                 let in_time = start.saturating_add(Nanos(self.span(row, p))) <= task.due;
                 let less_urgent = run.stages().all(|other| view.due(other) > task.due);
                 let asked = actions
@@ -506,9 +612,21 @@ impl Onbeat {
 }
 
 /// When a run will end. One that outlives its expected length – an answer longer than most – may go on for as long again as it has
-/// lasted; to take it for over at any moment would make everybody wait for it.
-fn likely_end(run: &Run, now: Nanos) -> Nanos {
+/// lasted; to take it for over at any moment would make everybody wait for it. Idle-time work gives way, but not within a segment.
+fn likely_end(view: &View<'_>, p: ProcessorId, run: &Run) -> Nanos {
+    let now = view.now();
+    if view.gives_way(run) && view.preemptible(p) {
+        return now.saturating_add(Nanos(to_boundary(view, p, run.stage)));
+    }
     if run.expected_end > now { run.expected_end } else { now.saturating_add(now.saturating_sub(run.start)) }
+}
+
+/// How long it takes at most until running work can be taken off its processor [ns].
+fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u64 {
+    match view.system.platform.processors[p].preemption {
+        Preemption::Anytime => 0,
+        _ => segments(view, stage, view.cost(stage, p)).0,
+    }
 }
 
 /// Whether this decision gives a job up.
@@ -519,7 +637,7 @@ fn is_dropped(actions: &Actions, job: JobId) -> bool {
 /// The first segment alone, and how long it holds the processor.
 fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&Cost>, span: u64) -> (Option<u32>, Nanos) {
     match segments(view, stage, cost) {
-        (_, 0 | 1) => (None, Nanos(span)),
+        (_, 0 | 1) if view.stage(stage).kind != Phase::Decode => (None, Nanos(span)),
         (segment, _) => (Some(1), Nanos(segment)),
     }
 }
@@ -552,8 +670,12 @@ fn segments(view: &View<'_>, stage: StageId, cost: Option<&Cost>) -> (u64, u32) 
 
 #[cfg(test)]
 mod tests {
+    use onbeat_core::cost::Phase;
     use onbeat_core::id::ProcessorId;
+    use onbeat_core::policy::{Action, Limit};
     use onbeat_core::spec::Preemption;
+    use onbeat_core::system::Arrival;
+    use onbeat_core::units::Nanos;
 
     use crate::test_rig::{Rig, ms, start};
 
@@ -579,5 +701,62 @@ mod tests {
         let _frame = rig.ready(frame, 0.0);
         // On the NPU at 2 + 1 = 3 ms, on the CPU at 20 ms.
         assert_eq!(rig.decide("onbeat"), []);
+    }
+
+    #[test]
+    fn idle_time_work_gives_way_only_at_the_end_of_its_segment() {
+        for (preemption, first) in [(Preemption::Segment, 1), (Preemption::Anytime, 0)] {
+            let mut rig = Rig::new(&[("npu", preemption), ("gpu", Preemption::Segment)]);
+            let notes = rig.stream("notes", None, &[Some(42.0), None]);
+            rig.system.sources[notes].best_effort = true;
+            let frame = rig.stream("frame", Some(33.0), &[Some(2.0), Some(10.0)]);
+            let background = rig.running(notes, 0, 0.0);
+            let stage = rig.ready(frame, 0.0);
+            let waits = vec![crate::test_rig::preempt(background)];
+            // On the NPU it would be done after 2 ms, or after 42 + 2.
+            assert_eq!(rig.decide("onbeat"), if first == 1 { vec![start(stage, 1)] } else { waits });
+        }
+    }
+
+    #[test]
+    fn work_that_nobody_waits_for_leaves_the_processor_that_a_question_would_need() {
+        for (latency, place) in [(800.0, 0), (1100.0, 1)] {
+            let mut rig = Rig::new(&[("npu", Preemption::Never), ("cpu", Preemption::Never)]);
+            // A question needs 100 ms on the NPU for its first token, which is due after 1000 ms: it can wait for 900.
+            let chat = rig.session("chat", &[5.0, 5.0], 1);
+            let node = rig.system.nodes_of(chat).next().unwrap();
+            rig.system.nodes[node].costs[ProcessorId(1)] = None;
+            let index = rig.stream("index", None, &[Some(latency), Some(3000.0)]);
+            rig.system.sources[index].arrival = Arrival::Periodic { first: Nanos::ZERO, period: ms(5000.0) };
+            let stage = rig.ready(index, 0.0);
+            assert_eq!(rig.decide("onbeat"), [start(stage, place)], "{latency} ms");
+        }
+    }
+
+    #[test]
+    fn patience_counts_from_when_work_was_last_served() {
+        let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
+        let notes = rig.session("notes", &[40.0], 1);
+        (rig.system.sources[notes].ttft, rig.system.sources[notes].tpot) = (None, None);
+        let frame = rig.stream("frame", Some(50.0), &[Some(20.0)]);
+        let mut policy = rig.make("onbeat");
+        let answer = rig.ready_decode(notes, 0.0);
+        rig.state.now = ms(550.0);
+        let one_step = Action::Start { stage: answer, processor: ProcessorId(0), limit: Some(Limit::Segments(1)) };
+        assert_eq!(rig.decide_with(&mut policy), [one_step]);
+        rig.state.now = ms(590.0);
+        let stage = rig.ready(frame, 590.0);
+        assert_eq!(rig.decide_with(&mut policy), [start(stage, 0)]);
+    }
+
+    #[test]
+    fn an_answer_never_runs_to_an_end_that_nobody_knows() {
+        let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
+        let chat = rig.session("chat", &[5.0], 1);
+        let answer = rig.ready_decode(chat, 0.0);
+        // One step before the expected end; quanta of 20 ms hold four.
+        rig.state.stages[answer].position = rig.state.stages[answer].work.units(Phase::Decode) - 1.0;
+        let Action::Start { limit, .. } = rig.decide("onbeat")[0] else { panic!("it starts") };
+        assert_eq!(limit, Some(Limit::Segments(1)));
     }
 }

@@ -215,10 +215,11 @@ mod tests {
         rig.mix(chat);
         let answer = rig.running_decode(chat, 0, 0.0);
         let prompt = rig.ready(chat, 0.0);
-        // The answer's next token is due 50 ms after the first one's goal, 1000 ms: nothing is near.
+        // Twenty tokens are there, the next one is due at 1000 ms: nothing is near.
+        rig.state.stages[answer].tokens = 20;
         assert_eq!(rig.decide("slack-chunk"), [units(prompt, 100)]);
         // 44 ms before it is due: a step of 4 ms and 40 tokens.
-        rig.state.stages[answer].first_token = Some(ms(1000.0));
+        (rig.state.stages[answer].tokens, rig.state.stages[answer].first_token) = (1, Some(ms(1000.0)));
         rig.state.now = ms(1006.0);
         assert_eq!(rig.decide("slack-chunk"), [units(prompt, 40)]);
     }

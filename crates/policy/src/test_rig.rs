@@ -190,6 +190,7 @@ impl Rig {
             fastest,
             best,
             tail: Nanos::ZERO,
+            to_first_token: None,
             steps: 0,
             prompt: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.prompt)),
             output: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.output)),

@@ -216,6 +216,7 @@ impl Builder {
             fastest,
             best,
             tail: Nanos::ZERO,
+            to_first_token: None,
             steps: 0,
             prompt: None,
             output: None,

@@ -69,6 +69,21 @@ fn what_is_uncertain_is_no_part_of_a_bound() {
 }
 
 #[test]
+fn stages_before_an_answer_know_how_long_it_takes_to_its_first_token() {
+    let system = system(
+        "name = 's'\nduration_s = 1\nsession = [{ name = 'x', chain = 'c', ttft_ms = 500, arrival = { process = 'poisson', rate_per_s = 1 } }]\n\
+         chain.c.stage = [{ name = 'a', model = 'two' }, { name = 'b', model = 'two', after = [{ stage = 'a', probability = 0.5 }] }, \
+         { name = 'say', model = 'llm', prompt = 100, output = 10, after = [{ stage = 'b' }] }, { name = 'voice', model = 'two', after = [{ stage = 'say' }] }]\n\
+         model = { two = {}, llm = { shape = 'autoregressive' } }\n\
+         cost = [{ model = 'two', processor = 'cpu', latency_ms = 2 }, { model = 'llm', processor = 'cpu', prefill_ms = [[100, 50]], decode_ms = [[0, 7]] }]\n\
+         platform = { name = 'p', memory = {}, processor = [{ name = 'cpu', kind = 'cpu' }] }\n",
+    );
+    let rest: Vec<_> = system.nodes.iter().map(|node| node.to_first_token.map(Nanos::as_ms)).collect();
+    // What follows counts though it is not certain, and a prompt's 50 ms, but no step of the answer.
+    assert_eq!(rest, [Some(52.0), Some(50.0), Some(0.0), None]);
+}
+
+#[test]
 fn variation_lowers_the_bounds_but_not_the_nominal_latency() {
     let stages = "[{ name = 'a', model = 'two' }, { name = 'b', model = 'four', after = [{ stage = 'a' }] }]";
     let uniform = chain_of(stages, "variation = { kind = 'uniform', spread = 0.25 }\n");

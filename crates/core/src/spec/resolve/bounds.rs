@@ -1,6 +1,6 @@
 //! What no policy can beat: the shortest time of a job, and of what certainly follows a stage.
 
-use crate::cost::Work;
+use crate::cost::{Cost, Phase, Work};
 use crate::id::Id;
 use crate::joint::divided_ns;
 use crate::spec::VariationKind;
@@ -62,6 +62,31 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
         let given = runs_given(Some((i, &always)), &before);
         let path = longest(Some(i), &given, &before, &need);
         node.tail = floor(path.into_iter().flatten().fold(0.0, f64::max));
+    }
+}
+
+/// Sets `to_first_token` of the stages of a source with a goal for its first token, the first of which has index `first`. All edges
+/// count, whether certain or not: what a stage must leave time for if the answer follows.
+pub(super) fn set_to_first_token(mut nodes: Vec<&mut Node>, first: usize) {
+    let reads = |node: &Node| {
+        let prefill = |cost: &Cost| {
+            let (kind, cost) = cost.phases.first()?;
+            (*kind == Phase::Prefill).then(|| cost.latency_ns(node.expected, 0.0, node.expected.units(*kind)))
+        };
+        node.costs.iter().flatten().filter_map(prefill).reduce(f64::min)
+    };
+    let Some((last, prefill)) = nodes.iter().enumerate().rev().find_map(|(i, node)| Some((i, reads(node)?))) else {
+        return;
+    };
+    nodes[last].to_first_token = Some(Nanos::ZERO);
+    for i in (0..last).rev() {
+        let follow = nodes[i].after.iter().filter_map(|edge| {
+            let to = edge.to.index() - first;
+            let rest = nodes.get(to)?.to_first_token?;
+            let own = if to == last { Nanos::from_ns_f64(prefill) } else { nodes[to].best };
+            Some(rest.saturating_add(own))
+        });
+        nodes[i].to_first_token = follow.max();
     }
 }
 

@@ -131,6 +131,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         let splits: Vec<bool> =
             self.nodes.iter().skip(first).map(|node| self.models[node.model].split.is_some()).collect();
         bounds::set(self.nodes_mut(first), &mut source, (&smallest, &splits), variation);
+        if source.ttft.is_some() {
+            bounds::set_to_first_token(self.nodes_mut(first), first);
+        }
         let instances = bounds::instances_max(&self.nodes.as_slice()[first..], first);
         if instances > limits::INSTANCES_MAX {
             let problem = format!("one job may have {instances:.0} stage instances");
@@ -213,6 +216,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             fastest,
             best,
             tail: Nanos::ZERO,
+            to_first_token: None,
             steps,
             prompt,
             output,
