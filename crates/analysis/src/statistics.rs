@@ -186,6 +186,7 @@ impl Sink for Statistics<'_> {
             }
             What::OutOfMemory { .. }
             | What::EvictCache { .. }
+            | What::PlaceCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

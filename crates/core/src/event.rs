@@ -148,6 +148,17 @@ pub enum What {
         /// What is moved to slower memory; 0 if the cache is to be computed again.
         moved: Bytes,
     },
+    /// A waiting stage's cache is placed in slower memory, where it stays while the stage runs, or in memory again.
+    PlaceCache {
+        /// The stage.
+        stage: u64,
+        /// Whether it is in slower memory from now on.
+        far: bool,
+        /// What it held in memory.
+        held: Bytes,
+        /// What is moved to slower memory.
+        moved: Bytes,
+    },
     /// A start did not fit into memory.
     OutOfMemory {
         /// The stage that should have started.

@@ -200,6 +200,7 @@ impl Sink for Checker {
             What::Load { .. }
             | What::Evict { .. }
             | What::EvictCache { .. }
+            | What::PlaceCache { .. }
             | What::OutOfMemory { .. }
             | What::Memory { .. }
             | What::Bus { .. }

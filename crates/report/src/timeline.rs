@@ -320,6 +320,7 @@ impl<'a> Builder<'a> {
             }
             What::OutOfMemory { .. }
             | What::EvictCache { .. }
+            | What::PlaceCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }
