@@ -547,10 +547,13 @@ impl<'a> View<'a> {
 
     /// The part of a stage's cache that holds something: what moving it moves.
     pub fn cache_in_use(&self, stage: StageId) -> Bytes {
+        Bytes((self.system.models[self.stage(stage).model].kv_per_token.as_f64() * self.cache_tokens(stage)) as u64)
+    }
+
+    /// Tokens that are in a stage's cache, wherever it is; of an answer, the last one is counted with them.
+    pub fn cache_tokens(&self, stage: StageId) -> f64 {
         let live = self.stage(stage);
-        let tokens =
-            if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position };
-        Bytes((self.system.models[live.model].kv_per_token.as_f64() * tokens) as u64)
+        if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position }
     }
 
     /// Memory that a stage's cache needs to go on from where it stands, nothing if it is in slower memory: all of the prompt and the next token, by blocks. `largest` is

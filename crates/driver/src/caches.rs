@@ -66,10 +66,12 @@ impl<S: Sink> Course<'_, S> {
         }
         let held = live.cache.held;
         if !keep {
+            let tokens = view.cache_tokens(stage) as u32;
             self.hidden(stage).drafts = false;
             self.state.stages[stage].cache.held = Bytes::ZERO;
             self.begin_again(stage);
-            self.emit(What::EvictCache { stage: live.serial, held, moved: Bytes::ZERO });
+            let (moved, took) = (Bytes::ZERO, Nanos::ZERO);
+            self.emit(What::EvictCache { stage: live.serial, held, moved, tokens, took });
             self.free(held);
             return Ok(());
         }
@@ -78,15 +80,21 @@ impl<S: Sink> Course<'_, S> {
         }
         let moved = view.cache_in_use(stage);
         let swap = self.system.platform.swap.ok_or(ActionError::NoSwap)?;
-        let memory = &mut self.state.memory;
-        memory.swapped += moved;
-        memory.swap_free_at = memory.swap_free_at.max(self.state.now) + swap.link.time(moved.as_f64());
-        let done = memory.swap_free_at;
+        self.state.memory.swapped += moved;
+        let took = swap.link.time(moved.as_f64());
+        let done = self.occupy_swap(took);
         self.hidden(stage).drafts = false;
         self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved, far: false };
-        self.emit(What::EvictCache { stage: live.serial, held, moved });
+        self.emit(What::EvictCache { stage: live.serial, held, moved, tokens: 0, took });
         self.free_when_written(held, done);
         Ok(())
+    }
+
+    /// The link to slower memory is busy for so long, after what it was given before. When it will be done.
+    fn occupy_swap(&mut self, took: Nanos) -> Nanos {
+        let memory = &mut self.state.memory;
+        memory.swap_free_at = memory.swap_free_at.max(self.state.now) + took;
+        memory.swap_free_at
     }
 
     /// Memory that is free when all has been written to slower memory.
@@ -117,10 +125,8 @@ impl<S: Sink> Course<'_, S> {
         memory.swapped -= live.cache.swapped;
         memory.swapped += swapped;
         let moved = if held > Bytes::ZERO { in_use } else { Bytes::ZERO };
-        if moved > Bytes::ZERO {
-            memory.swap_free_at = memory.swap_free_at.max(self.state.now) + swap.link.time(moved.as_f64());
-        }
-        let done = if moved > Bytes::ZERO { memory.swap_free_at } else { self.state.now };
+        let took = if moved > Bytes::ZERO { swap.link.time(moved.as_f64()) } else { Nanos::ZERO };
+        let done = if moved > Bytes::ZERO { self.occupy_swap(took) } else { self.state.now };
         self.hidden(stage).drafts = false;
         self.hidden(stage).reused = false;
         let live = &mut self.state.stages[stage];
@@ -131,7 +137,7 @@ impl<S: Sink> Course<'_, S> {
         // The policy is asked again: its view showed other costs.
         self.changed = true;
         let serial = live.serial;
-        self.emit(What::PlaceCache { stage: serial, far, held, moved });
+        self.emit(What::PlaceCache { stage: serial, far, held, moved, took });
         if held > Bytes::ZERO {
             self.free_when_written(held, done);
         }
@@ -170,9 +176,11 @@ impl<S: Sink> Course<'_, S> {
         if moved > Bytes::ZERO
             && let Some(swap) = self.system.platform.swap
         {
-            let memory = &mut self.state.memory;
-            memory.swapped -= moved;
-            memory.swap_free_at = memory.swap_free_at.max(self.state.now) + swap.link.time(moved.as_f64());
+            self.state.memory.swapped -= moved;
+            let took = swap.link.time(moved.as_f64());
+            self.occupy_swap(took);
+            let serial = self.state.stages[stage].serial;
+            self.emit(What::ReadCache { stage: serial, moved, took });
         }
     }
 

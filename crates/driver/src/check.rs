@@ -201,6 +201,7 @@ impl Sink for Checker {
             | What::Evict { .. }
             | What::EvictCache { .. }
             | What::PlaceCache { .. }
+            | What::ReadCache { .. }
             | What::OutOfMemory { .. }
             | What::Memory { .. }
             | What::Bus { .. }

@@ -116,11 +116,13 @@ fn a_lost_cache_is_prefilled_again_with_the_tokens_so_far() {
     let lost: Vec<_> = events
         .iter()
         .filter_map(|e| match e.what {
-            What::EvictCache { stage, held, moved } => Some((e.at.as_ms(), stage, held.as_mb(), moved.0)),
+            What::EvictCache { stage, held, moved, tokens, .. } => {
+                Some((e.at.as_ms(), stage, held.as_mb(), moved.0, tokens))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(lost, [(210.0, 1, 60.0, 0)]);
+    assert_eq!(lost, [(210.0, 1, 60.0, 0, 61)]);
     assert_eq!(times(&events, |what| matches!(what, What::FirstToken { .. })).len(), 2, "each has one first token");
     let tokens: u32 = events.iter().map(|e| if let What::Stop { tokens, .. } = e.what { tokens } else { 0 }).sum();
     assert_eq!(tokens, 82);
