@@ -36,7 +36,7 @@ use power::Reading;
 use processors::{Lanes, Stopped};
 use ring::Ring;
 pub use scores::Xrbench;
-use sources::{LiveJob, LiveStage, NONE, Tallies};
+use sources::{Caches, LiveJob, LiveStage, NONE, Tallies};
 
 /// Computes the metrics of one run from its events. See the [module](self).
 #[derive(Clone, Debug)]
@@ -106,6 +106,15 @@ impl<'s> Statistics<'s> {
         let Some(live) = self.stages.get_mut(stage) else { return };
         let Some(job) = self.jobs.get_mut(live.job) else { return };
         self.tallies.worked(job, live, stopped.alone, stopped.energy_mj, tokens);
+    }
+
+    /// A stage's cache left memory, or came back.
+    fn cache_left(&mut self, stage: u64, moved: Caches) {
+        if let Some(live) = self.stages.get_mut(stage)
+            && let Some(job) = self.jobs.get_mut(live.job)
+        {
+            self.tallies.cache_left(job, moved);
+        }
     }
 }
 
@@ -184,8 +193,16 @@ impl Sink for Statistics<'_> {
             What::Power { processor, point, throttled, energy_mj, celsius, peak_celsius, .. } => {
                 self.lanes.power(processor, at, &Reading { point, throttled, energy_mj, celsius, peak_celsius });
             }
+            What::EvictCache { stage, moved, tokens, took, .. } => {
+                self.cache_left(stage, Caches { recomputed: tokens.into(), out: moved, took, ..Caches::default() });
+            }
+            What::PlaceCache { stage, moved, took, .. } => {
+                self.cache_left(stage, Caches { out: moved, took, ..Caches::default() });
+            }
+            What::ReadCache { stage, moved, took } => {
+                self.cache_left(stage, Caches { back: moved, took, ..Caches::default() });
+            }
             What::OutOfMemory { .. }
-            | What::EvictCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

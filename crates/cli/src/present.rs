@@ -156,10 +156,14 @@ fn busiest(busy: &[(String, f64)], most: usize) -> String {
 
 /// One line with what concerns the whole run.
 fn whole_run(row: &PolicyRow) -> String {
-    const METRICS: [Metric; 6] = [
+    const METRICS: [Metric; 10] = [
         Metric::MeanViolationRate,
         Metric::ViolationRate,
         Metric::PeakMemory,
+        Metric::Recomputed,
+        Metric::SwappedOut,
+        Metric::SwappedIn,
+        Metric::SwapTime,
         Metric::Energy,
         Metric::Fairness,
         Metric::XrbenchScore,

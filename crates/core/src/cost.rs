@@ -16,6 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::curve::{Curve, StepSum};
+use crate::offload::Far;
 use crate::policy::Limit;
 
 /// A part of a stage with one kind of work.
@@ -457,9 +458,20 @@ pub struct Cost {
     pub load_ns: u64,
     /// Index of the profile entry among the system's figures.
     pub figure: u32,
+    /// What it costs while its cache stays in slower memory; `None`: it cannot stay there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub far: Option<Box<Far>>,
 }
 
 impl Cost {
+    /// The cost while the cache is in slower memory (`far`), where that is possible, or in memory.
+    pub fn with_cache(&self, far: bool) -> &Self {
+        match &self.far {
+            Some(slow) if far => &slow.cost,
+            _ => self,
+        }
+    }
+
     /// Nominal latency of the rest of a stage that stands at `position` units of phase number `phase` [ns].
     pub fn remaining_ns(&self, work: Work, phase: usize, position: f64) -> f64 {
         let mut sum = 0.0;

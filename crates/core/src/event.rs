@@ -147,6 +147,34 @@ pub enum What {
         held: Bytes,
         /// What is moved to slower memory; 0 if the cache is to be computed again.
         moved: Bytes,
+        /// Tokens that are to be computed again; 0 if the cache is kept.
+        #[serde(default)]
+        tokens: u32,
+        /// How long the link to slower memory is busy with it.
+        #[serde(default)]
+        took: Nanos,
+    },
+    /// A cache is read back from slower memory, because its stage starts.
+    ReadCache {
+        /// The stage.
+        stage: u64,
+        /// What is moved.
+        moved: Bytes,
+        /// How long the link to slower memory is busy with it.
+        took: Nanos,
+    },
+    /// A waiting stage's cache is placed in slower memory, where it stays while the stage runs, or in memory again.
+    PlaceCache {
+        /// The stage.
+        stage: u64,
+        /// Whether it is in slower memory from now on.
+        far: bool,
+        /// What it held in memory.
+        held: Bytes,
+        /// What is moved to slower memory.
+        moved: Bytes,
+        /// How long the link to slower memory is busy with it.
+        took: Nanos,
     },
     /// A start did not fit into memory.
     OutOfMemory {

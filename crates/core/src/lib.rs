@@ -2,7 +2,7 @@
 //! record holds. No threads, no clock, no I/O.
 //!
 //! * [`spec`]: the files that users write, and how they become a [`system::System`];
-//! * [`system`], [`cost`], [`joint`]: a scenario resolved on a platform, and what each stage costs;
+//! * [`system`], [`cost`], [`joint`], [`offload`]: a scenario resolved on a platform, and what each stage costs;
 //! * [`state`], [`policy`]: what is going on, and the contract with scheduling policies;
 //! * [`power`]: operating points, power and heat of processors;
 //! * [`event`], [`record`]: what happened;
@@ -15,6 +15,7 @@ pub mod event;
 pub mod id;
 pub mod joint;
 pub mod metric;
+pub mod offload;
 pub mod policy;
 pub mod power;
 pub mod record;

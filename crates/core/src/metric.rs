@@ -147,6 +147,10 @@ metrics! {
     ReactionP95 = "reaction_p95", "reaction p95", Ms, Source, Lower, "95th percentile of the time from observation to action.";
     ReactionMax = "reaction_max", "reaction max", Ms, Source, Lower, "Longest time from observation to action.";
     Starvation = "starvation", "starved", Fraction, Source, Lower, "Sources whose outputs are chunks of actions: times at which an action was due and there was none / times at which one was due, since the first chunk.";
+    Recomputed = "recomputed", "recomp.", Count, Source, Lower, "Tokens in caches that were evicted to be computed again; absent if no cache had to leave memory. Caches that are given up between two requests of a conversation are not counted.";
+    SwappedOut = "swapped_out", "swapped out", Mb, Source, Lower, "Caches moved to slower memory; absent if no cache had to leave memory.";
+    SwappedIn = "swapped_in", "swapped in", Mb, Source, Lower, "Caches read back from slower memory when their stage started again; absent if no cache had to leave memory. What a stage fetches in each step while its cache stays there is not counted.";
+    SwapTime = "swap_time", "swap time", Ms, Source, Lower, "Time in which the link to slower memory moved caches out and back; absent if no cache had to leave memory.";
     Utilisation = "utilisation", "util.", Fraction, Processor, Neutral, "Busy time, setup included, over slots x time; over the whole run, the mean of the processors.";
     ContentionLoss = "contention_loss", "contention", Fraction, Processor, Lower, "Share of busy time lost because the memory bus was shared; over the whole run, of all busy time.";
     SetupShare = "setup_share", "setup", Fraction, Processor, Lower, "Share of busy time spent on context switches, loading and hand-over.";

@@ -144,6 +144,15 @@ pub enum Action {
         /// Whether the cache is kept, in slower memory.
         keep: bool,
     },
+    /// Says where the key-value cache of a stage that does not run is from now on: in slower memory, where it stays while the stage runs
+    /// and fetches what it needs of it in every step, or in memory again, into which it is read when the stage starts. What it holds
+    /// in memory leaves as for [`Action::EvictCache`]. Only where the model states `kv_offload`, and in simulations.
+    PlaceCache {
+        /// The stage.
+        stage: StageId,
+        /// Whether it is in slower memory.
+        far: bool,
+    },
     /// Asks to be called again at a time in the future.
     Wake {
         /// When.
@@ -239,6 +248,11 @@ impl Actions {
         self.list.push(Action::EvictCache { stage, keep });
     }
 
+    /// Says where a waiting stage's cache is from now on. See [`Action::PlaceCache`].
+    pub fn place_cache(&mut self, stage: StageId, far: bool) {
+        self.list.push(Action::PlaceCache { stage, far });
+    }
+
     /// Asks to be called again. See [`Action::Wake`].
     pub fn wake(&mut self, at: Nanos) {
         self.list.push(Action::Wake { at });
@@ -307,8 +321,11 @@ pub enum ActionError {
     /// `StartTogether`, on a platform that says how power depends on load: what several processors draw for one stage is not modelled.
     #[error("several processors work on one stage only where speeds are fixed and no power model is given")]
     OnlyFixedSpeeds,
-    /// `StartTogether`, where caches grow by blocks, or of a stage with an adapter: what each processor holds then is not modelled.
-    #[error("several processors work on one stage only where caches do not grow by blocks, and without an adapter")]
+    /// `StartTogether`, where caches grow by blocks, are in slower memory, or of a stage with an adapter: what each processor holds then is
+    /// not modelled.
+    #[error(
+        "several processors work on one stage only where its cache is in memory and does not grow by blocks, and without an adapter"
+    )]
     OnlyWholeCaches,
     /// `StartTogether`, in real time: devices cannot work on one stage together.
     #[error("several processors work on one stage in simulations only")]
@@ -337,7 +354,12 @@ pub enum ActionError {
     /// `EvictCache`: there is no slower memory, or no room in it.
     #[error("there is no slower memory with room for the cache")]
     NoSwap,
-    /// Anything but `Evict` and `EvictCache` in answer to [`Policy::out_of_memory`].
+    /// `PlaceCache`: the model states no `kv_offload`, there is no slower memory with room for the whole cache, or it runs for real.
+    #[error(
+        "the cache cannot stay in slower memory: the model needs `kv_offload`, the platform `swap_gbps` and room there"
+    )]
+    NoOffload,
+    /// Anything but `Evict`, `EvictCache` and `PlaceCache` in answer to [`Policy::out_of_memory`].
     #[error("only evictions are possible when a start is short of memory")]
     OnlyEvictions,
     /// `Wake`: not in the future.
@@ -426,7 +448,8 @@ impl<'a> View<'a> {
     }
 
     fn cost_of(&self, live: &Stage, processor: ProcessorId) -> Option<&'a Cost> {
-        self.system.nodes[live.node].costs_of(live.variant)[processor].as_ref()
+        let cost = self.system.nodes[live.node].costs_of(live.variant)[processor].as_ref()?;
+        Some(cost.with_cache(live.cache.far))
     }
 
     /// Numbers of the variants that a stage may be [switched](Action::Switch) to, its current one included; only that one once it has
@@ -506,18 +529,40 @@ impl<'a> View<'a> {
         !live.running && !self.state.real && live.cache.held > Bytes::ZERO && (!keep || room() == Some(true))
     }
 
-    /// The part of a stage's cache that holds something: what moving it moves.
-    pub fn cache_in_use(&self, stage: StageId) -> Bytes {
-        let live = self.stage(stage);
-        let tokens =
-            if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position };
-        Bytes((self.system.models[live.model].kv_per_token.as_f64() * tokens) as u64)
+    /// Whether the cache of a stage that does not run can stay in slower memory while it runs: its model says how, there is room for the
+    /// prompt and the largest output, and nothing runs for real.
+    pub fn can_offload(&self, stage: StageId) -> bool {
+        let (live, Some(swap)) = (self.stage(stage), self.system.platform.swap) else { return false };
+        let others = self.state.memory.swapped.0 - live.cache.swapped.0;
+        let room = swap.capacity.is_none_or(|all| all.0 >= others + self.cache_reserve(stage).0);
+        self.system.models[live.model].offload.is_some() && room && !live.running && !self.state.real
     }
 
-    /// Memory that a stage's cache needs to go on from where it stands: all of the prompt and the next token, by blocks. `largest` is
+    /// A cache for all of a stage's prompt and its largest output: what is reserved in slower memory if it stays there.
+    pub fn cache_reserve(&self, stage: StageId) -> Bytes {
+        let live = self.stage(stage);
+        let tokens = u64::from(live.work.prompt) + u64::from(self.node(stage).output_max);
+        Bytes(self.system.models[live.model].kv_per_token.0 * tokens)
+    }
+
+    /// The part of a stage's cache that holds something: what moving it moves.
+    pub fn cache_in_use(&self, stage: StageId) -> Bytes {
+        Bytes((self.system.models[self.stage(stage).model].kv_per_token.as_f64() * self.cache_tokens(stage)) as u64)
+    }
+
+    /// Tokens that are in a stage's cache, wherever it is; of an answer, the last one is counted with them.
+    pub fn cache_tokens(&self, stage: StageId) -> f64 {
+        let live = self.stage(stage);
+        if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position }
+    }
+
+    /// Memory that a stage's cache needs to go on from where it stands, nothing if it is in slower memory: all of the prompt and the next token, by blocks. `largest` is
     /// the largest output, for which there is memory from the beginning where caches do not grow.
     pub fn cache_needed(&self, stage: StageId, largest: u32) -> Bytes {
         let live = self.stage(stage);
+        if live.cache.far {
+            return Bytes::ZERO;
+        }
         let per_token = self.system.models[live.model].kv_per_token.0;
         let Some(block) = self.system.platform.kv_block.filter(|_| !self.state.real) else {
             return Bytes(per_token * (u64::from(live.work.prompt) + u64::from(largest)));
@@ -605,7 +650,7 @@ impl<'a> View<'a> {
         {
             // What the link was given before goes first, a cache on its way out included.
             let busy = self.state.memory.swap_free_at.saturating_sub(self.now());
-            setup += busy + swap.link.time(live.cache.swapped.as_f64());
+            setup += if live.cache.far { busy } else { busy + swap.link.time(live.cache.swapped.as_f64()) };
         }
         if let Some(adapter) = self.system.nodes[live.node].adapter
             && !self.state.memory.is_resident(adapter.model, processor)

@@ -187,8 +187,10 @@ pub struct Stage {
 pub struct Cache {
     /// Memory that is held for it.
     pub held: Bytes,
-    /// What of it lies in slower memory: all of it, or nothing.
+    /// What of it lies in slower memory: all of it, or nothing. If `far`, what is reserved for it there.
     pub swapped: Bytes,
+    /// Whether it stays in slower memory while the stage runs.
+    pub far: bool,
 }
 
 impl Stage {

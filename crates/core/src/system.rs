@@ -8,6 +8,7 @@ use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
 use crate::joint::{Draft, Split};
+use crate::offload::Offload;
 use crate::power::PowerModel;
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
 use crate::units::{Bytes, Nanos};
@@ -235,6 +236,9 @@ pub struct Model {
     /// How it is divided among several processors; `None`: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// How it runs while its cache stays in slower memory; `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
     /// The model whose weights it runs with, where it has none of its own: a sub-network of a supernet, an early exit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_of: Option<ModelId>,

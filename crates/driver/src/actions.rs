@@ -98,6 +98,10 @@ impl<S: Sink> Course<'_, S> {
                 self.evict_cache(stage, keep)?;
                 Ok(Effect::Done)
             }
+            Action::PlaceCache { stage, far } => {
+                self.place_cache(stage, far)?;
+                Ok(Effect::Done)
+            }
             Action::Wake { at } => {
                 if at <= self.state.now {
                     return Err(ActionError::NotInFuture);
@@ -143,7 +147,7 @@ impl<S: Sink> Course<'_, S> {
             let i = i.expect("the batch was just found");
             let setup = view.setup(stage, p);
             if self.make_room(stage, p)? {
-                let setup = self.after_reading_back(&live, setup);
+                let setup = self.after_reading_back(stage, &live, setup);
                 self.state.stop_waiting(stage);
                 return Ok(Effect::Join { stage, processor: p, run: i, setup, limit });
             }
@@ -152,7 +156,7 @@ impl<S: Sink> Course<'_, S> {
         let setup = view.setup(stage, p);
         let loads = self.weights_to_load(&live, p);
         if self.make_room(stage, p)? {
-            let setup = self.after_reading_back(&live, setup);
+            let setup = self.after_reading_back(stage, &live, setup);
             self.state.stop_waiting(stage);
             if !self.keeps_partial(live.processor, p) {
                 // Progress within a segment stays behind when a stage moves to another kind of processor.
@@ -163,9 +167,10 @@ impl<S: Sink> Course<'_, S> {
         Ok(Effect::Done)
     }
 
-    /// A setup that lasts at least until a cache has been read back.
-    fn after_reading_back(&self, stage: &Stage, setup: Nanos) -> Nanos {
-        if stage.cache.swapped == Bytes::ZERO {
+    /// A setup that lasts at least until a cache has been read back, or written to slower memory if it stays there. `before` is the stage
+    /// before it was given memory.
+    fn after_reading_back(&self, stage: StageId, before: &Stage, setup: Nanos) -> Nanos {
+        if before.cache.swapped == Bytes::ZERO && !self.state.stages[stage].cache.far {
             return setup;
         }
         setup.max(self.state.memory.swap_free_at.saturating_sub(self.state.now))
@@ -323,7 +328,7 @@ impl<S: Sink> Course<'_, S> {
         stage: StageId,
         p: ProcessorId,
         models: [Option<ModelId>; 2],
-        cache: Bytes,
+        mut cache: Bytes,
         activation: Bytes,
     ) -> Result<bool, ActionError> {
         if self.state.stages[stage].refused & refusal_bit(p) != 0 {
@@ -332,7 +337,7 @@ impl<S: Sink> Course<'_, S> {
         }
         let missing = models.iter().flatten().filter(|&&model| !self.state.memory.is_resident(model, p));
         let weights = missing.fold(Bytes::ZERO, |sum, &model| sum + self.system.models[model].weights);
-        let need = weights + cache + activation;
+        let mut need = weights + cache + activation;
         if let Some(missing) = self.missing(need) {
             self.give_up_kept(stage, missing);
         }
@@ -345,10 +350,20 @@ impl<S: Sink> Course<'_, S> {
                 match action {
                     Action::Evict { model, processor } => self.evict(model, processor)?,
                     Action::EvictCache { stage, keep } => self.evict_cache(stage, keep)?,
+                    Action::PlaceCache { stage, far } => self.place_cache(stage, far)?,
                     _ => return Err(ActionError::OnlyEvictions),
                 }
             }
             self.room = room;
+            if cache > Bytes::ZERO && self.state.stages[stage].cache.far {
+                // The policy has placed its own cache in slower memory.
+                if self.state.memory.swap_free_at > self.state.now {
+                    // It starts when the policy says so again, seeing when the link will have done its work.
+                    return Ok(false);
+                }
+                need = need - cache;
+                cache = Bytes::ZERO;
+            }
             if let Some(missing) = self.missing(need) {
                 let serial = self.state.stages[stage].serial;
                 self.emit(What::OutOfMemory { stage: serial, processor: p, missing });

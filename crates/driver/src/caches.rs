@@ -5,7 +5,7 @@ use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::{Action, ActionError, View};
 use onbeat_core::state::Cache;
-use onbeat_core::units::Bytes;
+use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
 use crate::error::DriveError;
@@ -29,7 +29,7 @@ impl<S: Sink> Course<'_, S> {
     pub fn cache_full_at(&self, stage: StageId) -> Option<f64> {
         let live = &self.state.stages[stage];
         let per_token = self.system.models[live.model].kv_per_token.0;
-        if live.kind != Phase::Decode || per_token == 0 || !self.caches_grow() {
+        if live.kind != Phase::Decode || per_token == 0 || live.cache.far || !self.caches_grow() {
             return None;
         }
         // A step writes one token; those of the prompt are there.
@@ -66,10 +66,12 @@ impl<S: Sink> Course<'_, S> {
         }
         let held = live.cache.held;
         if !keep {
+            let tokens = view.cache_tokens(stage) as u32;
             self.hidden(stage).drafts = false;
             self.state.stages[stage].cache.held = Bytes::ZERO;
             self.begin_again(stage);
-            self.emit(What::EvictCache { stage: live.serial, held, moved: Bytes::ZERO });
+            let (moved, took) = (Bytes::ZERO, Nanos::ZERO);
+            self.emit(What::EvictCache { stage: live.serial, held, moved, tokens, took });
             self.free(held);
             return Ok(());
         }
@@ -78,18 +80,66 @@ impl<S: Sink> Course<'_, S> {
         }
         let moved = view.cache_in_use(stage);
         let swap = self.system.platform.swap.ok_or(ActionError::NoSwap)?;
-        let memory = &mut self.state.memory;
-        memory.swapped += moved;
-        memory.swap_free_at = memory.swap_free_at.max(self.state.now) + swap.link.time(moved.as_f64());
-        let done = memory.swap_free_at;
+        self.state.memory.swapped += moved;
+        let took = swap.link.time(moved.as_f64());
+        let done = self.occupy_swap(took);
         self.hidden(stage).drafts = false;
-        self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved };
-        self.emit(What::EvictCache { stage: live.serial, held, moved });
+        self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved, far: false };
+        self.emit(What::EvictCache { stage: live.serial, held, moved, tokens: 0, took });
+        self.free_when_written(held, done);
+        Ok(())
+    }
+
+    /// The link to slower memory is busy for so long, after what it was given before. When it will be done.
+    fn occupy_swap(&mut self, took: Nanos) -> Nanos {
+        let memory = &mut self.state.memory;
+        memory.swap_free_at = memory.swap_free_at.max(self.state.now) + took;
+        memory.swap_free_at
+    }
+
+    /// Memory that is free when all has been written to slower memory.
+    fn free_when_written(&mut self, held: Bytes, done: Nanos) {
         if done > self.state.now {
-            // The memory is free when all has been written.
             self.push_timer(done, TimerKind::SwappedOut, 0, held.0, done);
         } else {
             self.free(held);
+        }
+    }
+
+    /// Moves a waiting stage's cache to slower memory, where it stays while the stage runs, or says that it is to be read back.
+    pub(crate) fn place_cache(&mut self, stage: StageId, far: bool) -> Result<(), ActionError> {
+        let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
+        if !self.state.is_waiting(stage) {
+            return Err(ActionError::NotReady);
+        }
+        if far == live.cache.far {
+            return Ok(());
+        }
+        let view = View { system: self.system, state: &self.state };
+        let swap = self.system.platform.swap.filter(|_| !far || view.can_offload(stage));
+        let swap = swap.ok_or(ActionError::NoOffload)?;
+        let in_use = view.cache_in_use(stage);
+        let swapped = if far { view.cache_reserve(stage).max(in_use) } else { in_use };
+        let held = live.cache.held;
+        let memory = &mut self.state.memory;
+        memory.swapped -= live.cache.swapped;
+        memory.swapped += swapped;
+        let moved = if held > Bytes::ZERO { in_use } else { Bytes::ZERO };
+        let took = if moved > Bytes::ZERO { swap.link.time(moved.as_f64()) } else { Nanos::ZERO };
+        let done = if moved > Bytes::ZERO { self.occupy_swap(took) } else { self.state.now };
+        self.hidden(stage).drafts = false;
+        self.hidden(stage).reused = false;
+        let live = &mut self.state.stages[stage];
+        live.cache = Cache { held: Bytes::ZERO, swapped, far };
+        // What is done of a step was done at the other pace.
+        live.partial_ns = 0.0;
+        live.refused = 0;
+        // The policy is asked again: its view showed other costs.
+        self.changed = true;
+        let serial = live.serial;
+        self.emit(What::PlaceCache { stage: serial, far, held, moved, took });
+        if held > Bytes::ZERO {
+            self.free_when_written(held, done);
         }
         Ok(())
     }
@@ -119,13 +169,18 @@ impl<S: Sink> Course<'_, S> {
 
     /// A stage goes on: what of its cache lies in slower memory is read back.
     pub(crate) fn read_back(&mut self, stage: StageId) {
+        if self.state.stages[stage].cache.far {
+            return;
+        }
         let moved = std::mem::take(&mut self.state.stages[stage].cache.swapped);
         if moved > Bytes::ZERO
             && let Some(swap) = self.system.platform.swap
         {
-            let memory = &mut self.state.memory;
-            memory.swapped -= moved;
-            memory.swap_free_at = memory.swap_free_at.max(self.state.now) + swap.link.time(moved.as_f64());
+            self.state.memory.swapped -= moved;
+            let took = swap.link.time(moved.as_f64());
+            self.occupy_swap(took);
+            let serial = self.state.stages[stage].serial;
+            self.emit(What::ReadCache { stage: serial, moved, took });
         }
     }
 

@@ -200,6 +200,8 @@ impl Sink for Checker {
             What::Load { .. }
             | What::Evict { .. }
             | What::EvictCache { .. }
+            | What::PlaceCache { .. }
+            | What::ReadCache { .. }
             | What::OutOfMemory { .. }
             | What::Memory { .. }
             | What::Bus { .. }

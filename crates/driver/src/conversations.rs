@@ -104,9 +104,10 @@ impl<S: Sink> Course<'_, S> {
                 let Some(other) = self.state.ready.iter().copied().rev().find(taken) else { return };
                 let held = std::mem::take(&mut self.state.stages[other].cache.held);
                 self.hidden[other.index()].reused = false;
+                let tokens = self.view().cache_tokens(other) as u32;
                 self.begin_again(other);
                 let serial = self.state.stages[other].serial;
-                self.emit(What::EvictCache { stage: serial, held, moved: Bytes::ZERO });
+                self.emit(What::EvictCache { stage: serial, held, moved: Bytes::ZERO, tokens, took: Nanos::ZERO });
                 held
             };
             self.free(freed);

@@ -41,7 +41,7 @@ impl<S: Sink> Course<'_, S> {
         if self.power.is_some() {
             return Err(ActionError::OnlyFixedSpeeds);
         }
-        if self.caches_grow() || view.node(stage).adapter.is_some() {
+        if self.caches_grow() || live.cache.far || view.node(stage).adapter.is_some() {
             return Err(ActionError::OnlyWholeCaches);
         }
         let exists = |q: ProcessorId| self.system.platform.processors.get(q).is_some();

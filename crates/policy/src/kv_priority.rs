@@ -51,13 +51,9 @@ struct KvPriority {
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    let shares = |node: NodeId| {
-        let costs = system.nodes[node].costs.iter().flatten();
-        costs.flat_map(|cost| &cost.phases).any(|(_, phase)| phase.pieces().is_some_and(|pieces| pieces.mixed))
-    };
     let order = ByPriority {
         budget: parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32,
-        shares: system.nodes.ids().map(shares).collect(),
+        shares: shares_steps(system),
         admitted_below: u64::MAX,
     };
     Ok(Box::new(KvPriority {
@@ -67,6 +63,15 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         watermark: parameters.number("watermark", 0.0..=1.0, "a number from 0 to 1")?,
         victims: Vec::new(),
     }))
+}
+
+/// By stage: whether its prompts share steps with answers somewhere.
+pub(crate) fn shares_steps(system: &System) -> IdVec<NodeId, bool> {
+    let shares = |node: NodeId| {
+        let costs = system.nodes[node].costs.iter().flatten();
+        costs.flat_map(|cost| &cost.phases).any(|(_, phase)| phase.pieces().is_some_and(|pieces| pieces.mixed))
+    };
+    system.nodes.ids().map(shares).collect()
 }
 
 impl Policy for KvPriority {
@@ -226,7 +231,7 @@ mod tests {
     fn prompts_are_admitted_while_their_caches_fit() {
         let (mut rig, chat, urgent) = rig();
         let holder = rig.running_decode(chat, 0, 0.0);
-        rig.state.stages[holder].cache = Cache { held: Bytes(880), swapped: Bytes::ZERO };
+        rig.state.stages[holder].cache = Cache { held: Bytes(880), ..Cache::default() };
         rig.state.memory.used = Bytes(880);
         // 101 tokens are eleven blocks, 110 bytes, and 10 stay free: they fit exactly.
         rig.ready(chat, 0.0);

@@ -54,6 +54,7 @@ mod hetero_split;
 mod heterogeneous_priority;
 mod jitserve;
 mod k_edf;
+mod kv_offload;
 mod kv_priority;
 mod latency_greedy;
 mod laxity;

@@ -189,6 +189,7 @@ static POLICIES: &[PolicyInfo] = &[
     crate::exclusive_lru::INFO,
     crate::rate_limiter::INFO,
     crate::kv_priority::INFO,
+    crate::kv_offload::INFO,
     crate::throttle::INFO,
     crate::heft_plan::INFO,
     crate::cpop::INFO,

@@ -47,7 +47,7 @@ fn fixed(latency: f64) -> Cost {
         bytes: 0.0,
         energy_mj: None,
     };
-    Cost { phases: vec![(Phase::Forward, fixed)], activation_bytes: 0, load_ns: 0, figure: 0 }
+    Cost { phases: vec![(Phase::Forward, fixed)], activation_bytes: 0, load_ns: 0, figure: 0, far: None }
 }
 
 fn distribution(tokens: u32) -> Distribution {
@@ -143,7 +143,7 @@ impl Rig {
                 energy_mj: None,
             };
             let phases = vec![(Phase::Prefill, prefill), (Phase::Decode, decode)];
-            Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0 })
+            Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None })
         };
         let costs = steps.iter().map(cost).collect();
         let arrival = Arrival::Poisson { start: Nanos::ZERO, rate_per_s: 0.5 };
@@ -175,6 +175,7 @@ impl Rig {
             quality: None,
             path: None,
             split: None,
+            offload: None,
             weights_of: None,
             role: Role::Network,
         });

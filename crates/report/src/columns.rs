@@ -147,6 +147,8 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
     run(Metric::TtftP95, 3);
     run(Metric::TpotMean, 5);
     run(Metric::SloAttainment, 4);
+    run(Metric::Recomputed, 5);
+    run(Metric::SwapTime, 5);
     run(Metric::AveragePower, 6);
     if !has(Metric::AveragePower) {
         run(Metric::Energy, 6);

@@ -185,7 +185,7 @@ fn warnings(comparison: &Comparison, options: TableOptions) -> String {
 
 /// Streams and sessions under one policy.
 pub fn streams(comparison: &Comparison, row: &PolicyRow, options: TableOptions) -> String {
-    const METRICS: [(Metric, u32); 14] = [
+    const METRICS: [(Metric, u32); 17] = [
         (Metric::Jobs, 2),
         (Metric::ViolationRate, 0),
         (Metric::DropRate, 3),
@@ -200,6 +200,9 @@ pub fn streams(comparison: &Comparison, row: &PolicyRow, options: TableOptions) 
         (Metric::Starvation, 2),
         (Metric::Throughput, 2),
         (Metric::Work, 4),
+        (Metric::Recomputed, 4),
+        (Metric::SwappedOut, 5),
+        (Metric::SwapTime, 4),
     ];
     let present = |metric: Metric| row.sources.iter().any(|values| values.contains_key(&metric));
     let mut shown: Vec<(Metric, u32)> = METRICS.into_iter().filter(|(metric, _)| present(*metric)).collect();

@@ -320,6 +320,8 @@ impl<'a> Builder<'a> {
             }
             What::OutOfMemory { .. }
             | What::EvictCache { .. }
+            | What::PlaceCache { .. }
+            | What::ReadCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

@@ -406,6 +406,7 @@ fn digest(actions: &[Action]) -> u64 {
             Action::SetPoint { processor, point } => [6, u64::from(processor.0), u64::from(point), 0],
             Action::Switch { stage, variant } => [7, u64::from(stage.0), u64::from(variant), 0],
             Action::EvictCache { stage, keep } => [8, u64::from(stage.0), u64::from(keep), 0],
+            Action::PlaceCache { stage, far } => [9, u64::from(stage.0), u64::from(far), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

@@ -15,6 +15,7 @@
 mod bus;
 mod engine;
 mod joint;
+mod offload;
 mod power;
 mod runs;
 mod sharing;

@@ -102,7 +102,7 @@ pub(crate) fn cost_of<'s>(
 ) -> &'s PhaseCost {
     let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
     let cost = cost.expect("a stage starts only where it can run");
-    &cost.phases[usize::from(stage.phase)].1
+    &cost.with_cache(stage.cache.far).phases[usize::from(stage.phase)].1
 }
 
 impl<S: Sink> Engine<'_, S> {
@@ -397,6 +397,9 @@ impl<S: Sink> Engine<'_, S> {
         };
         if run.decoders == 1 {
             return one(stages[0], run.from);
+        }
+        if stages[..run.decoders].iter().any(|&stage| self.course.state.stages[stage].cache.far) {
+            return self.fetching_ns(p, stages, run, x);
         }
         // A batched step takes the mean of its members' steps times the factor for the batch.
         let sum: f64 = (0..run.decoders).map(|k| one(stages[k], run.start_of(k))).sum();

@@ -4,7 +4,7 @@ use onbeat_core::cost::Work;
 use onbeat_core::id::{Id, IdVec, NodeId, SourceId};
 use onbeat_core::spec::ModelShape;
 use onbeat_core::system::{Source, System};
-use onbeat_core::units::Nanos;
+use onbeat_core::units::{Bytes, Nanos};
 
 use super::actions::Robot;
 use super::processors::worst_energy;
@@ -112,6 +112,33 @@ pub(super) struct Tally {
     pub(super) work_ns: f64,
     /// What a robot does with the outputs.
     pub(super) robot: Option<Robot>,
+    /// What became of caches that had to leave memory; `None`: none had to.
+    pub(super) caches: Option<Caches>,
+}
+
+/// What became of caches that left memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Caches {
+    /// Tokens that were computed again.
+    pub(super) recomputed: u64,
+    /// Moved to slower memory.
+    pub(super) out: Bytes,
+    /// Read back.
+    pub(super) back: Bytes,
+    /// How long the link was busy with both.
+    pub(super) took: Nanos,
+}
+
+impl Caches {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            recomputed: self.recomputed + other.recomputed,
+            out: self.out + other.out,
+            back: self.back + other.back,
+            took: self.took + other.took,
+        }
+    }
 }
 
 /// Whether anything is asked of the source's jobs.
@@ -154,6 +181,7 @@ impl<'s> Tallies<'s> {
             stages: StageTally::of_chain(system, id),
             work_ns: 0.0,
             robot: source.actions.map(|actions| Robot::new(actions, system.warm_up)),
+            caches: None,
         };
         let fixed = |node: NodeId| {
             let work = Work { steps: system.nodes[node].steps, ..Work::default() };
@@ -180,6 +208,14 @@ impl<'s> Tallies<'s> {
 
     pub(super) fn ready(&self, job: &mut LiveJob, node: NodeId) {
         job.ready |= self.bit(job, node);
+    }
+
+    /// A cache of the job left memory, or came back.
+    pub(super) fn cache_left(&mut self, job: &LiveJob, moved: Caches) {
+        if job.counted {
+            let tally = &mut self.by_source[job.source];
+            tally.caches = Some(tally.caches.unwrap_or_default().and(moved));
+        }
     }
 
     /// A part of a stage's work was done.

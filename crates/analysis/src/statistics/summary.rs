@@ -10,7 +10,7 @@ use onbeat_core::units::{Millijoules, Nanos};
 use super::actions::Robot;
 use super::processors::{KINDS, Lane, Lanes};
 use super::samples::Samples;
-use super::sources::{Tallies, Tally};
+use super::sources::{Caches, Tallies, Tally};
 
 /// All metrics of a run that was observed up to `end`.
 pub(super) fn summarise(
@@ -155,6 +155,7 @@ fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nan
     if let Some(robot) = &tally.robot {
         put_reaction(&mut values, robot);
     }
+    put_caches(&mut values, [tally]);
     SourceSummary {
         name: source.name.clone(),
         session: source.session,
@@ -166,6 +167,16 @@ fn source_summary(system: &System, source: &Source, tally: &Tally, measured: Nan
         response_ecdf: tally.response.ecdf(),
         ttft_ecdf: tally.ttft.ecdf(),
     }
+}
+
+/// What eviction of caches has cost, if any was evicted.
+fn put_caches<'t>(values: &mut Values, tallies: impl IntoIterator<Item = &'t Tally>) {
+    let all = tallies.into_iter().filter_map(|tally| tally.caches);
+    let Some(caches) = all.reduce(Caches::and) else { return };
+    values.insert(Metric::Recomputed, caches.recomputed as f64);
+    values.insert(Metric::SwappedOut, caches.out.as_mb());
+    values.insert(Metric::SwappedIn, caches.back.as_mb());
+    values.insert(Metric::SwapTime, caches.took.as_ms());
 }
 
 fn put_reaction(values: &mut Values, robot: &Robot) {
@@ -353,6 +364,7 @@ fn run_of_sources(
     set(run, Metric::MeanViolationRate, ratio(rates.iter().sum(), rates.len() as f64));
     set(run, Metric::Fairness, jain(rates.iter().map(|rate| 1.0 - rate)));
     put_quality(run, system, system.sources.iter().zip(all()));
+    put_caches(run, all());
     set(run, Metric::XrbenchScore, xrbench_corrected(all()));
     set(run, Metric::XrbenchRepoScore, xrbench_repository(all()));
     set(run, Metric::UxCost, ux_cost(all()));

@@ -336,6 +336,28 @@ fn the_repository_score_counts_the_stages_of_dropped_chains() {
 }
 
 #[test]
+fn caches_that_left_memory_are_accounted_to_their_source() {
+    let mut builder = Builder::new(1, ms(1000));
+    for _ in 0..2 {
+        let source = builder.stream(ms(100));
+        builder.stage(source, 1.0, &[Some(1.0)], None);
+    }
+    let mut script = Script::default();
+    script.release(0, 0, 0, None).ready(0, 0, 0, 0, 0).release(0, 1, 1, None).ready(0, 1, 1, 1, 0);
+    let (held, mb) = (Bytes(70_000_000), Bytes(61_000_000));
+    script.at(10, What::EvictCache { stage: 0, held, moved: Bytes::ZERO, tokens: 61, took: Nanos::ZERO });
+    script.at(20, What::EvictCache { stage: 0, held, moved: mb, tokens: 0, took: ms(6) });
+    script.at(30, What::ReadCache { stage: 0, moved: mb, took: ms(6) });
+    script.at(40, What::PlaceCache { stage: 0, far: true, held, moved: mb, took: ms(6) }).at(1000, What::End);
+    let summary = script.summary(&builder.system);
+    let expected =
+        [(Metric::Recomputed, 61.0), (Metric::SwappedOut, 122.0), (Metric::SwappedIn, 61.0), (Metric::SwapTime, 18.0)];
+    expect(&summary.sources[0].values, &expected);
+    expect(&summary.run, &expected);
+    expect_absent(&summary.sources[1].values, &[Metric::Recomputed, Metric::SwapTime]);
+}
+
+#[test]
 fn memory_and_bus_over_time() {
     let builder = Builder { system: one_stream().system };
     let mut script = Script::default();

@@ -184,12 +184,13 @@ impl Builder {
             quality: None,
             path: None,
             split: None,
+            offload: None,
             weights_of: None,
             role: onbeat_core::system::Role::Network,
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
-            .map(|phases| phases.map(|phases| Cost { phases, activation_bytes: 0, load_ns: 0, figure: 1 }))
+            .map(|phases| phases.map(|phases| Cost { phases, activation_bytes: 0, load_ns: 0, figure: 1, far: None }))
             .collect();
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| cost.total_ns(expected));
         let fastest = costs

@@ -61,6 +61,9 @@ pub struct ModelSpec {
     pub variant: IndexMap<String, VariantSpec>,
     /// `autoregressive`: a mixture of experts of which only a part is in memory.
     pub experts: Option<ExpertsSpec>,
+    /// `autoregressive`: how it runs while its key-value cache stays in slower memory (`swap_gbps` of the platform), where a policy lets it.
+    /// Left out: the cache is in memory whenever it runs.
+    pub kv_offload: Option<KvOffloadSpec>,
     /// `autoregressive`: architecture, for `onbeat estimate`.
     pub transformer: Option<TransformerSpec>,
     /// Other shapes: operations and activations of one inference (one step), for `onbeat estimate`.
@@ -90,6 +93,25 @@ pub struct ExpertsSpec {
     pub resident: f64,
     /// Probability that an activated expert is in memory, 0 to 1. Left out: `resident`, as if all experts were activated alike.
     pub hit_rate: Option<f64>,
+}
+
+/// How a model runs while its key-value cache stays in slower memory: what a layer needs of it is fetched while the layer before it is
+/// computed.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KvOffloadSpec {
+    /// Layers, ≥ 1.
+    pub layers: u32,
+    /// Share of the context's tokens that a decode step fetches, > 0, at most 1. Default 1: all of the cache, as in plain offloading.
+    #[serde(default = "whole_cache")]
+    pub share: f64,
+    /// It fetches at least so many tokens, or all that there are. Default 0.
+    #[serde(default)]
+    pub min_tokens: u32,
+}
+
+fn whole_cache() -> f64 {
+    1.0
 }
 
 /// How a model is divided among several processors, as tensors or patches. At each point all of them wait for the slowest and exchange

@@ -22,7 +22,7 @@ fn cost(ms: f64, talks: bool) -> Cost {
     };
     // The report only asks which phases a stage has, and for its latency.
     let phases = if talks { vec![fixed(Phase::Prefill), fixed(Phase::Decode)] } else { vec![fixed(Phase::Forward)] };
-    Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0 }
+    Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None }
 }
 
 fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
@@ -213,6 +213,7 @@ fn model(name: &str, talks: bool) -> Model {
         quality: None,
         path: None,
         split: None,
+        offload: None,
         weights_of: None,
         role: onbeat_core::system::Role::Network,
     }

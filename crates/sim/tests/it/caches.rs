@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::support::{Script, done_at, run, run_script, system, times};
 
 /// A language model with 1 MB of cache per token: 0.1 ms per prompt token, 10 ms per step, whatever the batch.
-fn llm(memory: &str, sources: &str) -> String {
+pub(crate) fn llm(memory: &str, sources: &str) -> String {
     format!(
         r#"
         name = "caches"
@@ -35,7 +35,7 @@ fn llm(memory: &str, sources: &str) -> String {
     )
 }
 
-fn ask(name: &str, start_ms: u32, prompt: u32, output: u32) -> String {
+pub(crate) fn ask(name: &str, start_ms: u32, prompt: u32, output: u32) -> String {
     format!(
         r#"
         [[session]]
@@ -50,7 +50,7 @@ fn ask(name: &str, start_ms: u32, prompt: u32, output: u32) -> String {
 }
 
 /// Answers in one batch, the oldest first; a prompt when nothing is written.
-fn serve(view: &View<'_>, actions: &mut Actions) {
+pub(crate) fn serve(view: &View<'_>, actions: &mut Actions) {
     let p = view.processors().next().unwrap();
     let mut ready: Vec<_> = view.ready().iter().copied().filter(|&stage| view.can_run(stage, p)).collect();
     ready.sort_by_key(|&stage| view.stage(stage).serial);
@@ -116,11 +116,13 @@ fn a_lost_cache_is_prefilled_again_with_the_tokens_so_far() {
     let lost: Vec<_> = events
         .iter()
         .filter_map(|e| match e.what {
-            What::EvictCache { stage, held, moved } => Some((e.at.as_ms(), stage, held.as_mb(), moved.0)),
+            What::EvictCache { stage, held, moved, tokens, .. } => {
+                Some((e.at.as_ms(), stage, held.as_mb(), moved.0, tokens))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(lost, [(210.0, 1, 60.0, 0)]);
+    assert_eq!(lost, [(210.0, 1, 60.0, 0, 61)]);
     assert_eq!(times(&events, |what| matches!(what, What::FirstToken { .. })).len(), 2, "each has one first token");
     let tokens: u32 = events.iter().map(|e| if let What::Stop { tokens, .. } = e.what { tokens } else { 0 }).sum();
     assert_eq!(tokens, 82);
@@ -172,7 +174,7 @@ fn a_request_that_moves_takes_its_cache_over_the_link() {
 }
 
 /// Every request that was done has made its tokens, memory was never overdrawn, and all of it was given back.
-fn nothing_is_lost(system: &System, policy: Box<dyn Policy>, outputs: &[u32]) {
+pub(crate) fn nothing_is_lost(system: &System, policy: Box<dyn Policy>, outputs: &[u32]) {
     let events = run(system, policy, 1);
     let capacity = system.platform.capacity.unwrap().as_mb();
     let tokens: u32 = events.iter().map(|e| if let What::Stop { tokens, .. } = e.what { tokens } else { 0 }).sum();

@@ -15,6 +15,7 @@ mod isolation;
 mod joint;
 mod memory;
 mod noise;
+mod offload;
 mod oracles;
 mod power;
 mod preemption;

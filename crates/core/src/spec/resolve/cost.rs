@@ -108,7 +108,7 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
         (None, None) => Nanos::ZERO,
     };
     let activation_bytes = Bytes::from_mb(entry.memory_mb.unwrap_or(0.0)).0;
-    Some(Cost { phases, activation_bytes, load_ns: load_ns.0, figure: inputs.figure })
+    Some(Cost { phases, activation_bytes, load_ns: load_ns.0, figure: inputs.figure, far: None })
 }
 
 /// Nominal latency of an inference [ns], and the distribution relative to it. The nominal latency of a distribution is the mean of

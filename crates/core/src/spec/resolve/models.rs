@@ -259,7 +259,8 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
     let figures = model.weights_mb.is_some()
         || model.kv_kb_per_token.is_some()
         || model.state_kb.is_some()
-        || model.split.is_some();
+        || model.split.is_some()
+        || model.kv_offload.is_some();
     if figures || model.source.is_some() {
         sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
     }
@@ -272,9 +273,19 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
             check.wrong(&at, problem, "it belongs to the other shapes");
         }
     }
+    if let Some(offload) = &model.kv_offload {
+        let at = at.key("kv_offload");
+        check.number(&at, "layers", f64::from(offload.layers), &limits::LAYERS);
+        check.number(&at, "share", offload.share, &limits::SHARE);
+        check.number(&at, "min_tokens", f64::from(offload.min_tokens), &limits::TOKENS_FROM_ZERO);
+        if model.kv_kb_per_token.is_none() {
+            check.wrong(&at, "nothing says how large the cache is", "add `kv_kb_per_token` to the model");
+        }
+    }
     let shapes = [
         ("kv_kb_per_token", model.kv_kb_per_token.is_some(), ModelShape::Autoregressive),
         ("experts", model.experts.is_some(), ModelShape::Autoregressive),
+        ("kv_offload", model.kv_offload.is_some(), ModelShape::Autoregressive),
         ("steps", model.steps.is_some(), ModelShape::Iterative),
         ("state_kb", model.state_kb.is_some(), ModelShape::Streaming),
     ];

@@ -7,11 +7,12 @@ use crate::curve::{Below, Curve};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
 use crate::joint::{Draft, Split};
+use crate::offload::Offload;
 use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::limits;
-use crate::spec::{ModelShape, ProvenanceKind, ScenarioSpec};
+use crate::spec::{KvOffloadSpec, ModelShape, ProvenanceKind, ScenarioSpec};
 use crate::system::{Alternative, Edge, Figure, Model, Node, Role, Source, Variation};
 use crate::units::{Bytes, Nanos};
 
@@ -453,6 +454,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             state: Bytes::from_mb(spec.state_kb.unwrap_or(0.0) / 1e3),
             quality: variant.quality().map(|quality| (quality.metric.clone(), quality.value)),
             split: spec.split.as_ref().map(|split| Split { points: split.points, bytes: split.kb * 1e3 }),
+            offload: spec.kv_offload.as_ref().map(offload),
             path: path.map(|path| self.catalogue.layers[variant.layer].place_of(path)),
             weights_of,
             role: Role::Network,
@@ -484,7 +486,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             self.wrong(&stage.field, problem, help);
             return None;
         }
-        let Some(cost) = cost::build(row.spec, inputs) else {
+        let Some(mut cost) = cost::build(row.spec, inputs) else {
             let problem = format!("the cost of `{}` depends on the size of the input", variant.name());
             self.wrong(&stage.field, problem, "add `size` to the stage".to_owned());
             return None;
@@ -493,6 +495,10 @@ impl<'a, 'c> Builder<'a, 'c> {
             let problem = format!("{what} would take longer than a year at its largest size");
             self.wrong(&stage.field, problem, "check the profile's table and the lengths".to_owned());
             return None;
+        }
+        if let (Some(spec), Some(swap)) = (&variant.spec.kv_offload, &self.platform.platform.swap) {
+            let bytes = variant.spec.kv_kb_per_token.unwrap_or(0.0) * 1e3;
+            cost.far = Some(Box::new(offload(spec).far(&cost, bytes, swap.link)));
         }
         let bus = self.platform.platform.bandwidth;
         let most = [bus, unit.bandwidth].into_iter().flatten().fold(f64::INFINITY, f64::min);
@@ -585,6 +591,16 @@ impl<'a, 'c> Builder<'a, 'c> {
                 "Experts that are not in memory are fetched when they are needed, with the expected number of misses, hidden behind nothing; what is resident does not change.".to_owned(),
             );
         }
+        if let (Some(offload), true) = (&variant.spec.kv_offload, self.platform.platform.swap.is_some()) {
+            self.figures.push(Figure {
+                what: format!("{what}: steps while the cache is in slower memory"),
+                kind: ProvenanceKind::Analytical,
+                source: format!(
+                    "max(c, f) + min(c, f) / layers, c the step, f what it fetches over the link to slower memory; inputs: {} layers, a share of {} of the tokens, at least {}",
+                    offload.layers, offload.share, offload.min_tokens
+                ),
+            });
+        }
         self.note_row(&what, spec, variant, processor);
         index
     }
@@ -618,4 +634,8 @@ impl<'a, 'c> Builder<'a, 'c> {
             self.notes.parts_without_bytes(what);
         }
     }
+}
+
+fn offload(spec: &KvOffloadSpec) -> Offload {
+    Offload { layers: spec.layers, share: spec.share, least: f64::from(spec.min_tokens) }
 }

@@ -123,7 +123,7 @@ impl<'a> Builder<'a, '_> {
         for p in self.platform.platform.processors.ids() {
             if stage.spec.on.iter().any(|on| self.platform.means(p, on)) {
                 let phases = vec![(Phase::Forward, phase.clone())];
-                costs[p] = Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure });
+                costs[p] = Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure, far: None });
                 found = true;
             }
         }
@@ -181,6 +181,7 @@ impl<'a> Builder<'a, '_> {
         }
         self.models.push(Model {
             split: None,
+            offload: None,
             title: name.clone(),
             name,
             task: String::new(),
