@@ -318,15 +318,9 @@ pub enum ActionError {
     /// `StartTogether`: no tokens are drafted, or too many.
     #[error("a cycle drafts 1 to 64 tokens")]
     DraftLength,
-    /// `StartTogether`, on a platform that says how power depends on load: what several processors draw for one stage is not modelled.
-    #[error("several processors work on one stage only where speeds are fixed and no power model is given")]
-    OnlyFixedSpeeds,
-    /// `StartTogether`, where caches grow by blocks, are in slower memory, or of a stage with an adapter: what each processor holds then is
-    /// not modelled.
-    #[error(
-        "several processors work on one stage only where its cache is in memory and does not grow by blocks, and without an adapter"
-    )]
-    OnlyWholeCaches,
+    /// `StartTogether` of a stage whose cache stays in slower memory: what each processor fetches of it is not modelled.
+    #[error("several processors work on one stage only where its cache is in memory")]
+    OnlyCachesInMemory,
     /// `StartTogether`, in real time: devices cannot work on one stage together.
     #[error("several processors work on one stage in simulations only")]
     OnlySimulated,
@@ -746,7 +740,8 @@ impl<'a> View<'a> {
         self.state.memory.is_resident(model, processor)
             && !self.occupancy(processor).runs.iter().any(|run| {
                 let drafts = || self.node(run.stage).draft.as_ref().is_some_and(|draft| draft.model == model);
-                run.model == model || (!run.over.is_empty() && drafts())
+                let adapts = || self.node(run.stage).adapter.is_some_and(|adapter| adapter.model == model);
+                run.model == model || (!run.over.is_empty() && (drafts() || adapts()))
             })
             && !self.state.stages.iter().any(|(_, s)| {
                 let adapter = self.system.nodes[s.node].adapter;

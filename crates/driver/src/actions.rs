@@ -133,6 +133,7 @@ impl<S: Sink> Course<'_, S> {
         if matches!(limit, Some(Limit::Segments(0) | Limit::Units(0))) {
             return Err(ActionError::NoSegments);
         }
+        self.hidden(stage).ahead = 0;
         let view = View { system: self.system, state: &self.state };
         if view.free_slots(p) == 0 {
             let Some(batch) = view.batch_to_join(stage, p).map(|run| run.serial) else {
@@ -393,7 +394,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// Weights that a stage needs on a processor, its adapter's included, and that are not in memory.
-    fn weights_to_load(&self, live: &Stage, p: ProcessorId) -> Bytes {
+    pub(crate) fn weights_to_load(&self, live: &Stage, p: ProcessorId) -> Bytes {
         let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
         let missing = |model: &ModelId| !self.state.memory.is_resident(*model, p);
         let weights = [Some(live.weights), adapter].into_iter().flatten().filter(missing);

@@ -2,7 +2,7 @@
 
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{Sink, What};
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, ActionError, View};
 use onbeat_core::state::Cache;
 use onbeat_core::units::{Bytes, Nanos};
@@ -16,8 +16,24 @@ impl<S: Sink> Course<'_, S> {
         let live = &self.state.stages[stage];
         let view = View { system: self.system, state: &self.state };
         let hidden = &self.hidden[stage.index()];
+        if let Some(block) =
+            self.system.platform.kv_block.filter(|_| (hidden.drafts || hidden.ahead > 0) && !self.state.real)
+        {
+            // Every token is in both caches, and a verification writes those that were drafted.
+            let tokens = u64::from(live.work.prompt) + live.position as u64 + 1 + u64::from(hidden.ahead);
+            let blocks = tokens.next_multiple_of(u64::from(block.max(1)));
+            return Bytes((self.cached_per_token(stage) * blocks).saturating_sub(live.cache.held.0));
+        }
         let largest = hidden.work.output.max(self.system.nodes[live.node].output_max.saturating_sub(hidden.before));
         Bytes(view.cache_needed(stage, largest).0.saturating_sub(live.cache.held.0))
+    }
+
+    /// What a token takes in a stage's caches, its draft model's included [bytes].
+    fn cached_per_token(&self, stage: StageId) -> u64 {
+        let live = &self.state.stages[stage];
+        let draft = self.system.nodes[live.node].draft.as_ref().filter(|_| self.hidden[stage.index()].drafts);
+        let of = |model: ModelId| self.system.models[model].kv_per_token.0;
+        of(live.model) + draft.map_or(0, |draft| of(draft.model))
     }
 
     /// Whether caches grow by blocks.
@@ -28,12 +44,16 @@ impl<S: Sink> Course<'_, S> {
     /// Where a decoding stage comes to the end of the memory that its cache holds [units]; `None` if it never does.
     pub fn cache_full_at(&self, stage: StageId) -> Option<f64> {
         let live = &self.state.stages[stage];
-        let per_token = self.system.models[live.model].kv_per_token.0;
-        if live.kind != Phase::Decode || per_token == 0 || live.cache.far || !self.caches_grow() {
+        if live.kind != Phase::Decode || live.cache.far || !self.caches_grow() {
             return None;
         }
-        // A step writes one token; those of the prompt are there.
-        Some((live.cache.held.0 / per_token).saturating_sub(u64::from(live.work.prompt)) as f64)
+        let per_token = self.cached_per_token(stage);
+        if per_token == 0 {
+            return None;
+        }
+        // A step writes one token, and those that were drafted; those of the prompt are there.
+        let there = u64::from(live.work.prompt) + u64::from(self.hidden[stage.index()].ahead);
+        Some((live.cache.held.0 / per_token).saturating_sub(there) as f64)
     }
 
     /// Makes sure that a running stage's cache has room for the next token, asking the policy to make room if there is none. Whether
@@ -68,6 +88,7 @@ impl<S: Sink> Course<'_, S> {
         if !keep {
             let tokens = view.cache_tokens(stage) as u32;
             self.hidden(stage).drafts = false;
+            self.state.stages[stage].drafted = None;
             self.state.stages[stage].cache.held = Bytes::ZERO;
             self.begin_again(stage);
             let (moved, took) = (Bytes::ZERO, Nanos::ZERO);
@@ -84,6 +105,7 @@ impl<S: Sink> Course<'_, S> {
         let took = swap.link.time(moved.as_f64());
         let done = self.occupy_swap(took);
         self.hidden(stage).drafts = false;
+        self.state.stages[stage].drafted = None;
         self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved, far: false };
         self.emit(What::EvictCache { stage: live.serial, held, moved, tokens: 0, took });
         self.free_when_written(held, done);
@@ -130,6 +152,7 @@ impl<S: Sink> Course<'_, S> {
         self.hidden(stage).drafts = false;
         self.hidden(stage).reused = false;
         let live = &mut self.state.stages[stage];
+        live.drafted = None;
         live.cache = Cache { held: Bytes::ZERO, swapped, far };
         // What is done of a step was done at the other pace.
         live.partial_ns = 0.0;

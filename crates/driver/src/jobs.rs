@@ -81,6 +81,8 @@ pub struct Hidden {
     pub acceptance: f64,
     /// Whether memory is reserved for a draft model's cache.
     pub drafts: bool,
+    /// Tokens that a step of its run writes into the cache besides the next one: those that were drafted.
+    pub(crate) ahead: u32,
 }
 
 /// What is the same for all stages of a node.

@@ -38,11 +38,8 @@ impl<S: Sink> Course<'_, S> {
     /// Whether these processors can work on the stage, and are free.
     fn check_together(&self, stage: StageId, p: ProcessorId, together: Together) -> Result<(), ActionError> {
         let (view, live) = (self.view(), &self.state.stages[stage]);
-        if self.power.is_some() {
-            return Err(ActionError::OnlyFixedSpeeds);
-        }
-        if self.caches_grow() || live.cache.far || view.node(stage).adapter.is_some() {
-            return Err(ActionError::OnlyWholeCaches);
+        if live.cache.far {
+            return Err(ActionError::OnlyCachesInMemory);
         }
         let exists = |q: ProcessorId| self.system.platform.processors.get(q).is_some();
         if ProcessorSet::of(p).is_empty() {
@@ -94,8 +91,10 @@ impl<S: Sink> Course<'_, S> {
         p: ProcessorId,
         together: Together,
     ) -> Result<Option<Bytes>, ActionError> {
-        let own = self.state.stages[stage].weights;
-        let cached = self.state.stages[stage].cache.held;
+        let live = self.state.stages[stage];
+        let (own, cached) = (live.weights, live.cache.held);
+        let adapter = self.system.nodes[live.node].adapter.map(|adapter| adapter.model);
+        let before = self.hidden(stage).drafts;
         let drafter = match together {
             Together::Draft { processor, .. } => self.view().node(stage).draft.as_ref().map(|d| (d.model, processor)),
             Together::Split { .. } => None,
@@ -103,15 +102,26 @@ impl<S: Sink> Course<'_, S> {
         let splits = together.others(p).iter().filter(|_| drafter.is_none()).map(|q| (own, q));
         let needs = || std::iter::once((own, p)).chain(splits).chain(drafter);
         let needs: Vec<(ModelId, ProcessorId)> = needs().collect();
+        if let Together::Draft { tokens, .. } = together
+            && self.caches_grow()
+        {
+            // Both caches grow together, and a verification needs room for all that was drafted.
+            (self.hidden(stage).drafts, self.hidden(stage).ahead) = (true, tokens);
+        } else {
+            self.hidden(stage).ahead = 0;
+        }
         let mut loaded = Bytes::ZERO;
         let mut last = p;
         let mut has_room = true;
         for &(model, q) in &needs {
             last = q;
-            if !self.state.memory.is_resident(model, q) {
+            let drafts = drafter == Some((model, q));
+            if !drafts {
+                loaded += self.weights_to_load(&live, q);
+            } else if !self.state.memory.is_resident(model, q) {
                 loaded += self.system.models[model].weights;
             }
-            has_room = if drafter == Some((model, q)) {
+            has_room = if drafts {
                 let (cache, activation) = self.draft_memory(stage, model, q);
                 self.take_memory(stage, q, [Some(model), None], cache, activation)?
             } else {
@@ -122,7 +132,11 @@ impl<S: Sink> Course<'_, S> {
             }
         }
         // Room for one of them may have been made at the cost of another.
-        if has_room && !needs.iter().all(|&(model, q)| self.state.memory.is_resident(model, q)) {
+        let there = |&(model, q): &(ModelId, ProcessorId)| {
+            let adapter = adapter.filter(|_| drafter != Some((model, q)));
+            [Some(model), adapter].into_iter().flatten().all(|model| self.state.memory.is_resident(model, q))
+        };
+        if has_room && !needs.iter().all(there) {
             let (serial, missing) = (self.state.stages[stage].serial, self.system.models[own].weights);
             self.emit(What::OutOfMemory { stage: serial, processor: last, missing });
             self.state.stages[stage].refused |= refusal_bit(last);
@@ -141,6 +155,7 @@ impl<S: Sink> Course<'_, S> {
             .chain(&self.state.background)
             .map(|&ready| (ready, self.state.stages[ready].refused))
             .collect();
+        self.hidden(stage).drafts = before;
         self.free_activation(stage);
         self.free_cache_down_to(stage, cached);
         for (ready, refused) in refused {

@@ -6,7 +6,7 @@
 
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
-use onbeat_core::joint::{Course, Mark, Part, Together};
+use onbeat_core::joint::{Course, Mark, Pace, Part, Together};
 use onbeat_core::state::{Occupancy, Run};
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
@@ -22,8 +22,43 @@ pub(crate) struct Joint {
     pub(crate) course: Course,
     /// The other processors.
     pub(crate) others: ProcessorSet,
-    /// Rate of the slowest processor.
+    /// Rate of the slowest processor, and what it would be if nobody shared the bus.
     pub(crate) rate: f64,
+    pub(crate) alone: f64,
+}
+
+impl Joint {
+    /// Rate at which a processor gets on with its part, with a share of the bus and at these speeds: relative to the speeds that the
+    /// run was planned with. Where drafting and verifying take turns, the stage's own processor stands for both.
+    fn own_rate(&self, q: ProcessorId, demand: Demand, share: f64, speed: impl Fn(ProcessorId) -> f64) -> f64 {
+        let drafts = matches!(self.together, Together::Draft { .. });
+        let (mut planned, mut now) = (0.0, 0.0);
+        for part in self.course.parts.iter().filter(|part| drafts || part.processor == q) {
+            planned += part.computing_ns;
+            now += part.computing_ns * part.speed / speed(part.processor);
+        }
+        if now == planned {
+            return demand.rate(share, 1.0);
+        }
+        let memory = demand.memory_bound;
+        // Waiting for one another and handing over do not depend on the clock.
+        let computing = (1.0 - memory - self.course.waiting_ns / self.course.ahead_ns).max(0.0);
+        let reading = if share >= demand.peak { memory } else { memory * demand.peak / share };
+        1.0 / ((1.0 - memory - computing) + computing * now / planned + reading)
+    }
+
+    /// What a processor draws for its part at the first operating points [W], by the profile, if that states it for all that the
+    /// processor does; and the share of the time in which it is at it.
+    fn power_of(&self, q: ProcessorId, factor: f64) -> (Option<f64>, f64) {
+        let course = &self.course;
+        let (mut energy, mut turn) = (Some(0.0), 0.0);
+        for part in course.parts.iter().filter(|part| part.processor == q) {
+            energy = energy.zip(part.energy_mj).map(|(sum, energy)| sum + energy);
+            turn += part.turn_ns;
+        }
+        let watts = |energy: f64| energy / (course.ahead_ns * factor).max(f64::MIN_POSITIVE) * 1e6;
+        (energy.map(watts), (turn / course.ahead_ns.max(f64::MIN_POSITIVE)).min(1.0))
+    }
 }
 
 impl LiveRun {
@@ -124,13 +159,14 @@ impl<S: Sink> Engine<'_, S> {
             factor,
             why: if whole { StopReason::Finished } else { StopReason::Quantum },
             setup_traffic: if setup > Nanos::ZERO { loaded.as_f64() / setup.as_f64() } else { 0.0 },
-            joint: Some(Box::new(Joint { together, course, others, rate: 1.0 })),
+            joint: Some(Box::new(Joint { together, course, others, rate: 1.0, alone: 1.0 })),
             ..self.runs[p].pop().expect("it was just pushed")
         };
         self.runs[p].push(run);
         let i = self.runs[p].len() - 1;
         self.runs[p][i].target = self.next_mark_of(p, i, &[stage], 0.0);
         let target_ns = self.time_to(p, &[stage], &self.runs[p][i], self.runs[p][i].target);
+        self.set_meters(p, i);
         let run = &mut self.runs[p][i];
         run.target_ns = target_ns;
         run.next_at = if run.doing == Doing::Setup { now + setup } else { now + at_rate(target_ns, 1.0) };
@@ -153,10 +189,7 @@ impl<S: Sink> Engine<'_, S> {
         let others = together.others(p);
         match together {
             Together::Split { .. } => {
-                let parts: Vec<Part<'_>> = std::iter::once(p)
-                    .chain(others.iter())
-                    .map(|processor| Part { processor, cost: cost_of(system, live, processor) })
-                    .collect();
+                let parts = self.parts_of(p, stage, others);
                 let split = system.models[live.model].split.expect("only models that can be divided are");
                 let phase = (live.kind, hidden.work, live.position);
                 let course = Course::of_split(&split, &system.platform.links, &parts, phase, segments);
@@ -168,10 +201,113 @@ impl<S: Sink> Engine<'_, S> {
                 let cycle = self.course.view().cycle(stage, p, processor, tokens);
                 let cycle = cycle.expect("the start was checked");
                 let accepts = self.course.accepts(stage);
-                let course = Course::of_draft(&cycle, (hidden.work, live.position), segments, accepts);
+                let paces = [p, processor].map(|q| self.pace_of(q));
+                let course = Course::of_draft(&cycle, paces, (hidden.work, live.position), segments, accepts);
                 (others, course, cycle.target.1.latency_factor(hidden.u, hidden.variation))
             }
         }
+    }
+
+    /// The parts of divided work, the stage's own processor first.
+    fn parts_of(&self, p: ProcessorId, stage: StageId, others: ProcessorSet) -> Vec<Part<'_>> {
+        let live = &self.course.state.stages[stage];
+        let part = |processor| Part {
+            processor,
+            cost: cost_of(self.course.system, live, processor),
+            pace: self.pace_of(processor),
+        };
+        std::iter::once(p).chain(others.iter()).map(part).collect()
+    }
+
+    /// How fast a processor is now.
+    fn pace_of(&self, q: ProcessorId) -> Pace {
+        Pace { speed: self.speed(q), limit: self.limit_of(q) }
+    }
+
+    /// Plans what is ahead of every joint run anew whose processors' speeds are not those that it was planned with: now if a segment
+    /// begins now, else at the end of the one that runs.
+    pub(crate) fn plan_for_speeds(&mut self) {
+        if self.course.power.is_none() {
+            return;
+        }
+        for p in self.course.system.platform.processors.ids() {
+            for i in 0..self.runs[p].len() {
+                let run = &self.runs[p][i];
+                let Some(joint) = run.joint.as_ref().filter(|_| run.doing == Doing::Work) else { continue };
+                if joint.course.parts.iter().all(|part| part.speed == self.speed(part.processor)) {
+                    continue;
+                }
+                let done = self.done_now(run) / run.factor;
+                if let Some(mark) = joint.course.mark_reached_at(done, 1.0 / run.factor.min(1.0)) {
+                    self.plan_anew(p, i, mark);
+                } else {
+                    let position = joint.course.reached_after(done).position;
+                    let next = joint.course.boundary_after(position) - run.from;
+                    self.aim_at(p, i, next.min(run.target));
+                }
+            }
+        }
+    }
+
+    /// Plans what is ahead of a joint run anew from the end of a segment on, for the speeds of the moment.
+    fn plan_anew(&mut self, p: ProcessorId, i: usize, mark: usize) {
+        let system = self.course.system;
+        let stage = self.course.state.processors[p].runs[i].stage;
+        let work = self.course.hidden[stage.index()].work;
+        let mut joint = self.runs[p][i].joint.take().expect("the caller has found it");
+        match joint.together {
+            Together::Split { .. } => {
+                let split = system.models[self.course.state.stages[stage].model].split;
+                let split = split.expect("only models that can be divided are");
+                let parts = self.parts_of(p, stage, joint.others);
+                joint.course.divide_anew(&split, &system.platform.links, &parts, work, mark);
+            }
+            Together::Draft { processor, tokens } => {
+                let cycle = self.course.view().cycle(stage, p, processor, tokens);
+                let paces = [p, processor].map(|q| self.pace_of(q));
+                joint.course.draft_anew(&cycle.expect("the start was checked"), paces, work, mark);
+            }
+        }
+        let serial = self.course.state.processors[p].runs[i].serial;
+        let alone_ns = joint.course.ahead_ns * self.runs[p][i].factor;
+        for q in std::iter::once(p).chain(joint.others.iter()) {
+            let demand = self.demand_together(&joint.course, joint.together, (p, q), alone_ns);
+            let j = self.place_of(q, serial);
+            // What it asks for when bound by memory stays as it is: the bus has been shared.
+            self.runs[q][j].demand.memory_bound = demand.memory_bound;
+        }
+        self.runs[p][i].joint = Some(joint);
+        self.set_meters(p, i);
+        self.aim_at(p, i, self.runs[p][i].target);
+    }
+
+    /// Lets a run come to its next mark after so many units.
+    fn aim_at(&mut self, p: ProcessorId, i: usize, target: f64) {
+        let now = self.course.state.now;
+        let stage = self.course.state.processors[p].runs[i].stage;
+        let target_ns = self.time_to(p, &[stage], &self.runs[p][i], target);
+        let done = self.done_now(&self.runs[p][i]);
+        let run = &mut self.runs[p][i];
+        run.done_ns = done;
+        run.credit(now);
+        run.target = target;
+        run.target_ns = target_ns;
+        run.next_at = now + at_rate(target_ns - done, run.rate);
+    }
+
+    /// Tells the meters of a joint run and its helpers what they draw.
+    fn set_meters(&mut self, p: ProcessorId, i: usize) {
+        if self.course.power.is_none() {
+            return;
+        }
+        let Some(joint) = self.runs[p][i].joint.take() else { return };
+        let (factor, serial) = (self.runs[p][i].factor, self.course.state.processors[p].runs[i].serial);
+        for q in std::iter::once(p).chain(joint.others.iter()) {
+            let j = self.place_of(q, serial);
+            let meter = &mut self.runs[q][j].meter;
+            (meter.profile_w, meter.turn) = joint.power_of(q, factor);
+        }
+        self.runs[p][i].joint = Some(joint);
     }
 
     /// What runs on the other processors.
@@ -194,12 +330,13 @@ impl<S: Sink> Engine<'_, S> {
     ) -> Demand {
         match together {
             Together::Split { .. } => {
-                let bytes = course.moved.iter().find(|&&(at, _)| at == q).map_or(0.0, |&(_, bytes)| bytes);
+                let bytes = course.parts.iter().find(|part| part.processor == q).map_or(0.0, |part| part.bytes);
                 self.limit_of(q).map_or(Demand::NONE, |limit| Demand::new(bytes, alone_ns, limit))
             }
             // Drafting and verifying take turns: the stage's own processor asks for both.
             Together::Draft { .. } if q == p => {
-                let with_limits = || course.moved.iter().filter_map(|&(at, bytes)| Some((bytes, self.limit_of(at)?)));
+                let with_limits =
+                    || course.parts.iter().filter_map(|part| Some((part.bytes, self.limit_of(part.processor)?)));
                 let at_limit: f64 = with_limits().map(|(bytes, limit)| bytes / limit).sum();
                 let bytes: f64 = with_limits().map(|(bytes, _)| bytes).sum();
                 if at_limit <= 0.0 { Demand::NONE } else { Demand::new(bytes, alone_ns, bytes / at_limit) }
@@ -218,15 +355,20 @@ impl<S: Sink> Engine<'_, S> {
         }
     }
 
-    /// Takes the helpers of a run that has stopped off their slots.
-    pub(crate) fn dismiss(&mut self, serial: u64, helpers: ProcessorSet) {
+    /// Takes the helpers of a run that has stopped off their slots. What they have drawn [mJ], where known.
+    pub(crate) fn dismiss(&mut self, serial: u64, helpers: ProcessorSet) -> Option<f64> {
+        let now = self.course.state.now;
+        let mut drawn = Some(0.0);
         for q in helpers.iter() {
             let j = self.place_of(q, serial);
-            self.runs[q].remove(j);
+            let mut helper = self.runs[q].remove(j);
+            helper.meter.pass(now);
+            drawn = drawn.zip(helper.meter.energy_mj).map(|(sum, energy)| sum + energy);
             let occupancy = &mut self.course.state.processors[q];
             occupancy.runs.remove(j);
-            occupancy.idle_since = self.course.state.now;
+            occupancy.idle_since = now;
         }
+        drawn
     }
 
     fn place_of(&self, q: ProcessorId, serial: u64) -> usize {
@@ -234,14 +376,14 @@ impl<S: Sink> Engine<'_, S> {
         runs.iter().position(|run| run.serial == serial).expect("a helper holds its slot as long as the run lasts")
     }
 
-    /// Lets every joint run be as slow as the slowest of its processors, with these shares of the bus.
+    /// Lets every joint run be as slow as the slowest of its processors, with these shares of the bus and at the speeds of the moment.
     pub(crate) fn couple(&mut self, shares: &[f64]) {
         if self.runs.iter().flatten().all(|run| run.joint.is_none()) {
             return;
         }
         for run in self.runs.iter_mut().flatten() {
             if let Some(joint) = &mut run.joint {
-                joint.rate = 1.0;
+                (joint.rate, joint.alone) = (f64::INFINITY, f64::INFINITY);
             }
         }
         let ids = || self.course.system.platform.processors.ids();
@@ -252,12 +394,19 @@ impl<S: Sink> Engine<'_, S> {
                 if run.asks().is_none() {
                     continue;
                 }
-                let rate = run.demand.rate(*share.next().expect("one share per run that takes part"), 1.0);
-                if run.doing != Doing::Setup && (run.joint.is_some() || run.helps()) {
-                    let (p, i) = self.home_of(q, j);
-                    if let Some(joint) = &mut self.runs[p][i].joint {
-                        joint.rate = joint.rate.min(rate);
-                    }
+                let share = *share.next().expect("one share per run that takes part");
+                if run.doing == Doing::Setup || (run.joint.is_none() && !run.helps()) {
+                    continue;
+                }
+                let (p, i) = self.home_of(q, j);
+                let Some(joint) = &self.runs[p][i].joint else { continue };
+                if p != q && matches!(joint.together, Together::Draft { .. }) {
+                    continue;
+                }
+                let rates = [share, f64::INFINITY].map(|share| joint.own_rate(q, run.demand, share, |r| self.speed(r)));
+                if let Some(joint) = &mut self.runs[p][i].joint {
+                    joint.rate = joint.rate.min(rates[0]);
+                    joint.alone = joint.alone.min(rates[1]);
                 }
             }
         }
@@ -265,10 +414,27 @@ impl<S: Sink> Engine<'_, S> {
             for j in 0..self.runs[q].len() {
                 if self.runs[q][j].helps() {
                     let (p, i) = self.home_of(q, j);
-                    self.runs[q][j].rate = self.runs[p][i].joint.as_ref().map_or(1.0, |joint| joint.rate);
+                    let rates = self.runs[p][i].joint.as_ref().map(|joint| (joint.rate, joint.alone));
+                    let helper = &mut self.runs[q][j];
+                    (helper.rate, helper.meter.alone_rate) = rates.unwrap_or((1.0, 1.0));
                 }
             }
         }
+    }
+
+    /// Rate that a processor's run, a joint one or a helper, would have if nothing but this processor at this speed, and the bus, held it
+    /// back: at least the rate that it will have.
+    pub(crate) fn rate_by_itself(&self, q: ProcessorId, j: usize, share: f64, speed: f64) -> f64 {
+        let (p, i) = self.home_of(q, j);
+        let home = &self.runs[p][i];
+        let joint = home.joint.as_ref().expect("helpers help joint runs");
+        let fastest = |r: ProcessorId| {
+            let model = self.course.system.platform.processors[r].power.as_ref();
+            model.map_or(1.0, |model| model.points[model.fastest() as usize].speed)
+        };
+        let turns = p != q && matches!(joint.together, Together::Draft { .. });
+        let (demand, share) = if turns { (home.demand, f64::INFINITY) } else { (self.runs[q][j].demand, share) };
+        joint.own_rate(q, demand, share, |r| if r == q { speed } else { fastest(r) })
     }
 
     /// Where the run stands that a processor's run number `j` is or helps.
@@ -286,11 +452,16 @@ impl<S: Sink> Engine<'_, S> {
         }
     }
 
-    /// Energy of a joint run of which so much was done; `None` if a processor's is unknown.
+    /// Energy of a joint run of which so much was done, where speeds are fixed; `None` if a processor's is unknown. A part whose profile
+    /// states none draws the processor's active power in its turn, and idle power while it waits for the other.
     pub(crate) fn energy_together(&self, joint: &Joint, done: Mark, busy: Nanos) -> Option<f64> {
+        let course = &joint.course;
         let mut sum = done.energy_mj;
-        for q in joint.course.unstated.iter() {
-            sum += Millijoules::of_power(self.course.system.platform.processors[q].active_w?, busy).0;
+        for part in course.parts.iter().filter(|part| part.energy_mj.is_none()) {
+            let unit = &self.course.system.platform.processors[part.processor];
+            let (_, at_it) = joint.power_of(part.processor, 1.0);
+            let turn = (part.turn_ns / course.ahead_ns.max(f64::MIN_POSITIVE)).min(1.0);
+            sum += Millijoules::of_power(unit.active_w? * turn + unit.idle_w * (1.0 - at_it), busy).0;
         }
         Some(sum)
     }

@@ -20,6 +20,8 @@ pub(crate) struct Meter {
     pub(crate) profile_w: Option<f64>,
     /// Rate of progress that it would have alone at the present operating point.
     pub(crate) alone_rate: f64,
+    /// Share of the time in which the processor is at it: less than 1 where drafting and verifying take turns.
+    pub(crate) turn: f64,
     /// Time alone that its progress would have taken [ns].
     alone_ns: f64,
     /// Power now [W]; `None`: unknown.
@@ -33,7 +35,15 @@ pub(crate) struct Meter {
 impl Meter {
     /// Of a run that starts.
     pub(crate) fn at(now: Nanos) -> Self {
-        Self { profile_w: None, alone_rate: 1.0, alone_ns: 0.0, watts: Some(0.0), energy_mj: Some(0.0), since: now }
+        Self {
+            profile_w: None,
+            alone_rate: 1.0,
+            turn: 1.0,
+            alone_ns: 0.0,
+            watts: Some(0.0),
+            energy_mj: Some(0.0),
+            since: now,
+        }
     }
 
     /// Accounts for the energy up to `now`.
@@ -59,8 +69,13 @@ impl LiveRun {
     /// What it would draw at an operating point and a rate of progress [W].
     fn draws(&self, point: &OperatingPoint, rate: f64) -> Option<f64> {
         match self.meter.profile_w {
-            Some(watts) if self.doing == Doing::Work => Some(watts * rate * point.energy_factor?),
+            Some(watts) if matches!(self.doing, Doing::Work | Doing::Helping) => {
+                Some(watts * rate * point.energy_factor?)
+            }
             Some(_) => Some(point.idle_w),
+            None if self.meter.turn < 1.0 => {
+                Some(point.active_w? * self.meter.turn + point.idle_w * (1.0 - self.meter.turn))
+            }
             None => point.active_w,
         }
     }
@@ -120,10 +135,14 @@ impl<S: Sink> Engine<'_, S> {
         let taking_part = |runs: &[LiveRun]| runs.iter().filter(|run| run.asks().is_some()).count();
         let mut index: usize = self.runs.iter().take(p.index()).map(|runs| taking_part(runs)).sum();
         let mut sum = 0.0;
-        for run in &self.runs[p] {
+        for (j, run) in self.runs[p].iter().enumerate() {
             let mut rate = 0.0;
             if run.asks().is_some() {
-                rate = run.demand.rate(share(index), point.speed);
+                rate = if run.doing == Doing::Helping || (run.joint.is_some() && run.doing == Doing::Work) {
+                    self.rate_by_itself(p, j, share(index), point.speed)
+                } else {
+                    run.demand.rate(share(index), point.speed)
+                };
                 index += 1;
             }
             sum += run.draws(point, rate)?;

@@ -459,6 +459,10 @@ impl<S: Sink> Engine<'_, S> {
             }
             return self.leave(p, i);
         }
+        if self.runs[p][i].joint.is_some() && self.course.power.is_some() {
+            // Its processors may have other speeds than those that it was planned with.
+            self.bus_dirty = true;
+        }
         let target = self.next_mark_of(p, i, &stages, x);
         let target_ns = self.time_to(p, &stages, &self.runs[p][i], target);
         let (now, run) = (self.course.state.now, &mut self.runs[p][i]);

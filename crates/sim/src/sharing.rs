@@ -71,8 +71,9 @@ impl<S: Sink> Engine<'_, S> {
         if let Some(bus) = bus {
             share_max_min(bus, &mut shares, &mut order);
         }
-        self.couple(&shares);
         self.set_points(&shares);
+        self.plan_for_speeds();
+        self.couple(&shares);
 
         let now = self.course.state.now;
         let mut share = shares.iter();
@@ -86,13 +87,12 @@ impl<S: Sink> Engine<'_, S> {
                     continue;
                 }
                 working += 1;
-                let rate = match &run.joint {
-                    Some(joint) => joint.rate,
-                    None if run.doing == Doing::Helping => run.rate,
-                    None => run.demand.rate(share, speed),
+                let (rate, alone) = match &run.joint {
+                    Some(joint) => (joint.rate, joint.alone),
+                    None if run.doing == Doing::Helping => (run.rate, run.meter.alone_rate),
+                    None => (run.demand.rate(share, speed), run.demand.rate(f64::INFINITY, speed)),
                 };
                 traffic += run.demand.traffic(rate);
-                let alone = run.demand.rate(f64::INFINITY, speed);
                 pace += rate / alone;
                 if rate != run.rate || alone != run.meter.alone_rate {
                     run.done_ns = (run.done_ns + (now - run.updated).as_f64() * run.rate).min(run.target_ns);

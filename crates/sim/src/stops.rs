@@ -126,7 +126,8 @@ impl<S: Sink> Engine<'_, S> {
         self.bus_dirty = true;
         self.course.changed = true;
         if let Some(joint) = &run.joint {
-            self.dismiss(visible.serial, joint.others);
+            let helped = self.dismiss(visible.serial, joint.others);
+            run.meter.energy_mj = run.meter.energy_mj.zip(helped).map(|(own, others)| own + others);
         }
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
@@ -228,7 +229,11 @@ impl<S: Sink> Engine<'_, S> {
             self.course.count_tokens(stage, position);
         }
         let finished = complete && position >= end;
-        let goes_on = !finished && !brings_piece && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
+        // A joint run goes on as such or not at all: the policy says who works on what is left.
+        let goes_on = !finished
+            && !brings_piece
+            && run.joint.is_none()
+            && matches!(run.why, StopReason::Finished | StopReason::Rebatched);
         if !goes_on {
             self.course.free_activation(stage);
         }
@@ -274,8 +279,8 @@ impl<S: Sink> Engine<'_, S> {
         let joint = run.joint.as_ref().map(|joint| (joint, run.joint_done(joint)));
         let bytes = joint.map_or(bytes, |(_, done)| done.bytes);
         let energy_mj = match cost.energy_mj(from, to) {
-            _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
+            _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
             Some(energy) => Some(energy * (1.0 / batch)),
             None => {
                 self.course.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share)

@@ -14,11 +14,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Course, Mark};
+use super::{Contribution, Course, Mark, Pace};
 use crate::cost::{Cost, PhaseCost, Work};
 use crate::curve::Curve;
 use crate::distribution::Distribution;
-use crate::id::{IdVec, ModelId, ProcessorId, ProcessorSet};
+use crate::id::{IdVec, ModelId, ProcessorId};
 
 /// The most tokens that are drafted in one cycle.
 pub const DRAFT_MAX: u32 = 64;
@@ -99,48 +99,54 @@ impl Cycle<'_> {
 
 impl Course {
     /// The course of decode from `from` to its end by cycles, or of so many of them. `accepts` says of an output token, by number from 0
-    /// after the first, whether it would be accepted if it were drafted.
+    /// after the first, whether it would be accepted if it were drafted. `paces` are those of who verifies and of who drafts.
     pub fn of_draft(
         cycle: &Cycle<'_>,
+        paces: [Pace; 2],
         (work, from): (Work, f64),
         cycles: Option<u32>,
         accepts: impl Fn(u32) -> bool,
     ) -> Self {
         let end = work.units(crate::cost::Phase::Decode);
-        let ((target, step), (drafter, draft)) = (cycle.target, cycle.drafter);
-        let mut course = Self {
-            marks: vec![Mark { position: from, ..Mark::default() }],
-            moved: vec![(target, 0.0), (drafter, 0.0)],
-            unstated: ProcessorSet::EMPTY,
-        };
-        let mut at = course.marks[0];
-        let mut left = cycles.unwrap_or(u32::MAX);
-        while at.position < end && left > 0 {
+        let mut course = Self { marks: vec![Mark { position: from, ..Mark::default() }], ..Self::default() };
+        let (mut position, mut left) = (from, cycles.unwrap_or(u32::MAX));
+        while position < end && left > 0 {
             left -= 1;
-            let first = at.position as u32;
+            let first = position as u32;
             let accepted = (first..first + cycle.tokens).take_while(|&i| accepts(i)).count();
-            let drafted_to = at.position + f64::from(cycle.tokens);
-            let by = [step.bytes(work, at.position, at.position + 1.0), draft.bytes(work, at.position, drafted_to)];
-            for (moved, bytes) in course.moved.iter_mut().zip(by) {
-                moved.1 += bytes;
-                at.bytes += bytes;
-            }
-            let energies = [
-                (target, step.energy_mj(at.position, at.position + 1.0).map(|energy| energy * cycle.verify)),
-                (drafter, draft.energy_mj(at.position, drafted_to)),
-            ];
-            for (processor, energy) in energies {
-                match energy {
-                    Some(energy) => at.energy_mj += energy,
-                    None => course.unstated = course.unstated.with(processor),
-                }
-            }
-            at.ns += cycle.time_ns(work, at.position);
             // What would follow the end of the text is thrown away.
-            at.position = (at.position + accepted as f64 + 1.0).min(end);
-            course.marks.push(at);
+            position = (position + accepted as f64 + 1.0).min(end);
+            course.marks.push(Mark { position, ..Mark::default() });
         }
+        course.draft_anew(cycle, paces, work, 0);
         course
+    }
+
+    /// Works out all cycles after a mark anew, for the speeds that hold now.
+    pub fn draft_anew(&mut self, cycle: &Cycle<'_>, paces: [Pace; 2], work: Work, mark: usize) {
+        let ((target, step), (drafter, draft)) = (cycle.target, cycle.drafter);
+        let parts = vec![Contribution::of(target, paces[0].speed), Contribution::of(drafter, paces[1].speed)];
+        self.plan(mark, parts, |(here, _), at, parts| {
+            let drafted_to = here + f64::from(cycle.tokens);
+            let bytes = [step.bytes(work, here, here + 1.0), draft.bytes(work, here, drafted_to)];
+            let energies = [
+                step.energy_mj(here, here + 1.0).map(|energy| energy * cycle.verify),
+                draft.energy_mj(here, drafted_to),
+            ];
+            let times =
+                [step.latency_ns(work, here, here + 1.0) * cycle.verify, draft.latency_ns(work, here, drafted_to)];
+            let mut sum = 0.0;
+            for i in [1, 0] {
+                let (ns, computing) = paces[i].time_ns(times[i], bytes[i]);
+                sum += ns;
+                parts[i].turn_ns += ns;
+                parts[i].computing_ns += computing;
+            }
+            for i in [0, 1] {
+                parts[i].add(at, bytes[i], energies[i], (0.0, 0.0));
+            }
+            (sum, cycle.handover_ns)
+        });
     }
 }
 
@@ -177,13 +183,22 @@ mod tests {
         let work = Work { prompt: 10, output: 10, steps: 0 };
         // Tokens 2 and 3 would be refused. Cycle 1 drafts 0, 1, 2: two accepted, the third is put right: 3 tokens. Cycle 2 drafts 3, 4, 5:
         // none accepted, one token. Cycle 3 drafts 4, 5, 6: all accepted, and one more: 4 tokens. Cycle 4 ends the text with the ninth.
-        let course = Course::of_draft(&cycle, (work, 0.0), None, |i| i != 2 && i != 3);
+        let course = Course::of_draft(&cycle, [Pace::FIRST; 2], (work, 0.0), None, |i| i != 2 && i != 3);
         let positions: Vec<f64> = course.marks.iter().map(|mark| mark.position).collect();
         assert_eq!(positions, [0.0, 3.0, 4.0, 8.0, 9.0]);
         // 3 × 10 + 1.2 × 100 + 4 = 154 ns each.
         assert!((course.end().ns - 4.0 * 154.0).abs() < 1e-9);
-        assert_eq!(course.moved, [(ProcessorId(0), 200.0), (ProcessorId(1), 60.0)]);
+        assert_eq!(
+            [0, 1].map(|i| (course.parts[i].processor, course.parts[i].bytes)),
+            [(ProcessorId(0), 200.0), (ProcessorId(1), 60.0)]
+        );
         assert!((course.end().energy_mj - (4.0 * 60.0 + 60.0)).abs() < 1e-9);
-        assert_eq!(Course::of_draft(&cycle, (work, 4.0), Some(1), |_| false).end().position, 5.0);
+        // Who verifies is at it for 120 ns of each cycle, who drafts for 30.
+        assert_eq!([0, 1].map(|i| course.parts[i].turn_ns), [480.0, 120.0]);
+        // At half the clock, drafts take twice as long less what they read: 5 bytes each at 1 byte/ns, so 5 + 5 / 0.5 = 15 ns.
+        let slow = [Pace::FIRST, Pace { speed: 0.5, limit: Some(1.0) }];
+        let course = Course::of_draft(&cycle, slow, (work, 0.0), None, |i| i != 2 && i != 3);
+        assert!((course.end().ns - 4.0 * 169.0).abs() < 1e-9);
+        assert_eq!(Course::of_draft(&cycle, [Pace::FIRST; 2], (work, 4.0), Some(1), |_| false).end().position, 5.0);
     }
 }

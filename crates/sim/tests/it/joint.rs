@@ -293,7 +293,7 @@ fn a_stage_that_memory_refuses_on_one_of_them_keeps_none_of_it() {
 }
 
 /// A language model, frames and an image generator, all of which can be divided, on a shared bus.
-const DIVISIBLE: &str = r#"
+pub(crate) const DIVISIBLE: &str = r#"
     name = "divisible"
     duration_s = 3
     [platform]

@@ -23,4 +23,5 @@ mod properties;
 mod published;
 mod serving;
 mod support;
+mod together;
 mod variants;
