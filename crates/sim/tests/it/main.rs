@@ -22,4 +22,5 @@ mod properties;
 mod published;
 mod serving;
 mod support;
+mod units;
 mod variants;
