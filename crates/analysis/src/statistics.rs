@@ -139,9 +139,9 @@ impl Sink for Statistics<'_> {
                     live.variant = variant;
                 }
             }
-            What::Start { run, stage, processor, setup, over, .. } => {
+            What::Start { run, stage, processor, setup, over, units, .. } => {
                 if let Some(live) = self.stages.get_mut(stage) {
-                    self.lanes.start(processor, run, (live.node, live.variant), at, setup);
+                    self.lanes.start(processor, run, (live.node, live.variant), at, (setup, units));
                     if !over.is_empty() {
                         self.lanes.help(run, (live.node, live.variant), over, at, setup);
                     }

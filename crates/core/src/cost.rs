@@ -461,6 +461,40 @@ pub struct Cost {
     /// What it costs while its cache stays in slower memory; `None`: it cannot stay there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub far: Option<Box<Far>>,
+    /// How much of a divided processor it is for, and what narrower parts of it cost.
+    #[serde(default, skip_serializing_if = "Widths::is_whole")]
+    pub widths: Widths,
+}
+
+/// The widths that a cost is stated for, on a processor that can be divided into units.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Widths {
+    /// Units that [`Cost::phases`] takes: the widest that is stated. 0: the processor cannot be divided.
+    pub widest: u32,
+    /// What fewer units cost, the narrowest first. Other widths than those that are stated cannot be run: nothing says what they cost.
+    pub narrower: Vec<Narrower>,
+}
+
+/// What a model costs on so many units of a processor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Narrower {
+    /// Units, ≥ 1.
+    pub units: u32,
+    /// The phases, of the same kinds as [`Cost::phases`].
+    pub phases: Vec<(Phase, PhaseCost)>,
+    /// Index of the profile entry among the system's figures.
+    pub figure: u32,
+}
+
+impl Widths {
+    fn is_whole(&self) -> bool {
+        self.widest == 0
+    }
+
+    /// Numbers of units that can be run on, the narrowest first; a single 0 on a processor that cannot be divided.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
+        self.narrower.iter().map(|narrower| narrower.units).chain([self.widest])
+    }
 }
 
 impl Cost {
@@ -472,23 +506,46 @@ impl Cost {
         }
     }
 
+    /// The phases on so many units; on the widest part where nothing is stated for that number, which 0 stands for.
+    pub fn on_units(&self, units: u32) -> &[(Phase, PhaseCost)] {
+        let narrower = self.widths.narrower.iter().find(|narrower| narrower.units == units);
+        narrower.map_or(&self.phases, |narrower| &narrower.phases)
+    }
+
+    /// Index of the profile entry for so many units.
+    pub fn figure_on(&self, units: u32) -> u32 {
+        let narrower = self.widths.narrower.iter().find(|narrower| narrower.units == units);
+        narrower.map_or(self.figure, |narrower| narrower.figure)
+    }
+
+    /// The phases at every width, with the number of units; 0 on a processor that cannot be divided.
+    pub fn at_all_widths(&self) -> impl Iterator<Item = (u32, &[(Phase, PhaseCost)])> {
+        let narrower = self.widths.narrower.iter().map(|narrower| (narrower.units, narrower.phases.as_slice()));
+        narrower.chain([(self.widths.widest, self.phases.as_slice())])
+    }
+
     /// Nominal latency of the rest of a stage that stands at `position` units of phase number `phase` [ns].
     pub fn remaining_ns(&self, work: Work, phase: usize, position: f64) -> f64 {
-        let mut sum = 0.0;
-        for (i, (kind, cost)) in self.phases.iter().enumerate().skip(phase) {
-            let from = if i == phase { position } else { 0.0 };
-            let end = work.units(*kind);
-            if end > from {
-                sum += cost.latency_ns(work, from, end);
-            }
-        }
-        sum
+        remaining_ns(&self.phases, work, phase, position)
     }
 
     /// Nominal latency of a whole stage [ns].
     pub fn total_ns(&self, work: Work) -> f64 {
         self.remaining_ns(work, 0, 0.0)
     }
+}
+
+/// Nominal latency of what is left of some phases from `position` units of number `phase` on [ns].
+pub fn remaining_ns(phases: &[(Phase, PhaseCost)], work: Work, phase: usize, position: f64) -> f64 {
+    let mut sum = 0.0;
+    for (i, (kind, cost)) in phases.iter().enumerate().skip(phase) {
+        let from = if i == phase { position } else { 0.0 };
+        let end = work.units(*kind);
+        if end > from {
+            sum += cost.latency_ns(work, from, end);
+        }
+    }
+    sum
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ pub enum What {
         /// Other processors that work on the stage with it, each on one of its slots, until the run stops.
         #[serde(default, skip_serializing_if = "ProcessorSet::is_empty")]
         over: ProcessorSet,
+        /// Units that it takes of a processor that can be divided; 0: all of the processor, or one of its slots.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        units: u32,
     },
     /// A stage's run ends.
     Stop {
@@ -369,4 +372,10 @@ impl Sink for Vec<Event> {
     fn event(&mut self, event: &Event) {
         self.push(*event);
     }
+}
+
+/// For fields that are left out where they are 0.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

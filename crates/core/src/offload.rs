@@ -69,7 +69,7 @@ impl Offload {
         Curve::new(points, Below::Hold)
     }
 
-    /// What a model costs while its cache stays behind a link; `bytes` per token of cache.
+    /// What a model costs on a whole processor while its cache stays behind a link; `bytes` per token of cache.
     pub fn far(&self, near: &Cost, bytes: f64, link: Link) -> Far {
         let layers = f64::from(self.layers);
         let fetch = self.fetch_ns(bytes, link);
@@ -129,7 +129,7 @@ fn combine(compute: &Curve, fetch: &Curve, layers: f64, below: Below) -> Curve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::{Pieces, Work};
+    use crate::cost::{Pieces, Widths, Work};
     use crate::units::Nanos;
 
     fn link(us: f64, gbps: f64) -> Link {
@@ -154,7 +154,7 @@ mod tests {
             energy_mj: None,
         };
         let phases = vec![(Phase::Prefill, prefill), (Phase::Decode, decode)];
-        Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None }
+        Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() }
     }
 
     #[test]

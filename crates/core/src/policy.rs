@@ -18,7 +18,7 @@ use std::fmt::Debug;
 
 use thiserror::Error;
 
-use crate::cost::{Cost, Phase};
+use crate::cost::{Cost, Phase, PhaseCost, remaining_ns};
 use crate::id::{JobId, ModelId, ProcessorId, ProcessorSet, StageId};
 use crate::joint::Together;
 use crate::power::{Governor, OperatingPoint};
@@ -97,6 +97,9 @@ pub enum Action {
         processor: ProcessorId,
         /// How far it goes at most; `None`: to the end of the phase.
         limit: Option<Limit>,
+        /// On a processor that can be divided, how many of its units the run takes: one of [`View::widths`]. `None`: as many as the
+        /// profile states at most, on a processor on which nothing else runs.
+        units: Option<u32>,
     },
     /// Runs a ready stage's current phase on several processors at once, each of which needs a free slot and keeps it until the run
     /// ends. It ends at boundaries only, and nobody joins it.
@@ -178,7 +181,7 @@ pub struct Actions {
 impl Actions {
     /// Runs a ready stage's current phase to its end. See [`Action::Start`].
     pub fn start(&mut self, stage: StageId, processor: ProcessorId) {
-        self.list.push(Action::Start { stage, processor, limit: None });
+        self.start_limited(stage, processor, None);
     }
 
     /// Runs at most `segments` segments of a ready stage's current phase. See [`Action::Start`].
@@ -188,7 +191,12 @@ impl Actions {
 
     /// Runs a ready stage's current phase, at most up to a limit. See [`Action::Start`].
     pub fn start_limited(&mut self, stage: StageId, processor: ProcessorId, limit: Option<Limit>) {
-        self.list.push(Action::Start { stage, processor, limit });
+        self.list.push(Action::Start { stage, processor, limit, units: None });
+    }
+
+    /// Runs a ready stage's current phase on so many units of a processor that can be divided. See [`Action::Start`].
+    pub fn start_on_units(&mut self, stage: StageId, processor: ProcessorId, units: u32, limit: Option<Limit>) {
+        self.list.push(Action::Start { stage, processor, limit, units: Some(units) });
     }
 
     /// Divides a ready stage's current phase among a processor and `helpers`, for at most `segments` segments. See
@@ -306,6 +314,9 @@ pub enum ActionError {
     /// `Start`: a limit of zero.
     #[error("a run has at least one segment or unit")]
     NoSegments,
+    /// `Start`: nothing says what the stage costs on so many units, or the processor cannot be divided.
+    #[error("no profile says what the stage costs on so many units of the processor")]
+    NoSuchWidth,
     /// `StartTogether`: nothing says how the model is divided.
     #[error("the model cannot be split: it states no `split`")]
     CannotSplit,
@@ -467,9 +478,26 @@ impl<'a> View<'a> {
         self.cost(stage, processor).is_some() && refused & refusal_bit(processor) == 0
     }
 
-    /// Free slots of a processor.
+    /// Free slots of a processor; 1 or 0 where it can be divided into units, see [`View::free_units`].
     pub fn free_slots(&self, processor: ProcessorId) -> u32 {
-        self.system.platform.processors[processor].slots - self.occupancy(processor).runs.len() as u32
+        let slots = self.system.platform.processors[processor].slots;
+        slots.saturating_sub(self.occupancy(processor).runs.len() as u32)
+    }
+
+    /// Units of a processor that nothing runs on; 0 or 1 where it cannot be divided. A processor that can be divided has no free
+    /// *slot* as long as anything runs there: policies that ask for slots have it to themselves.
+    pub fn free_units(&self, processor: ProcessorId) -> u32 {
+        let occupancy = self.occupancy(processor);
+        if occupancy.parts.is_empty() {
+            return self.free_slots(processor).min(1);
+        }
+        occupancy.parts.iter().filter(|part| part.run.is_none()).map(|part| part.units).sum()
+    }
+
+    /// Numbers of units on which a stage can run on a processor, the narrowest first: those that its profile states. 1 alone where
+    /// the processor cannot be divided; none where the stage cannot run.
+    pub fn widths(&self, stage: StageId, processor: ProcessorId) -> impl DoubleEndedIterator<Item = u32> + use<'a> {
+        self.cost(stage, processor).into_iter().flat_map(|cost| cost.widths.iter()).map(|units| units.max(1))
     }
 
     /// Whether a stage in decode could join a batch that runs on the processor: same model, both in decode, room in the batch, and
@@ -491,15 +519,22 @@ impl<'a> View<'a> {
         if adapted(stage) {
             return None;
         }
-        let phases = &self.cost(stage, processor)?.phases;
-        let (_, cost) = phases.get(usize::from(live.phase))?;
-        let most = match live.kind {
-            Phase::Decode => cost.batch_max(),
-            // The piece is there for a single step, so that even a step without batches can take one along.
-            Phase::Prefill if !self.state.real && cost.pieces()?.mixed => {
-                phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
-            }
-            _ => return None,
+        if !matches!(live.kind, Phase::Decode | Phase::Prefill) {
+            return None;
+        }
+        let stated = self.cost(stage, processor)?;
+        // By the units that the batch runs on.
+        let most_on = |units: u32| {
+            let phases = stated.on_units(units);
+            let (_, cost) = phases.get(usize::from(live.phase))?;
+            Some(match live.kind {
+                Phase::Decode => cost.batch_max(),
+                // The piece is there for a single step, so that even a step without batches can take one along.
+                Phase::Prefill if !self.state.real && cost.pieces()?.mixed => {
+                    phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
+                }
+                _ => 0,
+            })
         };
         self.occupancy(processor).runs.iter().find(|run| {
             run.kind == Phase::Decode
@@ -507,7 +542,7 @@ impl<'a> View<'a> {
                 && !run.ending
                 && !adapted(run.stage)
                 && run.over.is_empty()
-                && run.others.len() + 1 < most as usize
+                && most_on(self.stage(run.stage).units).is_some_and(|most| run.others.len() + 1 < most as usize)
         })
     }
 
@@ -585,9 +620,46 @@ impl<'a> View<'a> {
 
     fn remaining_of(&self, live: &Stage, processor: ProcessorId) -> Option<Nanos> {
         let cost = self.cost_of(live, processor)?;
-        let rest = cost.remaining_ns(live.work, usize::from(live.phase), live.position);
-        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
+        let units = live.units_to_run_on(cost);
+        let rest = remaining_ns(cost.on_units(units), live.work, usize::from(live.phase), live.position);
+        let partial = self.partial_ns(live, processor, units);
         Some(Nanos::from_ns_f64(rest - partial))
+    }
+
+    /// Like [`View::remaining`], on so many units of a processor that can be divided. `None` if no profile states what it costs there.
+    pub fn remaining_on_units(&self, stage: StageId, processor: ProcessorId, units: u32) -> Option<Nanos> {
+        let live = self.stage(stage);
+        let (units, phases) = self.phases_on_units(live, processor, units)?;
+        let rest = remaining_ns(phases, live.work, usize::from(live.phase), live.position);
+        Some(Nanos::from_ns_f64(rest - self.partial_ns(live, processor, units)))
+    }
+
+    /// Like [`View::remaining_in_phase`], on so many units. `None` if no profile states what it costs there.
+    pub fn remaining_in_phase_on_units(&self, stage: StageId, processor: ProcessorId, units: u32) -> Option<Nanos> {
+        let live = self.stage(stage);
+        let (units, phases) = self.phases_on_units(live, processor, units)?;
+        let (kind, cost) = &phases[usize::from(live.phase)];
+        let end = live.work.units(*kind).max(live.position);
+        let rest = cost.latency_ns(live.work, live.position, end);
+        Some(Nanos::from_ns_f64(rest - self.partial_ns(live, processor, units)))
+    }
+
+    /// The phases on so many units, if they are stated, and the number by which they are known.
+    fn phases_on_units(
+        &self,
+        live: &Stage,
+        processor: ProcessorId,
+        units: u32,
+    ) -> Option<(u32, &'a [(Phase, PhaseCost)])> {
+        let cost = self.cost_of(live, processor)?;
+        let units = if cost.widths.widest == 0 && units == 1 { 0 } else { units };
+        cost.widths.iter().any(|width| width == units).then(|| (units, cost.on_units(units)))
+    }
+
+    /// Progress within a segment that a stage would keep on so many units of a processor [ns].
+    fn partial_ns(&self, live: &Stage, processor: ProcessorId, units: u32) -> f64 {
+        let kept = live.partial_ns > 0.0 && live.units == units && self.keeps_partial(live, processor);
+        if kept { live.partial_ns } else { 0.0 }
     }
 
     /// Like [`View::remaining`] for the current phase only.
@@ -601,11 +673,12 @@ impl<'a> View<'a> {
     }
 
     fn remaining_in_phase_of(&self, live: &Stage, processor: ProcessorId) -> Option<Nanos> {
-        let (kind, cost) = &self.cost_of(live, processor)?.phases[usize::from(live.phase)];
+        let cost = self.cost_of(live, processor)?;
+        let units = live.units_to_run_on(cost);
+        let (kind, cost) = &cost.on_units(units)[usize::from(live.phase)];
         let end = live.work.units(*kind).max(live.position);
         let rest = cost.latency_ns(live.work, live.position, end);
-        let partial = if live.partial_ns > 0.0 && self.keeps_partial(live, processor) { live.partial_ns } else { 0.0 };
-        Some(Nanos::from_ns_f64(rest - partial))
+        Some(Nanos::from_ns_f64(rest - self.partial_ns(live, processor, units)))
     }
 
     /// The shortest [`View::remaining`] over all processors; of a tool, the shortest time that it can still take.
@@ -620,18 +693,39 @@ impl<'a> View<'a> {
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
     /// and caches.
     pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
-        self.setup_of(self.stage(stage), processor)
+        self.setup_of(self.stage(stage), processor, None)
+    }
+
+    /// Like [`View::setup`], on so many units of a processor that can be divided: cutting it anew included.
+    pub fn setup_on_units(&self, stage: StageId, processor: ProcessorId, units: u32) -> Nanos {
+        self.setup_of(self.stage(stage), processor, Some(units))
+    }
+
+    /// What precedes progress if a stage joins a batch that runs on a processor: on one that can be divided, no part is cut for it.
+    pub fn setup_to_join(&self, stage: StageId, processor: ProcessorId) -> Nanos {
+        self.setup_of(self.stage(stage), processor, Some(0))
     }
 
     /// Like [`View::setup`], if the stage ran another of its variants.
     pub fn setup_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Nanos {
-        self.setup_of(&self.stage(stage).in_variant(self.system, variant), processor)
+        self.setup_of(&self.stage(stage).in_variant(self.system, variant), processor, None)
     }
 
-    fn setup_of(&self, live: &Stage, processor: ProcessorId) -> Nanos {
+    fn setup_of(&self, live: &Stage, processor: ProcessorId, units: Option<u32>) -> Nanos {
         let unit = &self.system.platform.processors[processor];
+        let occupancy = self.occupancy(processor);
         let mut setup = Nanos::ZERO;
-        if self.occupancy(processor).last_model.is_some_and(|last| last != live.weights) {
+        let mut last_model = occupancy.last_model;
+        if let (Some(_), Some(0)) = (unit.division, units) {
+            last_model = None;
+        } else if let Some(division) = unit.division {
+            let units = units.or_else(|| Some(self.cost_of(live, processor)?.widths.widest)).unwrap_or(division.units);
+            last_model = occupancy.model_before(units, live.weights);
+            if !occupancy.has_part(units) {
+                setup += division.repartition;
+            }
+        }
+        if last_model.is_some_and(|last| last != live.weights) {
             setup += unit.switch_cost;
         }
         if !self.state.memory.is_resident(live.weights, processor)

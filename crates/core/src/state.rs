@@ -1,7 +1,7 @@
 //! What is going on right now: live jobs and stages, what runs where, what is in memory. Plain data, kept by the driver
 //! (simulator or runtime) and read by policies through [`View`](crate::policy::View).
 
-use crate::cost::{Phase, Work};
+use crate::cost::{Cost, Phase, Work};
 use crate::id::{IdVec, JobId, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use crate::slab::Slab;
 use crate::system::{Processor, System};
@@ -67,7 +67,7 @@ impl State {
             stages: Slab::new(),
             ready: Vec::new(),
             background: Vec::new(),
-            processors: system.platform.processors.iter().map(|_| Occupancy::default()).collect(),
+            processors: system.platform.processors.iter().map(Occupancy::new).collect(),
             memory: Memory {
                 capacity: system.platform.capacity,
                 used: Bytes::ZERO,
@@ -170,6 +170,8 @@ pub struct Stage {
     pub input: Option<(ProcessorId, f64)>,
     /// Whether it runs now.
     pub running: bool,
+    /// Units that it runs on, or ran on last, of a processor that can be divided; 0 elsewhere.
+    pub units: u32,
     /// When its first token came out.
     pub first_token: Option<Nanos>,
     /// Output tokens so far.
@@ -199,6 +201,11 @@ impl Stage {
         self.running || self.phase > 0 || self.position > 0.0 || self.partial_ns > 0.0
     }
 
+    /// Units for which its cost is to be read: those that it runs on, and otherwise the widest part that is stated.
+    pub(crate) fn units_to_run_on(&self, cost: &Cost) -> u32 {
+        if self.running { self.units } else { cost.widths.widest }
+    }
+
     /// The stage as it would be if it ran another of its variants.
     #[must_use]
     pub fn in_variant(self, system: &System, variant: u8) -> Self {
@@ -217,6 +224,82 @@ pub struct Occupancy {
     pub last_model: Option<ModelId>,
     /// When it last became less busy.
     pub idle_since: Nanos,
+    /// The parts that it is divided into at present, which together have all of its units; empty if it cannot be divided.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a processor that can be divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// How many units it has.
+    pub units: u32,
+    /// Model whose weights it started with last.
+    pub last_model: Option<ModelId>,
+    /// The run that it serves.
+    pub run: Option<u64>,
+}
+
+impl Occupancy {
+    /// A processor at the start of a run: in one part, if it can be divided.
+    fn new(processor: &Processor) -> Self {
+        let whole = |units| Part { units, last_model: None, run: None };
+        let parts = processor.division.map(|division| whole(division.units)).into_iter().collect();
+        Self { parts, ..Self::default() }
+    }
+
+    /// Whether there is a part of exactly so many units that nothing runs on.
+    pub fn has_part(&self, units: u32) -> bool {
+        self.parts.iter().any(|part| part.run.is_none() && part.units == units)
+    }
+
+    /// The idle part of so many units that a model would take: one that ran it last, or else the first.
+    fn part_for(&self, units: u32, model: ModelId) -> Option<usize> {
+        let fits = |part: &&Part| part.run.is_none() && part.units == units;
+        let place = |wanted: &dyn Fn(&Part) -> bool| self.parts.iter().position(|part| fits(&part) && wanted(part));
+        place(&|part| part.last_model == Some(model)).or_else(|| place(&|_| true))
+    }
+
+    /// The model that ran last where a run of so many units would start: a cut part keeps that of the first idle one that it is made
+    /// of.
+    pub fn model_before(&self, units: u32, model: ModelId) -> Option<ModelId> {
+        let part = self.part_for(units, model).or_else(|| self.parts.iter().position(|part| part.run.is_none()));
+        part.and_then(|place| self.parts[place].last_model)
+    }
+
+    /// A run takes so many idle units: an idle part of that size, or one that is cut from idle parts in their order. What is left of
+    /// them becomes one part. Nothing happens on a processor that cannot be divided.
+    pub fn take_units(&mut self, units: u32, model: ModelId, run: u64) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let taken = Part { units, last_model: Some(model), run: Some(run) };
+        if let Some(place) = self.part_for(units, model) {
+            self.parts[place] = taken;
+            return;
+        }
+        let first = self.parts.iter().position(|part| part.run.is_none()).expect("there are idle units");
+        let (mut found, mut last_model, mut place) = (0, None, first);
+        while found < units {
+            let part = self.parts[place];
+            if part.run.is_some() {
+                place += 1;
+            } else {
+                (found, last_model) = (found + part.units, part.last_model);
+                self.parts.remove(place);
+            }
+        }
+        self.parts.insert(first, taken);
+        if found > units {
+            self.parts.insert(first + 1, Part { units: found - units, last_model, run: None });
+        }
+    }
+
+    /// The units of a run are idle again.
+    pub fn release_units(&mut self, run: u64) {
+        for part in self.parts.iter_mut().filter(|part| part.run == Some(run)) {
+            part.run = None;
+        }
+    }
 }
 
 /// Work that runs on one slot of a processor.

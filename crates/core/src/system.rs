@@ -153,8 +153,12 @@ pub struct Processor {
     pub kind: ProcessorKind,
     /// Number of the group of identical processors that it belongs to; preempted segments can go on anywhere in it.
     pub group: u32,
-    /// Segments that it runs side by side.
+    /// Segments that it runs side by side, each at its profiled speed and with all of the processor.
     pub slots: u32,
+    /// Units that it can be divided into: columns, cores, slices; then runs side by side take units instead of slots. `None`: it
+    /// cannot be divided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub division: Option<Division>,
     /// When running work can be taken off it.
     pub preemption: Preemption,
     /// Cost of starting another model than the last one.
@@ -176,7 +180,29 @@ pub struct Processor {
     pub power: Option<PowerModel>,
 }
 
+/// How a processor can be divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Division {
+    /// How many equal units it has, ≥ 2.
+    pub units: u32,
+    /// Cost of cutting parts anew.
+    pub repartition: Nanos,
+}
+
 impl Processor {
+    /// The most runs that it can have at the same time.
+    pub fn runs_max(&self) -> u32 {
+        self.division.map_or(self.slots, |division| division.units)
+    }
+
+    /// The part of the processor that so many units are: 1 for all of it, which 0 stands for.
+    pub fn share(&self, units: u32) -> f64 {
+        match self.division {
+            Some(division) if units > 0 => f64::from(units) / f64::from(division.units),
+            _ => 1.0,
+        }
+    }
+
     /// Whether real models run on it in a real run; otherwise it is rehearsed by a virtual device.
     pub fn runs_models(&self) -> bool {
         self.device.as_ref().is_some_and(|device| device.name != "virtual")

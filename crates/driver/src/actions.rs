@@ -5,6 +5,7 @@ use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
 use onbeat_core::state::{Cache, Stage};
+use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -73,7 +74,7 @@ impl<S: Sink> Course<'_, S> {
     /// If the action is not possible now.
     pub fn act(&mut self, action: Action) -> Result<Effect, ActionError> {
         match action {
-            Action::Start { stage, processor, limit } => self.start(stage, processor, limit),
+            Action::Start { stage, processor, limit, units } => self.start(stage, processor, limit, units),
             Action::StartTogether { stage, processor, together, segments } => {
                 self.start_together(stage, processor, together, segments)
             }
@@ -116,7 +117,13 @@ impl<S: Sink> Course<'_, S> {
         }
     }
 
-    fn start(&mut self, stage: StageId, p: ProcessorId, limit: Option<Limit>) -> Result<Effect, ActionError> {
+    fn start(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        limit: Option<Limit>,
+        units: Option<u32>,
+    ) -> Result<Effect, ActionError> {
         let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
         if live.running {
             return Err(ActionError::NotReady);
@@ -135,7 +142,11 @@ impl<S: Sink> Course<'_, S> {
         }
         self.hidden(stage).ahead = 0;
         let view = View { system: self.system, state: &self.state };
-        if view.free_slots(p) == 0 {
+        if units.is_some_and(|units| !view.widths(stage, p).any(|width| width == units)) {
+            return Err(ActionError::NoSuchWidth);
+        }
+        let is_free = units.map_or(view.free_slots(p) > 0, |units| view.free_units(p) >= units);
+        if !is_free {
             let Some(batch) = view.batch_to_join(stage, p).map(|run| run.serial) else {
                 if self.hidden[stage.index()].lost_in == self.outcome.decisions {
                     // It could have joined before this decision took its cache away; the policy is asked again.
@@ -146,22 +157,30 @@ impl<S: Sink> Course<'_, S> {
             };
             let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
             let i = i.expect("the batch was just found");
-            let setup = view.setup(stage, p);
+            let units = view.stage(self.state.processors[p].runs[i].stage).units;
+            let setup = view.setup_to_join(stage, p);
             if self.make_room(stage, p)? {
                 let setup = self.after_reading_back(stage, &live, setup);
                 self.state.stop_waiting(stage);
+                self.state.stages[stage].units = units;
                 return Ok(Effect::Join { stage, processor: p, run: i, setup, limit });
             }
             return Ok(Effect::Done);
         }
-        let setup = view.setup(stage, p);
+        let divided = self.system.platform.processors[p].division.is_some();
+        let widest = view.cost(stage, p).map_or(0, |cost| cost.widths.widest);
+        let setup =
+            units.filter(|_| divided).map_or_else(|| view.setup(stage, p), |n| view.setup_on_units(stage, p, n));
+        let units = units.filter(|_| divided).unwrap_or(widest);
         let loads = self.weights_to_load(&live, p);
         if self.make_room(stage, p)? {
             let setup = self.after_reading_back(stage, &live, setup);
             self.state.stop_waiting(stage);
-            if !self.keeps_partial(live.processor, p) {
-                // Progress within a segment stays behind when a stage moves to another kind of processor.
-                self.state.stages[stage].partial_ns = 0.0;
+            let stage_now = &mut self.state.stages[stage];
+            stage_now.units = units;
+            if !keeps_partial(self.system, live.processor, p) || live.units != units {
+                // Progress within a segment stays behind when a stage moves to another kind of processor, or to another part of one.
+                stage_now.partial_ns = 0.0;
             }
             return Ok(Effect::Launch { stage, processor: p, setup, loads, limit });
         }
@@ -175,11 +194,6 @@ impl<S: Sink> Course<'_, S> {
             return setup;
         }
         setup.max(self.state.memory.swap_free_at.saturating_sub(self.state.now))
-    }
-
-    fn keeps_partial(&self, from: Option<ProcessorId>, to: ProcessorId) -> bool {
-        let group = |p: ProcessorId| self.system.platform.processors[p].group;
-        from.is_some_and(|from| group(from) == group(to))
     }
 
     fn switch(&mut self, stage: StageId, variant: u8) -> Result<(), ActionError> {
@@ -434,4 +448,10 @@ impl<S: Sink> Course<'_, S> {
             self.state.stages[stage].refused = 0;
         }
     }
+}
+
+/// Whether progress within a segment can be kept on another processor.
+fn keeps_partial(system: &System, from: Option<ProcessorId>, to: ProcessorId) -> bool {
+    let group = |p: ProcessorId| system.platform.processors[p].group;
+    from.is_some_and(|from| group(from) == group(to))
 }

@@ -65,7 +65,7 @@ impl<S: Sink> Course<'_, S> {
         if !self.caches_grow() || self.cache_to_add(stage) == Bytes::ZERO {
             return Ok(true);
         }
-        let action = Action::Start { stage, processor, limit: None };
+        let action = Action::Start { stage, processor, limit: None, units: None };
         self.make_room_for(stage, processor, Bytes::ZERO).map_err(|reason| self.illegal(action, reason))
     }
 

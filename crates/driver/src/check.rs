@@ -21,13 +21,15 @@ pub struct Violation {
 /// A sink that checks the invariants of a run:
 ///
 /// * time does not go backwards;
-/// * no processor runs more at once than it has slots, helping others included;
+/// * no processor runs more at once than it has slots or units, helping others included;
 /// * a stage is ready before it starts, runs at most once at a time, and every start has its stop;
 /// * progress never exceeds the time that passed, and setup comes before it;
 /// * every released job ends exactly once: done, dropped, or unfinished at the end.
 #[derive(Clone, Debug)]
 pub struct Checker {
     slots: Vec<u32>,
+    /// Units that runs take of processors that can be divided.
+    units: BTreeMap<u64, (ProcessorId, u32)>,
     now: Nanos,
     /// Runs on each processor: number, start, setup, stages in it.
     running: Vec<BTreeMap<u64, (Nanos, Nanos, u32)>>,
@@ -45,11 +47,12 @@ pub struct Checker {
 impl Checker {
     /// A checker for runs of `system`.
     pub fn new(system: &System) -> Self {
-        let slots: Vec<u32> = system.platform.processors.iter().map(|p| p.slots).collect();
+        let slots: Vec<u32> = system.platform.processors.iter().map(onbeat_core::system::Processor::runs_max).collect();
         Self {
             now: Nanos::ZERO,
             running: slots.iter().map(|_| BTreeMap::new()).collect(),
             slots,
+            units: BTreeMap::new(),
             helpers: BTreeMap::new(),
             stages: BTreeMap::new(),
             jobs: BTreeSet::new(),
@@ -113,6 +116,18 @@ impl Checker {
         }
     }
 
+    /// A run takes units: all runs of a processor together no more than it has.
+    fn take_units(&mut self, run: u64, p: ProcessorId, units: u32) {
+        if units > 0 {
+            self.units.insert(run, (p, units));
+            let taken: u32 = self.units.values().filter(|&&(at, _)| at == p).map(|&(_, units)| units).sum();
+            let all = self.slots[p.0 as usize];
+            if taken > all {
+                self.wrong(format!("{taken} units are taken on processor {p}, which has {all}"));
+            }
+        }
+    }
+
     /// A run holds a slot.
     fn occupy(&mut self, run: u64, p: ProcessorId, setup: Nanos) {
         let slots = self.slots[p.0 as usize];
@@ -137,6 +152,7 @@ impl Checker {
         *stages -= 1;
         let (last, passed, setup) = (*stages == 0, now - *start, *setup);
         if last {
+            self.units.remove(&run);
             self.running[p.0 as usize].remove(&run);
             for helper in self.helpers.remove(&run).unwrap_or_default().iter() {
                 self.running[helper.0 as usize].remove(&run);
@@ -181,7 +197,10 @@ impl Sink for Checker {
                 }
                 Some((_, None)) => {}
             },
-            What::Start { run, stage, processor, setup, over, .. } => self.start(run, stage, processor, setup, over),
+            What::Start { run, stage, processor, setup, over, units, .. } => {
+                self.start(run, stage, processor, setup, over);
+                self.take_units(run, processor, units);
+            }
             What::Stop { run, stage, processor, alone, why, .. } => self.stop(run, stage, processor, alone, why),
             What::StageDone { stage, .. } => {
                 if self.stages.remove(&stage).is_none() {

@@ -322,6 +322,7 @@ impl<S: Sink> Course<'_, S> {
             processor: None,
             input,
             running: false,
+            units: 0,
             first_token: None,
             tokens: 0,
             drafted: None,

@@ -210,6 +210,7 @@ mod tests {
             stage: work,
             processor: ProcessorId(0),
             limit: Some(onbeat_core::policy::Limit::Segments(1)),
+            units: None,
         };
         assert_eq!(rig.decide("fcfs"), [segment]);
         rig.state.background.clear();

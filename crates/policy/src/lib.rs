@@ -71,6 +71,7 @@ mod onbeat;
 mod p_edf;
 mod parameters;
 mod pd_adaptive;
+mod pd_partition;
 mod peft;
 mod plan;
 mod planaria;

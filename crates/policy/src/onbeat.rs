@@ -742,8 +742,8 @@ mod tests {
         let mut policy = rig.make("onbeat");
         let answer = rig.ready_decode(notes, 0.0);
         rig.state.now = ms(550.0);
-        let one_step = Action::Start { stage: answer, processor: ProcessorId(0), limit: Some(Limit::Segments(1)) };
-        assert_eq!(rig.decide_with(&mut policy), [one_step]);
+        let Action::Start { stage, limit, .. } = rig.decide_with(&mut policy)[0] else { panic!("it starts") };
+        assert_eq!((stage, limit), (answer, Some(Limit::Segments(1))));
         rig.state.now = ms(590.0);
         let stage = rig.ready(frame, 590.0);
         assert_eq!(rig.decide_with(&mut policy), [start(stage, 0)]);

@@ -3,7 +3,7 @@
 
 use std::iter;
 
-use onbeat_core::cost::Phase;
+use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Limit, View};
 use onbeat_core::units::Nanos;
@@ -53,8 +53,11 @@ pub(crate) fn batch_max(view: &View<'_>, stage: StageId, processor: ProcessorId)
     if live.kind != Phase::Decode || view.node(stage).adapter.is_some() {
         return 1;
     }
-    let phase = view.cost(stage, processor).and_then(|cost| cost.phases.get(usize::from(live.phase)));
-    phase.map_or(1, |(_, cost)| cost.batch_max())
+    let Some(cost) = view.cost(stage, processor) else { return 1 };
+    let on =
+        |phases: &[(Phase, PhaseCost)]| phases.get(usize::from(live.phase)).map_or(1, |(_, cost)| cost.batch_max());
+    // Whatever part of a processor a batch runs on.
+    cost.at_all_widths().map(|(_, phases)| on(phases)).min().unwrap_or(1)
 }
 
 impl Plan {
@@ -198,7 +201,11 @@ impl Plan {
         let live = view.stage(stage);
         let cost = view.cost(stage, processor)?;
         let (_, phase) = cost.phases.get(usize::from(live.phase))?;
+        let narrow = cost.widths.narrower.iter().map(|narrower| &narrower.phases[usize::from(live.phase)].1);
         if live.kind != Phase::Prefill || view.state.real || !phase.pieces()?.mixed {
+            return None;
+        }
+        if narrow.into_iter().any(|phase| phase.pieces().is_none_or(|pieces| !pieces.mixed)) {
             return None;
         }
         let most = cost.phases.iter().map(|(_, phase)| phase.batch_max()).max().unwrap_or(1).max(2);

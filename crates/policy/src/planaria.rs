@@ -10,7 +10,7 @@ use onbeat_core::units::Nanos;
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{PolicyError, PolicyInfo};
-use crate::times::{Times, until_due};
+use crate::times::{Rest, Times, until_due};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "planaria",
@@ -27,8 +27,24 @@ struct Planaria {
     plan: Plan,
     times: Times,
     candidates: Vec<Candidate>,
-    /// What each processor has left to give, by slots.
+    /// What each processor has left to give, by slots; by units, where it can be divided.
     free: Vec<u32>,
+}
+
+/// Where a stage can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    processor: ProcessorId,
+    /// How much of [`Planaria::free`] it takes.
+    units: u32,
+}
+
+/// A place with what is left of the stage there, and what precedes it.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    place: Place,
+    rest: Rest,
+    setup: Nanos,
 }
 
 /// A ready stage.
@@ -40,7 +56,7 @@ struct Candidate {
     in_time: bool,
     score: f64,
     /// Where it will start.
-    given: Option<ProcessorId>,
+    given: Option<Place>,
 }
 
 #[expect(
@@ -67,20 +83,49 @@ fn score_late(weight: f64, time: Nanos) -> f64 {
     weight / time.as_f64().max(1.0)
 }
 
+/// All places where a stage can run, busy or not: every processor, at every width that its profile states where it can be divided.
+fn choices<'a>(view: View<'a>, stage: StageId, rest: &'a [Option<Rest>]) -> impl Iterator<Item = Choice> + 'a {
+    let on = move |processor: ProcessorId| {
+        let divided = view.system.platform.processors[processor].division.is_some();
+        view.widths(stage, processor).filter_map(move |units| {
+            let rest = if divided {
+                let phase = view.remaining_in_phase_on_units(stage, processor, units)?;
+                Rest { phase, stage: view.remaining_on_units(stage, processor, units)? }
+            } else {
+                rest[processor.index()]?
+            };
+            let setup = view.setup_on_units(stage, processor, units);
+            Some(Choice { place: Place { processor, units }, rest, setup })
+        })
+    };
+    view.processors().filter(move |&p| view.can_run(stage, p)).flat_map(on)
+}
+
 impl Policy for Planaria {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         if view.ready().is_empty() {
             return;
         }
         self.plan.begin(view);
-        if self.plan.has_free() {
+        self.free.clear();
+        self.free.extend(view.processors().map(|p| match view.system.platform.processors[p].division {
+            Some(_) => view.free_units(p),
+            None => view.free_slots(p),
+        }));
+        if self.free.iter().any(|&free| free > 0) {
             self.list(view);
             self.give_least(view);
             self.give_spare(view);
             for i in 0..self.candidates.len() {
                 let Candidate { stage, given, .. } = self.candidates[i];
-                if let Some(processor) = given {
-                    self.plan.start(view, stage, processor, actions);
+                match given {
+                    Some(Place { processor, units })
+                        if view.system.platform.processors[processor].division.is_some() =>
+                    {
+                        actions.start_on_units(stage, processor, units, None);
+                    }
+                    Some(Place { processor, .. }) => self.plan.start(view, stage, processor, actions),
+                    None => {}
                 }
             }
         } else {
@@ -112,9 +157,8 @@ impl Planaria {
             let rest = self.times.of(view, stage);
             let slack = view.due(stage).saturating_sub(view.now());
             let (mut fastest, mut least) = (Nanos::MAX, None);
-            for processor in view.processors().filter(|&p| view.can_run(stage, p)) {
-                let Some(rest) = rest[processor.index()] else { continue };
-                let time = view.setup(stage, processor).saturating_add(until_due(view, stage, rest));
+            for Choice { rest, setup, .. } in choices(*view, stage, rest) {
+                let time = setup.saturating_add(until_due(view, stage, rest));
                 fastest = fastest.min(time);
                 if time <= slack {
                     least = least.max(Some(time));
@@ -138,26 +182,25 @@ impl Planaria {
 
     /// Gives each stage that can be on time the slowest idle processor that suffices, and then each other one the fastest that is left.
     fn give_least(&mut self, view: &View<'_>) {
-        self.free.clear();
-        self.free.extend(view.processors().map(|p| view.free_slots(p)));
         for i in 0..self.candidates.len() {
             let Candidate { stage, in_time, .. } = self.candidates[i];
             let slack = view.due(stage).saturating_sub(view.now());
             let rest = self.times.of(view, stage);
-            let idle = view.processors().filter(|&p| self.free[p.index()] > 0 && view.can_run(stage, p));
-            let times = idle.filter_map(|p| {
-                let time = view.setup(stage, p).saturating_add(until_due(view, stage, rest[p.index()]?));
-                Some((time, p))
+            let free = &self.free;
+            let idle =
+                choices(*view, stage, rest).filter(|choice| free[choice.place.processor.index()] >= choice.place.units);
+            let times = idle.map(|Choice { place, rest, setup }| {
+                (setup.saturating_add(until_due(view, stage, rest)), place.processor, place.units)
             });
-            // Ties: the processor that comes first.
+            // Ties: the processor that comes first, then the fewest units.
             let given = if in_time {
-                times.filter(|&(time, _)| time <= slack).max_by_key(|&(time, p)| (time, Reverse(p)))
+                times.filter(|&(time, ..)| time <= slack).max_by_key(|&(time, p, units)| (time, Reverse((p, units))))
             } else {
                 times.min()
             };
-            if let Some((_, processor)) = given {
-                self.free[processor.index()] -= 1;
-                self.candidates[i].given = Some(processor);
+            if let Some((_, processor, units)) = given {
+                self.free[processor.index()] -= units;
+                self.candidates[i].given = Some(Place { processor, units });
             }
         }
     }
@@ -168,15 +211,27 @@ impl Planaria {
             let Candidate { stage, given, .. } = self.candidates[i];
             let Some(given) = given else { continue };
             let rest = self.times.of(view, stage);
-            let time = |p: ProcessorId| Some(view.setup(stage, p).saturating_add(rest[p.index()]?.stage));
-            let idle = view.processors().filter(|&p| self.free[p.index()] > 0 && view.can_run(stage, p));
-            let best = idle.filter_map(|p| Some((time(p)?, p))).min();
-            if let (Some((best, faster)), Some(now)) = (best, time(given))
+            let time = |choice: Choice| choice.setup.saturating_add(choice.rest.stage);
+            let mut now = Nanos::MAX;
+            let mut best = None;
+            for choice in choices(*view, stage, rest) {
+                let Place { processor, units } = choice.place;
+                // What it holds already is free for it.
+                let own = if processor == given.processor { given.units } else { 0 };
+                let divided = view.system.platform.processors[processor].division.is_some();
+                if choice.place == given {
+                    now = time(choice);
+                } else if self.free[processor.index()] + if divided { own } else { 0 } >= units {
+                    let found = (time(choice), processor, units);
+                    best = Some(best.map_or(found, |best: (Nanos, ProcessorId, u32)| best.min(found)));
+                }
+            }
+            if let Some((best, processor, units)) = best
                 && best < now
             {
-                self.free[given.index()] += 1;
-                self.free[faster.index()] -= 1;
-                self.candidates[i].given = Some(faster);
+                self.free[given.processor.index()] += given.units;
+                self.free[processor.index()] -= units;
+                self.candidates[i].given = Some(Place { processor, units });
             }
         }
     }

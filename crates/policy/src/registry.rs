@@ -172,6 +172,7 @@ static POLICIES: &[PolicyInfo] = &[
     skip_join_mlfq::INFO,
     npu_prefill::INFO,
     pd_adaptive::INFO,
+    crate::pd_partition::INFO,
     hetero_split::INFO,
     speculative::INFO,
     decode_first::INFO,

@@ -100,7 +100,12 @@ mod tests {
     use crate::test_rig::{Rig, preempt, start};
 
     fn units(stage: onbeat_core::id::StageId, tokens: u32) -> Action {
-        Action::Start { stage, processor: onbeat_core::id::ProcessorId(0), limit: Some(Limit::Units(tokens)) }
+        Action::Start {
+            stage,
+            processor: onbeat_core::id::ProcessorId(0),
+            limit: Some(Limit::Units(tokens)),
+            units: None,
+        }
     }
 
     #[test]

@@ -190,7 +190,7 @@ mod tests {
     use crate::test_rig::{Rig, ms};
 
     fn units(stage: StageId, tokens: u32) -> Action {
-        Action::Start { stage, processor: ProcessorId(0), limit: Some(Limit::Units(tokens)) }
+        Action::Start { stage, processor: ProcessorId(0), limit: Some(Limit::Units(tokens)), units: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Systems and states built by hand, for the policies' unit tests. Times are in milliseconds.
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Pieces, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Pieces, Widths, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
@@ -30,7 +30,7 @@ pub(crate) fn ms(ms: f64) -> Nanos {
 
 /// The action that starts a stage on a processor.
 pub(crate) fn start(stage: StageId, processor: u32) -> Action {
-    Action::Start { stage, processor: ProcessorId(processor), limit: None }
+    Action::Start { stage, processor: ProcessorId(processor), limit: None, units: None }
 }
 
 /// The action that preempts a stage.
@@ -47,7 +47,14 @@ fn fixed(latency: f64) -> Cost {
         bytes: 0.0,
         energy_mj: None,
     };
-    Cost { phases: vec![(Phase::Forward, fixed)], activation_bytes: 0, load_ns: 0, figure: 0, far: None }
+    Cost {
+        phases: vec![(Phase::Forward, fixed)],
+        activation_bytes: 0,
+        load_ns: 0,
+        figure: 0,
+        far: None,
+        widths: Widths::default(),
+    }
 }
 
 fn distribution(tokens: u32) -> Distribution {
@@ -65,6 +72,7 @@ impl Rig {
                 kind: ProcessorKind::Cpu,
                 group: group as u32,
                 slots: 1,
+                division: None,
                 preemption,
                 switch_cost: Nanos::ZERO,
                 preempt_cost: Nanos::ZERO,
@@ -143,7 +151,7 @@ impl Rig {
                 energy_mj: None,
             };
             let phases = vec![(Phase::Prefill, prefill), (Phase::Decode, decode)];
-            Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None })
+            Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() })
         };
         let costs = steps.iter().map(cost).collect();
         let arrival = Arrival::Poisson { start: Nanos::ZERO, rate_per_s: 0.5 };
@@ -297,6 +305,7 @@ impl Rig {
             processor: None,
             input: None,
             running: false,
+            units: 0,
             first_token: None,
             tokens: 0,
             drafted: None,

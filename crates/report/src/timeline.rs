@@ -296,7 +296,7 @@ impl<'a> Builder<'a> {
                     seen.model = model;
                 }
             }
-            What::Start { run, stage, processor, phase, setup, over } => {
+            What::Start { run, stage, processor, phase, setup, over, units: _ } => {
                 self.start(at, run, stage, processor, phase, setup);
                 self.help(run, over);
             }

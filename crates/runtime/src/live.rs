@@ -387,13 +387,13 @@ fn digest(actions: &[Action]) -> u64 {
     };
     for action in actions {
         let numbers = match *action {
-            Action::Start { stage, processor, limit } => {
+            Action::Start { stage, processor, limit, units } => {
                 let limit = match limit {
                     None => 0,
                     Some(Limit::Segments(n)) => u64::from(n) + 1,
                     Some(Limit::Units(n)) => u64::from(n) | 1 << 63,
                 };
-                [1, u64::from(stage.0), u64::from(processor.0), limit]
+                [1, u64::from(stage.0), u64::from(processor.0) | u64::from(units.unwrap_or(0)) << 32, limit]
             }
             // Never done in real time; the number keeps its place.
             Action::StartTogether { stage, processor, together, .. } => {

@@ -18,6 +18,8 @@ pub(crate) struct Meter {
     bound: f64,
     /// Power at full progress at the first operating point [W], where the profile states energy.
     profile_w: Option<f64>,
+    /// The part of the processor that it takes, where that can be divided; else 1.
+    share: f64,
     /// How many times longer it takes at the present operating point than at the first.
     stretch: f64,
     watts: Option<f64>,
@@ -40,7 +42,7 @@ impl Meter {
     fn draws(&self, point: &OperatingPoint) -> Option<f64> {
         match self.profile_w {
             Some(watts) => Some(watts / self.stretch_at(point) * point.energy_factor?),
-            None => point.active_w,
+            None => Some(point.active_w? * self.share),
         }
     }
 }
@@ -49,9 +51,16 @@ impl<S: Sink> Live<'_, S> {
     /// The meter of a run that starts, and how many times longer than nominally it takes.
     pub(crate) fn meter(&self, p: ProcessorId, stages: &[StageId]) -> (Meter, f64) {
         let now = self.course.state.now;
-        let mut meter =
-            Meter { bound: 0.0, profile_w: None, stretch: 1.0, watts: Some(0.0), energy_mj: Some(0.0), since: now };
         let platform = &self.course.system.platform;
+        let mut meter = Meter {
+            bound: 0.0,
+            profile_w: None,
+            share: platform.processors[p].share(self.course.state.stages[stages[0]].units),
+            stretch: 1.0,
+            watts: Some(0.0),
+            energy_mj: Some(0.0),
+            since: now,
+        };
         let (Some(power), Some(model)) = (&self.course.power, &platform.processors[p].power) else {
             return (meter, 1.0);
         };
@@ -74,6 +83,13 @@ impl<S: Sink> Live<'_, S> {
         (meter, stretch)
     }
 
+    /// The part of a processor that can be divided and that nothing runs on; 0 elsewhere.
+    fn idle_share(&self, p: ProcessorId) -> f64 {
+        let unit = &self.course.system.platform.processors[p];
+        let idle = unit.division.map_or(0, |_| self.course.view().free_units(p));
+        if idle == 0 { 0.0 } else { unit.share(idle) }
+    }
+
     /// Decides on operating points and tells virtual devices how fast they are from now on.
     pub(crate) fn settle_power(&mut self) {
         let Some(mut power) = self.course.power.take() else { return };
@@ -87,11 +103,13 @@ impl<S: Sink> Live<'_, S> {
             if self.runs[p].is_empty() {
                 return Some(point.idle_w);
             }
-            self.runs[p].iter().try_fold(0.0, |sum, run| Some(sum + run.meter.draws(point)?))
+            let idle = self.idle_share(p) * point.idle_w;
+            self.runs[p].iter().try_fold(idle, |sum, run| Some(sum + run.meter.draws(point)?))
         };
         power.decide(platform, now, draw);
         for p in platform.processors.ids() {
             let point = &points(p)[power.point(p) as usize];
+            let idle = self.idle_share(p);
             for (i, run) in self.runs[p].iter_mut().enumerate() {
                 run.meter.pass(now);
                 run.meter.watts = run.meter.draws(point);
@@ -103,10 +121,11 @@ impl<S: Sink> Live<'_, S> {
                 }
             }
             let runs = &self.runs[p];
-            let sum = runs.iter().try_fold(0.0, |sum, run| Some(sum + run.meter.watts?));
+            let sum = runs.iter().try_fold(idle * point.idle_w, |sum, run| Some(sum + run.meter.watts?));
             let watts = if runs.is_empty() { Some(point.idle_w) } else { sum };
-            let slots = f64::from(platform.processors[p].slots);
-            power.load(platform, p, watts, runs.len() as f64 / slots);
+            let unit = &platform.processors[p];
+            let busy = if unit.division.is_some() { 1.0 - idle } else { runs.len() as f64 / f64::from(unit.slots) };
+            power.load(platform, p, watts, busy);
         }
         self.course.power = Some(power);
         self.course.tell_power(false);

@@ -60,7 +60,7 @@ impl<'a> Plan<'a> {
             .iter()
             .filter_map(|member| {
                 let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref()?;
-                Some((&cost.phases.get(phase)?.1, member))
+                Some((&cost.on_units(member.units).get(phase)?.1, member))
             })
             .collect();
         let count = costs.len().max(1) as f64;

@@ -40,7 +40,7 @@ pub fn run<S: Sink + Debug, K: Keep>(plan: Plan, sink: S, keep: K) -> Result<(Fi
     let mut slots = BTreeMap::new();
     let mut threads = Vec::new();
     for (p, unit) in system.platform.processors.enumerate() {
-        for slot in 0..unit.slots {
+        for slot in 0..unit.runs_max() {
             let (orders, theirs) = bounded(64);
             let worker = Worker {
                 system: Arc::clone(&system),

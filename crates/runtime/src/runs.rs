@@ -50,7 +50,7 @@ impl LiveRun {
 pub(crate) fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
     let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
     let cost = cost.expect("a stage starts only where it can run");
-    &cost.phases[usize::from(stage.phase)].1
+    &cost.on_units(stage.units)[usize::from(stage.phase)].1
 }
 
 /// Where a stage that stood at `from` stands after so many steps of a device [units].
@@ -94,7 +94,7 @@ impl<S: Sink> Live<'_, S> {
             (_, limit) => (1, limit.map(|(Limit::Segments(n) | Limit::Units(n))| n)),
         };
         let taken: Vec<u32> = self.runs[p].iter().map(|run| run.slot).collect();
-        let slots = self.course.system.platform.processors[p].slots;
+        let slots = self.course.system.platform.processors[p].runs_max();
         let slot = (0..slots).find(|slot| !taken.contains(slot)).expect("a run starts only on a free slot");
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
@@ -104,6 +104,7 @@ impl<S: Sink> Live<'_, S> {
             let fresh = other.phase == 0 && other.position == 0.0;
             other.running = true;
             other.processor = Some(p);
+            other.units = live.units;
             let other = *other;
             let hidden = self.course.hidden[stage.index()];
             let job = &mut self.course.state.jobs[other.job];
@@ -122,6 +123,7 @@ impl<S: Sink> Live<'_, S> {
                 job: job.serial,
                 node: other.node,
                 variant: other.variant,
+                units: live.units,
                 instance: hidden.instance,
                 fresh,
                 from: other.position,
@@ -136,6 +138,7 @@ impl<S: Sink> Live<'_, S> {
                 phase: live.kind,
                 setup,
                 over: ProcessorSet::EMPTY,
+                units: live.units,
             });
         }
         let (meter, stretch) = self.meter(p, stages);
@@ -158,6 +161,7 @@ impl<S: Sink> Live<'_, S> {
         self.runs[p].last_mut().expect("it was just added").nominal_end = nominal_end;
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
+        occupancy.take_units(live.units, live.weights, serial);
         occupancy.runs.push(Run {
             serial,
             stage: stages[0],
@@ -265,6 +269,7 @@ impl<S: Sink> Live<'_, S> {
         run.meter.pass(now);
         let mut visible = self.course.state.processors[p].runs.remove(i);
         self.course.state.processors[p].idle_since = now;
+        self.course.state.processors[p].release_units(visible.serial);
         self.course.changed = true;
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
@@ -389,7 +394,7 @@ impl<S: Sink> Live<'_, S> {
     fn regroup(&mut self, p: ProcessorId, run: &LiveRun, mut stages: Vec<StageId>, joiners: Vec<StageId>) {
         let over = matches!(run.why, StopReason::Horizon | StopReason::Preempted | StopReason::Quantum);
         let view = self.course.view();
-        let setup = joiners.iter().map(|&stage| view.setup(stage, p)).max().unwrap_or(Nanos::ZERO);
+        let setup = joiners.iter().map(|&stage| view.setup_to_join(stage, p)).max().unwrap_or(Nanos::ZERO);
         for &stage in &joiners {
             self.course.leave_batch(stage);
             if over {

@@ -103,6 +103,7 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         job: run,
         node,
         variant: 0,
+        units: 0,
         instance: 0,
         fresh: true,
         from: 0.0,

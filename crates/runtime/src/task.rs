@@ -81,6 +81,8 @@ pub struct Member {
     pub node: NodeId,
     /// Which of its variants it runs.
     pub variant: u8,
+    /// Units that it runs on, of a processor that can be divided; else 0.
+    pub units: u32,
     /// Number among the instances of its node in the job.
     pub instance: u32,
     /// Whether it has not run before.

@@ -126,11 +126,20 @@ impl<S: Sink> Engine<'_, S> {
         let other = &mut self.course.state.stages[stage];
         other.running = true;
         other.processor = Some(p);
+        other.units = 0;
         let job = &mut self.course.state.jobs[live.job];
         job.running += 1;
         job.started = true;
         let (stage_serial, phase) = (live.serial, live.kind);
-        self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over: others });
+        self.course.emit(What::Start {
+            run: serial,
+            stage: stage_serial,
+            processor: p,
+            phase,
+            setup,
+            over: others,
+            units: 0,
+        });
 
         for q in std::iter::once(p).chain(others.iter()) {
             let demand = self.demand_together(&course, together, (p, q), end.ns * factor);
@@ -138,6 +147,10 @@ impl<S: Sink> Engine<'_, S> {
             let model = if q == p { live.weights } else { self.model_of(stage, together) };
             let occupancy: &mut Occupancy = &mut self.course.state.processors[q];
             occupancy.last_model = Some(model);
+            // All of them are taken as a whole.
+            if let Some(division) = self.course.system.platform.processors[q].division {
+                occupancy.take_units(division.units, model, serial);
+            }
             occupancy.runs.push(Run {
                 serial,
                 stage,
@@ -367,6 +380,7 @@ impl<S: Sink> Engine<'_, S> {
             let occupancy = &mut self.course.state.processors[q];
             occupancy.runs.remove(j);
             occupancy.idle_since = now;
+            occupancy.release_units(serial);
         }
         drawn
     }

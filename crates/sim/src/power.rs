@@ -18,6 +18,8 @@ use crate::runs::{Doing, LiveRun, cost_of};
 pub(crate) struct Meter {
     /// Power at full progress at the first operating point [W], where the profile states energy.
     pub(crate) profile_w: Option<f64>,
+    /// The part of the processor that it takes, where that can be divided; else 1.
+    pub(crate) share: f64,
     /// Rate of progress that it would have alone at the present operating point.
     pub(crate) alone_rate: f64,
     /// Share of the time in which the processor is at it: less than 1 where drafting and verifying take turns.
@@ -37,6 +39,7 @@ impl Meter {
     pub(crate) fn at(now: Nanos) -> Self {
         Self {
             profile_w: None,
+            share: 1.0,
             alone_rate: 1.0,
             turn: 1.0,
             alone_ns: 0.0,
@@ -72,11 +75,11 @@ impl LiveRun {
             Some(watts) if matches!(self.doing, Doing::Work | Doing::Helping) => {
                 Some(watts * rate * point.energy_factor?)
             }
-            Some(_) => Some(point.idle_w),
+            Some(_) => Some(point.idle_w * self.meter.share),
             None if self.meter.turn < 1.0 => {
-                Some(point.active_w? * self.meter.turn + point.idle_w * (1.0 - self.meter.turn))
+                Some((point.active_w? * self.meter.turn + point.idle_w * (1.0 - self.meter.turn)) * self.meter.share)
             }
-            None => point.active_w,
+            None => Some(point.active_w? * self.meter.share),
         }
     }
 }
@@ -134,7 +137,7 @@ impl<S: Sink> Engine<'_, S> {
         }
         let taking_part = |runs: &[LiveRun]| runs.iter().filter(|run| run.asks().is_some()).count();
         let mut index: usize = self.runs.iter().take(p.index()).map(|runs| taking_part(runs)).sum();
-        let mut sum = 0.0;
+        let mut sum = self.idle_share(p) * point.idle_w;
         for (j, run) in self.runs[p].iter().enumerate() {
             let mut rate = 0.0;
             if run.asks().is_some() {
@@ -150,6 +153,13 @@ impl<S: Sink> Engine<'_, S> {
         Some(sum)
     }
 
+    /// The part of a processor that can be divided and that nothing runs on; 0 elsewhere.
+    fn idle_share(&self, p: ProcessorId) -> f64 {
+        let unit = &self.course.system.platform.processors[p];
+        let idle = unit.division.map_or(0, |_| self.course.view().free_units(p));
+        if idle == 0 { 0.0 } else { unit.share(idle) }
+    }
+
     /// Tells what every run and every processor draws from now on.
     pub(crate) fn set_loads(&mut self) {
         let Some(mut power) = self.course.power.take() else { return };
@@ -158,13 +168,16 @@ impl<S: Sink> Engine<'_, S> {
             let unit = &platform.processors[p];
             let model = unit.power.as_ref().expect("all processors of a platform have power models, or none");
             let point = &model.points[power.point(p) as usize];
-            let mut sum = if self.runs[p].is_empty() { Some(point.idle_w) } else { Some(0.0) };
+            let idle = self.idle_share(p);
+            let mut sum = if self.runs[p].is_empty() { Some(point.idle_w) } else { Some(idle * point.idle_w) };
+            let busy =
+                if unit.division.is_some() { 1.0 - idle } else { self.runs[p].len() as f64 / f64::from(unit.slots) };
             for run in &mut self.runs[p] {
                 run.meter.pass(now);
                 run.meter.watts = run.draws(point, run.rate);
                 sum = sum.zip(run.meter.watts).map(|(sum, watts)| sum + watts);
             }
-            power.load(platform, p, sum, self.runs[p].len() as f64 / f64::from(unit.slots));
+            power.load(platform, p, sum, busy);
         }
         self.course.power = Some(power);
         self.course.tell_power(false);

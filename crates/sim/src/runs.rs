@@ -102,7 +102,7 @@ pub(crate) fn cost_of<'s>(
 ) -> &'s PhaseCost {
     let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
     let cost = cost.expect("a stage starts only where it can run");
-    &cost.with_cache(stage.cache.far).phases[usize::from(stage.phase)].1
+    &cost.with_cache(stage.cache.far).on_units(stage.units)[usize::from(stage.phase)].1
 }
 
 impl<S: Sink> Engine<'_, S> {
@@ -230,12 +230,13 @@ impl<S: Sink> Engine<'_, S> {
             let other = &mut self.course.state.stages[stage];
             other.running = true;
             other.processor = Some(p);
-            let (job, stage_serial, phase) = (other.job, other.serial, other.kind);
+            other.units = live.units;
+            let (job, stage_serial, phase, units) = (other.job, other.serial, other.kind, live.units);
             let job = &mut self.course.state.jobs[job];
             job.running += 1;
             job.started = true;
             let over = ProcessorSet::EMPTY;
-            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over });
+            self.course.emit(What::Start { run: serial, stage: stage_serial, processor: p, phase, setup, over, units });
         }
 
         let partial_ns = self.course.state.stages[first].partial_ns * factor;
@@ -263,6 +264,7 @@ impl<S: Sink> Engine<'_, S> {
             joint: None,
             meter: Meter::at(now),
         };
+        run.meter.share = system.platform.processors[p].share(live.units);
         run.target = self.next_mark(stages, &run, 0.0);
         run.target_ns = self.time_to(p, stages, &run, run.target);
         run.demand = self.demand_of(p, stages, &run);
@@ -275,6 +277,7 @@ impl<S: Sink> Engine<'_, S> {
         let expected_end = self.course.end_to_count_on(p, stages, now + setup + expected);
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
+        occupancy.take_units(live.units, live.weights, serial);
         occupancy.runs.push(Run {
             serial,
             stage: first,
@@ -345,9 +348,9 @@ impl<S: Sink> Engine<'_, S> {
         let serial = visible.serial;
         let other = &mut self.course.state.stages[stage];
         other.processor = Some(p);
-        let (stage, phase) = (other.serial, other.kind);
+        let (stage, phase, units) = (other.serial, other.kind, other.units);
         let (setup, over) = (ready_at - now, ProcessorSet::EMPTY);
-        self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup, over });
+        self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup, over, units });
     }
 
     /// Nominal time that a policy may expect a run to take: by expected lengths.

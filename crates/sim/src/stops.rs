@@ -123,6 +123,7 @@ impl<S: Sink> Engine<'_, S> {
         run.meter.pass(now);
         let mut visible = self.course.state.processors[p].runs.remove(i);
         self.course.state.processors[p].idle_since = now;
+        self.course.state.processors[p].release_units(visible.serial);
         self.bus_dirty = true;
         self.course.changed = true;
         if let Some(joint) = &run.joint {
@@ -283,7 +284,8 @@ impl<S: Sink> Engine<'_, S> {
             _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
             Some(energy) => Some(energy * (1.0 / batch)),
             None => {
-                self.course.system.platform.processors[p].active_w.map(|w| Millijoules::of_power(w, busy).0 * share)
+                let unit = &self.course.system.platform.processors[p];
+                unit.active_w.map(|w| Millijoules::of_power(w * unit.share(live.units), busy).0 * share)
             }
         };
         let tokens = match kind {
@@ -325,7 +327,7 @@ impl<S: Sink> Engine<'_, S> {
             return;
         }
         let view = View { system: self.course.system, state: &self.course.state };
-        let setup = joiners.iter().map(|&stage| view.setup(stage, p)).max().unwrap_or(Nanos::ZERO);
+        let setup = joiners.iter().map(|&stage| view.setup_to_join(stage, p)).max().unwrap_or(Nanos::ZERO);
         for &stage in &joiners {
             self.course.leave_batch(stage);
         }

@@ -23,11 +23,15 @@ pub(crate) struct Part {
     pub(crate) kind: PartKind,
     /// The least latency alone [ns] on each processor that can run it.
     pub(crate) latency_ns: IdVec<ProcessorId, Option<f64>>,
-    /// The least time that it occupies a processor's slot [ns]: a share of a batch's, where there is batching.
+    /// The least time that it occupies a processor's slot [ns]: a share of a batch's, where there is batching, and of the processor, where
+    /// that can be divided.
     pub(crate) load_ns: IdVec<ProcessorId, Option<f64>>,
     /// Whether several processors can work on it at the same time.
     pub(crate) divides: bool,
 }
+
+/// A way to run a phase: its size, its cost, and the share of the processor that it takes.
+type Choice<'a> = (Work, &'a PhaseCost, f64);
 
 impl Part {
     /// The least latency [ns]: on any processor, or with all of them together, the sum of whose rates cannot be beaten.
@@ -51,18 +55,22 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
         if units <= 0.0 {
             continue;
         }
-        // In whatever variant it is least; no policy can do better, because a stage runs in one of them.
-        let phases: IdVec<ProcessorId, Vec<(Work, &PhaseCost)>> = (node.costs.ids())
+        // In whatever variant, and on whatever part of a processor, it is least; no policy can do better, because a stage runs in one
+        // of them at a time. With the share of the processor that it takes.
+        let phases: IdVec<ProcessorId, Vec<Choice<'_>>> = (node.costs.ids())
             .map(|p| {
+                let unit = &system.platform.processors[p];
                 let in_variant = |variant: u8| {
-                    let (_, phase) = node.costs_of(variant)[p].as_ref()?.phases.get(i)?;
-                    Some((node.work_of(variant, work), phase))
+                    let at_widths = node.costs_of(variant)[p].iter().flat_map(|cost| cost.at_all_widths());
+                    at_widths.filter_map(move |(units, phases)| {
+                        Some((node.work_of(variant, work), &phases.get(i)?.1, unit.share(units)))
+                    })
                 };
-                node.variant_numbers().filter_map(in_variant).collect()
+                node.variant_numbers().flat_map(in_variant).collect()
             })
             .collect();
         let movable = phases.iter().filter(|phases| !phases.is_empty()).count() > 1
-            && phases.iter().flatten().any(|(_, phase)| match phase {
+            && phases.iter().flatten().any(|(_, phase, _)| match phase {
                 PhaseCost::Prefill { chunk, .. } => chunk.is_some(),
                 PhaseCost::Decode { .. } => true,
                 PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => false,
@@ -72,7 +80,7 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
         for piece in 0..pieces {
             let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
             let (from, to) = if pieces == 1 { (0.0, units) } else { (edge(piece), edge(piece + 1)) };
-            let latency = |&(work, phase): &(Work, &PhaseCost)| {
+            let latency = |&(work, phase, _): &Choice<'_>| {
                 // Without pieces it is the whole phase, which variants may have different numbers of units of.
                 let alone = if pieces == 1 {
                     phase.latency_ns(work, from, work.units(kind))
@@ -83,17 +91,18 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
             };
             // Drafting takes no time at best, and all is accepted; drafted or batched, not both.
             let drafted = |at: ProcessorId| draft.map_or(1.0, |draft| draft.least_factor(at));
-            let least = |of: fn(&PhaseCost) -> f64| {
-                let of_all = |(at, all): (ProcessorId, &Vec<(Work, &PhaseCost)>)| {
-                    all.iter().map(|one| latency(one) * of(one.1).min(drafted(at))).reduce(f64::min)
+            let least = |of: fn(&PhaseCost) -> f64, occupies: bool| {
+                let of_all = |(at, all): (ProcessorId, &Vec<Choice<'_>>)| {
+                    let share = |one: &Choice<'_>| if occupies { one.2 } else { 1.0 };
+                    all.iter().map(|one| latency(one) * of(one.1).min(drafted(at)) * share(one)).reduce(f64::min)
                 };
                 phases.enumerate().map(of_all).collect()
             };
             let part_kind = if kind == Phase::Decode { PartKind::Decode((to - from) as u32) } else { PartKind::First };
             parts.push(Part {
                 kind: part_kind,
-                latency_ns: least(|phase| best_batch(phase).0),
-                load_ns: least(|phase| best_batch(phase).1),
+                latency_ns: least(|phase| best_batch(phase).0, false),
+                load_ns: least(|phase| best_batch(phase).1, true),
                 divides,
             });
         }

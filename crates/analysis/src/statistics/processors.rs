@@ -21,6 +21,8 @@ struct OpenRun {
     variant: u8,
     start: Nanos,
     setup: Nanos,
+    /// Units that it takes of a processor that can be divided; else 0.
+    units: u32,
     /// Stages that it serves and that have not stopped yet.
     members: u32,
     /// Sum over the stages that have stopped.
@@ -47,7 +49,7 @@ pub(super) struct Lane {
     active_since: Nanos,
     /// Time with at least one run.
     pub(super) active: Nanos,
-    /// Sum over slots.
+    /// Sum over slots; parts of a processor that can be divided count as such.
     pub(super) busy: Nanos,
     pub(super) setup: Nanos,
     /// Busy time without setup and preemption that was not needed alone [ns]; sums of rounded figures, so that single
@@ -112,7 +114,7 @@ impl<'s> Lanes<'s> {
         run: u64,
         (node, variant): (NodeId, u8),
         at: Nanos,
-        setup: Nanos,
+        (setup, units): (Nanos, u32),
     ) {
         let lane = &mut self.by_processor[processor];
         if let Some(open) = lane.open.iter_mut().find(|open| open.serial == run) {
@@ -129,6 +131,7 @@ impl<'s> Lanes<'s> {
             variant,
             start: at,
             setup,
+            units,
             members: 1,
             alone: Nanos::ZERO,
             energy: Some(Millijoules(0.0)),
@@ -139,7 +142,7 @@ impl<'s> Lanes<'s> {
     /// Other processors work on a run from now on.
     pub(super) fn help(&mut self, run: u64, node: (NodeId, u8), helpers: ProcessorSet, at: Nanos, setup: Nanos) {
         for helper in helpers.iter() {
-            self.start(helper, run, node, at, setup);
+            self.start(helper, run, node, at, (setup, 0));
         }
         self.helpers.push((run, helpers));
     }
@@ -181,7 +184,10 @@ impl<'s> Lanes<'s> {
         let system = self.system;
         let window = |from: Nanos, to: Nanos| to.min(system.duration).saturating_sub(from.max(system.warm_up));
         let lane = &mut self.by_processor[processor];
-        lane.bins.add(run.start, at, 1.0);
+        // A part of the processor counts as such.
+        let unit = &system.platform.processors[processor];
+        let part = unit.share(run.units);
+        lane.bins.add(run.start, at, part);
         if lane.open.is_empty() {
             lane.active += window(lane.active_since, at);
         }
@@ -191,19 +197,20 @@ impl<'s> Lanes<'s> {
         }
         let work_from = run.start.saturating_add(run.setup).min(at);
         // Taking preempted work off the processor ends its run.
-        let cost = system.platform.processors[processor].preempt_cost;
+        let cost = unit.preempt_cost;
         let work_to = if run.preempted { at.saturating_sub(cost).max(work_from) } else { at };
         let worked = window(work_from, work_to);
         // A run across the edge of the measured time counts by the share of its working time that lies within it.
         let whole = work_to.saturating_sub(work_from);
         let share = if whole == Nanos::ZERO { 0.0 } else { worked.as_f64() / whole.as_f64() };
         let alone = run.alone.as_f64() * share;
-        lane.busy += busy;
-        lane.setup += window(run.start, work_from);
-        lane.lost_ns += worked.as_f64() - alone;
+        let of_part = |time: Nanos| if run.units == 0 { time } else { Nanos::from_ns_f64(time.as_f64() * part) };
+        lane.busy += of_part(busy);
+        lane.setup += of_part(window(run.start, work_from));
+        lane.lost_ns += (worked.as_f64() - alone) * part;
         lane.preemptions += u64::from(run.preempted);
         let node = &system.nodes[run.node];
-        lane.busy_by_model[node.model_of(run.variant)] += busy;
+        lane.busy_by_model[node.model_of(run.variant)] += of_part(busy);
         if share > 0.0 {
             lane.work_energy = match (lane.work_energy, run.energy) {
                 (Some(sum), Some(energy)) => Some(sum + Millijoules(energy.0 * share)),
@@ -211,7 +218,7 @@ impl<'s> Lanes<'s> {
             };
         }
         if let Some(cost) = &node.costs_of(run.variant)[processor] {
-            let kind = system.figures.get(cost.figure as usize).map(|figure| figure.kind);
+            let kind = system.figures.get(cost.figure_on(run.units) as usize).map(|figure| figure.kind);
             if let Some(i) = KINDS.iter().position(|&k| Some(k) == kind) {
                 self.alone_by_kind[i] += alone;
             }
@@ -260,7 +267,9 @@ impl<'s> Lanes<'s> {
         if let Some(readings) = &lane.readings {
             return readings.energy().filter(|_| stated);
         }
-        let idle = Millijoules::of_power(unit.idle_w, measured.saturating_sub(lane.active));
+        // Of a processor that can be divided, what is idle draws its part.
+        let active = if unit.division.is_some() { lane.busy } else { lane.active };
+        let idle = Millijoules::of_power(unit.idle_w, measured.saturating_sub(active));
         lane.work_energy.filter(|_| stated).map(|work| work + idle)
     }
 }
@@ -275,13 +284,17 @@ pub(super) fn worst_energy(system: &System, node: NodeId, work: onbeat_core::cos
         let Some(cost) = cost else { continue };
         let work = node.work_of(variant, work);
         let active_w = system.platform.processors[p].active_w;
-        let mut sum = 0.0;
-        for (kind, phase) in &cost.phases {
-            let units = work.units(*kind);
-            let of_power = || active_w.map(|watts| watts * phase.latency_ns(work, 0.0, units) / 1e6);
-            sum += phase.energy_mj(0.0, units).or_else(of_power)?;
+        let mut sum: f64;
+        for (taken, phases) in cost.at_all_widths() {
+            let share = system.platform.processors[p].share(taken);
+            sum = 0.0;
+            for (kind, phase) in phases {
+                let units = work.units(*kind);
+                let of_power = || active_w.map(|watts| watts * share * phase.latency_ns(work, 0.0, units) / 1e6);
+                sum += phase.energy_mj(0.0, units).or_else(of_power)?;
+            }
+            worst = worst.max(sum);
         }
-        worst = worst.max(sum);
     }
     Some(worst)
 }

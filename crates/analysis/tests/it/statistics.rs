@@ -34,7 +34,15 @@ impl Script {
     fn start(&mut self, at: u64, run: u64, stage: u64, processor: ProcessorId, setup: u64) -> &mut Self {
         self.at(
             at,
-            What::Start { run, stage, processor, phase: Phase::Forward, setup: ms(setup), over: ProcessorSet::EMPTY },
+            What::Start {
+                run,
+                stage,
+                processor,
+                phase: Phase::Forward,
+                setup: ms(setup),
+                over: ProcessorSet::EMPTY,
+                units: 0,
+            },
         )
     }
     fn stop(

@@ -1,6 +1,6 @@
 //! Small systems made by hand.
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Widths, Work};
 use onbeat_core::curve::{Below, Curve, StepSum};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
@@ -25,6 +25,7 @@ impl Builder {
             kind: ProcessorKind::Npu,
             group: i as u32,
             slots: 1,
+            division: None,
             preemption: Preemption::Anytime,
             switch_cost: Nanos::ZERO,
             preempt_cost: Nanos::ZERO,
@@ -190,7 +191,16 @@ impl Builder {
         });
         let costs: IdVec<ProcessorId, Option<Cost>> = phases
             .into_iter()
-            .map(|phases| phases.map(|phases| Cost { phases, activation_bytes: 0, load_ns: 0, figure: 1, far: None }))
+            .map(|phases| {
+                phases.map(|phases| Cost {
+                    phases,
+                    activation_bytes: 0,
+                    load_ns: 0,
+                    figure: 1,
+                    far: None,
+                    widths: Widths::default(),
+                })
+            })
             .collect();
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| cost.total_ns(expected));
         let fastest = costs

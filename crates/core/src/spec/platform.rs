@@ -77,6 +77,13 @@ pub struct ProcessorSpec {
     /// How many segments it runs side by side, each at its profiled speed, ≥ 1. One: exclusive.
     #[serde(default = "one")]
     pub slots: u32,
+    /// How many equal units it can be divided into, for runs side by side: columns, cores, slices; 1 to 64. Cost entries say how many
+    /// they are for. Policies that do not ask for units have the processor to themselves. Default 1: it is not divided.
+    #[serde(default = "one")]
+    pub units: u32,
+    /// Cost of cutting it into other parts than before, paid by the run that is started in the new part [µs], ≥ 0. Needs `units`.
+    #[serde(default)]
+    pub repartition_us: f64,
     /// When running work can be taken off it.
     #[serde(default)]
     pub preemption: Preemption,

@@ -189,6 +189,9 @@ pub struct CostSpec {
     pub variant: Option<String>,
     /// Processor name (or the common name of several identical ones).
     pub processor: String,
+    /// How many of the processor's units the figures are for, on a platform whose processor has several; one entry for each number that
+    /// is known. Left out: all of them. Where the processor is not divided, the entry for the most units counts.
+    pub units: Option<u32>,
 
     /// Latency of one inference, alone [ms], > 0.
     pub latency_ms: Option<f64>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Widths, Work};
 use onbeat_core::event::{DropCause, Event, StopReason, What};
 use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, ProcessorSet, SourceId};
 use onbeat_core::metric::{Metric, Values};
@@ -22,7 +22,7 @@ fn cost(ms: f64, talks: bool) -> Cost {
     };
     // The report only asks which phases a stage has, and for its latency.
     let phases = if talks { vec![fixed(Phase::Prefill), fixed(Phase::Decode)] } else { vec![fixed(Phase::Forward)] };
-    Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None }
+    Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() }
 }
 
 fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
@@ -31,6 +31,7 @@ fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
         kind,
         group: 0,
         slots,
+        division: None,
         preemption: Preemption::Segment,
         switch_cost: Nanos::from_ms(0.5),
         preempt_cost: Nanos::ZERO,
@@ -258,7 +259,10 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
             let talks = n.costs[processor].as_ref().is_some_and(|cost| cost.phases.len() > 1);
             let phase = if talks { Phase::Prefill } else { Phase::Forward };
             push(ready, What::Ready { stage, job, node, prompt: u32::from(talks) * 64, output: u32::from(talks) * 20 });
-            push(start, What::Start { run, stage, processor, phase, setup: Nanos(setup), over: ProcessorSet::EMPTY });
+            push(
+                start,
+                What::Start { run, stage, processor, phase, setup: Nanos(setup), over: ProcessorSet::EMPTY, units: 0 },
+            );
             push(start, What::Bus { traffic: 20.0 + 3.0 * lane as f64, speed: 0.9 });
             if talks {
                 push(end - (end - start) / 2, What::FirstToken { stage, job });

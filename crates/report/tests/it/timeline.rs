@@ -23,7 +23,18 @@ fn at(time: u64, what: What) -> Event {
 }
 
 fn start(time: u64, run: u64, stage: u64, processor: ProcessorId, setup: u64) -> Event {
-    at(time, What::Start { run, stage, processor, phase: Phase::Forward, setup: ms(setup), over: ProcessorSet::EMPTY })
+    at(
+        time,
+        What::Start {
+            run,
+            stage,
+            processor,
+            phase: Phase::Forward,
+            setup: ms(setup),
+            over: ProcessorSet::EMPTY,
+            units: 0,
+        },
+    )
 }
 
 fn stop(time: u64, run: u64, stage: u64, processor: ProcessorId, why: StopReason) -> Event {

@@ -24,4 +24,5 @@ mod published;
 mod serving;
 mod support;
 mod together;
+mod units;
 mod variants;

@@ -1,6 +1,6 @@
 //! A cost entry becomes a [`Cost`].
 
-use crate::cost::{Cost, Phase, PhaseCost, Pieces, Reuse, Work};
+use crate::cost::{Cost, Phase, PhaseCost, Pieces, Reuse, Widths, Work};
 use crate::curve::{Below, Curve, StepSum};
 use crate::distribution::Distribution;
 use crate::spec::{CostSpec, ModelShape};
@@ -108,7 +108,14 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
         (None, None) => Nanos::ZERO,
     };
     let activation_bytes = Bytes::from_mb(entry.memory_mb.unwrap_or(0.0)).0;
-    Some(Cost { phases, activation_bytes, load_ns: load_ns.0, figure: inputs.figure, far: None })
+    Some(Cost {
+        phases,
+        activation_bytes,
+        load_ns: load_ns.0,
+        figure: inputs.figure,
+        far: None,
+        widths: Widths::default(),
+    })
 }
 
 /// Nominal latency of an inference [ns], and the distribution relative to it. The nominal latency of a distribution is the mean of
@@ -177,12 +184,18 @@ pub(super) fn smallest_factor(cost: &PhaseCost, variation: f64) -> f64 {
 
 /// The shortest time that the whole of a stage takes on a processor, if decoding is at best so many times as long as alone [ns].
 pub(super) fn shortest_ns(cost: &Cost, work: Work, variation: f64, decode: f64) -> f64 {
-    let parts = cost.phases.iter().map(|(phase, cost)| {
-        let end = work.units(*phase);
-        let drafted = if *phase == Phase::Decode { decode } else { 1.0 };
-        if end > 0.0 { cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) * drafted } else { 0.0 }
-    });
-    parts.sum()
+    // Phase by phase: each can run on other units.
+    let least = |i: usize| {
+        let at_widths = cost.at_all_widths().filter_map(|(_, phases)| {
+            let (phase, cost) = phases.get(i)?;
+            let end = work.units(*phase);
+            let drafted = if *phase == Phase::Decode { decode } else { 1.0 };
+            let latency = || cost.latency_ns(work, 0.0, end) * smallest_factor(cost, variation) * drafted;
+            Some(if end > 0.0 { latency() } else { 0.0 })
+        });
+        at_widths.fold(f64::INFINITY, f64::min)
+    };
+    (0..cost.phases.len()).map(least).sum()
 }
 
 #[cfg(test)]

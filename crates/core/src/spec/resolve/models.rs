@@ -1,5 +1,6 @@
 //! Models and cost entries from all files in question, in order of precedence.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::id::ProcessorId;
@@ -190,15 +191,41 @@ impl<'a> Catalogue<'a> {
         let mut ranks: Vec<usize> =
             self.layers.iter().filter(|layer| layer.for_platform).map(|layer| layer.rank).collect();
         ranks.dedup();
-        ranks.into_iter().find_map(|rank| [unit, common].into_iter().find_map(|name| self.row(rank, variant, name)))
+        // On a processor with units, the widest part that is stated.
+        let units = platform.platform.processors[processor].division.map_or(u32::MAX, |division| division.units);
+        ranks.into_iter().find_map(|rank| {
+            let named = |name: &String| {
+                let widest = |row: &Row<'a>| (row.spec.units.unwrap_or(units), Reverse((row.layer, row.index)));
+                self.rows(rank, variant, name).max_by_key(widest)
+            };
+            [unit, common].into_iter().find_map(named)
+        })
     }
 
-    fn row(&self, rank: usize, variant: &Variant<'_>, processor: &str) -> Option<Row<'a>> {
-        let layers = self.layers.iter().enumerate().filter(|(_, layer)| layer.for_platform && layer.rank == rank);
-        let mut rows = layers.flat_map(|(layer, file)| {
+    /// The entries for fewer units of the same processor as `widest`, from files of the same rank, the narrowest first.
+    pub(super) fn narrower(&self, variant: &Variant<'_>, widest: &Row<'a>) -> Vec<Row<'a>> {
+        let rank = self.layers[widest.layer].rank;
+        let same = |row: &Row<'a>| (row.layer, row.index) == (widest.layer, widest.index);
+        let mut rows: Vec<Row<'a>> = self
+            .rows(rank, variant, &widest.spec.processor)
+            .filter(|row| !same(row) && row.spec.units.is_some())
+            .collect();
+        rows.sort_by_key(|row| row.spec.units);
+        rows
+    }
+
+    /// The entries of files of a rank for a variant on a processor, in their order.
+    fn rows<'r>(
+        &'r self,
+        rank: usize,
+        variant: &'r Variant<'_>,
+        processor: &'r str,
+    ) -> impl Iterator<Item = Row<'a>> + 'r {
+        let layers = self.layers.iter().enumerate().filter(move |(_, layer)| layer.for_platform && layer.rank == rank);
+        let rows = layers.flat_map(|(layer, file)| {
             file.spec.cost.iter().enumerate().map(move |(index, spec)| Row { layer, index, spec })
         });
-        rows.find(|row| {
+        rows.filter(move |row| {
             row.spec.processor == processor
                 && row.spec.model == variant.model
                 && row.spec.variant.as_deref() == variant.variant
@@ -207,7 +234,7 @@ impl<'a> Catalogue<'a> {
 
     /// Checks the models and costs of all files that are for the platform.
     pub(super) fn check(&self, platform: Option<&ResolvedPlatform>, errors: &mut Vec<SpecError>) {
-        let mut seen: BTreeSet<(usize, &str, Option<&str>, &str)> = BTreeSet::new();
+        let mut seen: BTreeSet<(usize, &str, Option<&str>, &str, Option<u32>)> = BTreeSet::new();
         for layer in self.layers.iter().filter(|layer| layer.for_platform) {
             let mut check = Check::new(layer.document, errors);
             let sources = layer.sources();
@@ -217,16 +244,21 @@ impl<'a> Catalogue<'a> {
             }
             for (i, cost) in layer.spec.cost.iter().enumerate() {
                 let at = Field::root().key("cost").index(i);
-                let key = (layer.rank, cost.model.as_str(), cost.variant.as_deref(), cost.processor.as_str());
+                // All units of a processor are as many as it has.
+                let units = cost.units.or_else(|| platform.and_then(|platform| platform.units_of(&cost.processor)));
+                let key = (layer.rank, cost.model.as_str(), cost.variant.as_deref(), cost.processor.as_str(), units);
                 if !seen.insert(key) {
                     let problem = format!("there is a second cost of `{}` on `{}`", cost.model, cost.processor);
-                    check.wrong(&at, problem, "give one entry per model, variant and processor");
+                    check.wrong(&at, problem, "give one entry per model, variant, processor and number of units");
                 }
                 if let Some(platform) = platform
                     && layer.all_processors
                     && !platform.has(&cost.processor)
                 {
                     check.unknown(&at.key("processor"), "processor", &cost.processor, platform.names());
+                }
+                if let (Some(platform), Some(units)) = (platform, cost.units) {
+                    platform.check_units(&mut check, &at.key("units"), &cost.processor, units);
                 }
                 self.check_cost(&mut check, &at, cost, sources);
             }

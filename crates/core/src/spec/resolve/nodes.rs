@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cost::{Cost, Phase, Work};
+use crate::cost::{Cost, Narrower, Phase, Work};
 use crate::curve::{Below, Curve};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
@@ -288,7 +288,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
         for (processor, row) in rows.enumerate() {
             let cost = match row {
-                Some(row) => Some(self.cost(stage, variant, row, processor, sizes)?),
+                Some(row) => Some(self.cost_at_widths(stage, variant, row, processor, sizes)?),
                 None => None,
             };
             costs.push(cost);
@@ -461,6 +461,45 @@ impl<'a, 'c> Builder<'a, 'c> {
         })
     }
 
+    /// The cost of a stage on a processor, at every width that is stated if the processor can be divided.
+    fn cost_at_widths(
+        &mut self,
+        stage: &Stage<'a>,
+        variant: &Variant<'a>,
+        row: &Row<'a>,
+        processor: ProcessorId,
+        sizes: Sizes,
+    ) -> Option<Cost> {
+        let mut cost = self.cost(stage, variant, row, processor, sizes)?;
+        let Some(division) = self.platform.platform.processors[processor].division else { return Some(cost) };
+        cost.widths.widest = row.spec.units.unwrap_or(division.units);
+        for narrower in self.catalogue.narrower(variant, row) {
+            let given = [("load_ms", narrower.spec.load_ms), ("memory_mb", narrower.spec.memory_mb)];
+            if let Some((key, _)) = given.iter().find(|(_, given)| given.is_some()) {
+                let problem = format!("`{key}` in an entry for a part of the processor's units");
+                let mut check = Check::new(self.catalogue.layers[narrower.layer].document, &mut self.errors);
+                check.wrong(&narrower.field().key(key), problem, "it counts from the entry for the most units");
+                return None;
+            }
+            let of_part = self.cost(stage, variant, &narrower, processor, sizes)?;
+            let kinds = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<Phase>>();
+            if kinds(&of_part) != kinds(&cost) {
+                let problem =
+                    format!("`before_ms` and `after_ms` of `{}` are given for some units only", variant.name());
+                let mut check = Check::new(self.catalogue.layers[narrower.layer].document, &mut self.errors);
+                check.wrong(
+                    &narrower.field(),
+                    problem,
+                    "give each of them in all entries of the processor, or in none",
+                );
+                return None;
+            }
+            let units = narrower.spec.units.unwrap_or(division.units);
+            cost.widths.narrower.push(Narrower { units, phases: of_part.phases, figure: of_part.figure });
+        }
+        Some(cost)
+    }
+
     fn cost(
         &mut self,
         stage: &Stage<'a>,
@@ -497,6 +536,13 @@ impl<'a, 'c> Builder<'a, 'c> {
             return None;
         }
         if let (Some(spec), Some(swap)) = (&variant.spec.kv_offload, &self.platform.platform.swap) {
+            if unit.division.is_some() {
+                let problem = format!("`{}` has `kv_offload`, and `{}` has `units`", variant.name(), unit.name);
+                let help =
+                    "leave one of them out: what a part of a processor fetches from slower memory is not modelled";
+                self.wrong(&stage.field, problem, help.to_owned());
+                return None;
+            }
             let bytes = variant.spec.kv_kb_per_token.unwrap_or(0.0) * 1e3;
             cost.far = Some(Box::new(offload(spec).far(&cost, bytes, swap.link)));
         }
@@ -550,7 +596,10 @@ impl<'a, 'c> Builder<'a, 'c> {
         self.rows.insert((row.layer, row.index), index);
         let sources = self.catalogue.layers[row.layer].sources();
         let spec = row.spec;
-        let what = format!("{} on {}", variant.name(), self.platform.common_names[processor]);
+        let mut what = format!("{} on {}", variant.name(), self.platform.common_names[processor]);
+        if let (Some(division), Some(units)) = (self.platform.platform.processors[processor].division, row.spec.units) {
+            what = format!("{what}, {units} of {} units", division.units);
+        }
         self.figures.push(sources.figure(format!("{what}: latency"), spec.source.as_deref(), spec.row.as_deref()));
         for (figure, key) in &spec.provenance {
             self.figures.push(sources.figure(format!("{what}: {figure}"), Some(key), None));

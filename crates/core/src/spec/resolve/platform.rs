@@ -6,7 +6,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::{LinkSpec, PlatformSpec, ProcessorSpec, limits};
-use crate::system::{Device, Figure, Link, Platform, Processor, Swap};
+use crate::system::{Device, Division, Figure, Link, Platform, Processor, Swap};
 use crate::units::{Bytes, Nanos};
 
 use super::figures::{Sources, check_provenance};
@@ -38,6 +38,24 @@ impl ResolvedPlatform {
         self.platform.processors.ids().any(|id| self.means(id, name))
     }
 
+    /// Units of the processor that a file calls so, if it can be divided.
+    pub(super) fn units_of(&self, name: &str) -> Option<u32> {
+        let (_, processor) = self.platform.processors.enumerate().find(|&(id, _)| self.means(id, name))?;
+        processor.division.map(|division| division.units)
+    }
+
+    /// An entry is for a number of units that its processor has.
+    pub(super) fn check_units(&self, check: &mut Check<'_>, at: &Field, name: &str, units: u32) {
+        for (id, processor) in self.platform.processors.enumerate().filter(|&(id, _)| self.means(id, name)) {
+            let has = processor.division.map_or(1, |division| division.units);
+            if units == 0 || (units > has && processor.division.is_some()) {
+                let problem = format!("{units} units of `{}`, which has {has}", self.platform.processors[id].name);
+                check.wrong(at, problem, format!("must be 1 to {has}"));
+                return;
+            }
+        }
+    }
+
     /// All names by which files may call the processors.
     pub(super) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.common_names.iter().map(String::as_str).collect();
@@ -66,7 +84,7 @@ pub(super) struct PlatformFile<'a> {
 
 const MEMORY_FIGURES: [&str; 7] =
     ["capacity_gb", "bandwidth_gbps", "handover_us", "load_gbps", "swap_gbps", "swap_us", "swap_gb"];
-const PROCESSOR_FIGURES: [&str; 10] = [
+const PROCESSOR_FIGURES: [&str; 12] = [
     "switch_us",
     "preempt_us",
     "idle_w",
@@ -77,6 +95,8 @@ const PROCESSOR_FIGURES: [&str; 10] = [
     "peak_tops",
     "peak_tflops",
     "launch_us",
+    "units",
+    "repartition_us",
 ];
 
 /// The platform, unless it is wrong.
@@ -175,6 +195,9 @@ fn check_processor(
     check.name(&at.key("name"), &spec.name);
     check.number(at, "count", f64::from(spec.count), &limits::UNITS);
     check.number(at, "slots", f64::from(spec.slots), &limits::UNITS);
+    check.number(at, "units", f64::from(spec.units), &limits::UNITS);
+    check.number(at, "repartition_us", spec.repartition_us, &limits::OVERHEAD_US);
+    check_division(check, at, spec);
     check.number(at, "switch_us", spec.switch_us, &limits::OVERHEAD_US);
     check.number(at, "preempt_us", spec.preempt_us, &limits::OVERHEAD_US);
     check.number(at, "idle_w", spec.idle_w, &limits::POWER_W);
@@ -192,6 +215,7 @@ fn check_processor(
         ("bandwidth_gbps", spec.bandwidth_gbps.is_some()),
         ("transition_us", spec.transition_us != 0.0),
         ("leakage_w", spec.leakage_w != 0.0),
+        ("repartition_us", spec.repartition_us != 0.0),
     ];
     let what = format!("{platform}: {}", spec.name);
     let figures = given_figures(check, at, &given, &spec.provenance, sources, &what);
@@ -205,6 +229,22 @@ fn check_processor(
     let mut figures = figures;
     figures.extend(power::check(check, at, spec, platform, sources));
     figures
+}
+
+/// A processor that is divided has units in place of slots, and is simulated or rehearsed.
+fn check_division(check: &mut Check<'_>, at: &Field, spec: &ProcessorSpec) {
+    if spec.units > 1 && spec.slots != 1 {
+        let help = "runs side by side take units: leave `slots` out";
+        check.wrong(&at.key("slots"), "a processor has units or slots", help);
+    }
+    if spec.units <= 1 && spec.repartition_us != 0.0 {
+        let help = "say how many `units` it has";
+        check.wrong(&at.key("repartition_us"), "`repartition_us` of a processor that is not divided", help);
+    }
+    if spec.units > 1 && spec.device.as_deref().is_some_and(|device| device != "virtual") {
+        let help = "no backend can divide a device: leave `units` out, or rehearse the processor with `virtual`";
+        check.wrong(&at.key("device"), "a real device cannot be divided into units", help);
+    }
 }
 
 /// The figures that are given, each of which must have a source.
@@ -245,6 +285,8 @@ fn number_units(
                 kind: spec.kind,
                 group: i as u32,
                 slots: spec.slots,
+                division: (spec.units > 1)
+                    .then(|| Division { units: spec.units, repartition: Nanos::from_us(spec.repartition_us) }),
                 preemption: spec.preemption,
                 switch_cost: Nanos::from_us(spec.switch_us),
                 preempt_cost: Nanos::from_us(spec.preempt_us),
