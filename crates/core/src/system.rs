@@ -280,6 +280,9 @@ pub struct Node {
     pub best: Nanos,
     /// Nominal latency on the fastest processors of what certainly follows, along the longest path, for smallest sizes.
     pub tail: Nanos,
+    /// The same if what can be divided is, and what can be drafted is, as well as can be; `None`: nothing can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_together: Option<Nanos>,
     /// Steps of an iterative model.
     pub steps: u32,
     /// Prompt length, for autoregressive models; `None` with a trace.

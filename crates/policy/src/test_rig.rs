@@ -190,6 +190,7 @@ impl Rig {
             fastest,
             best,
             tail: Nanos::ZERO,
+            tail_together: None,
             steps: 0,
             prompt: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.prompt)),
             output: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.output)),

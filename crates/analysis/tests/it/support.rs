@@ -216,6 +216,7 @@ impl Builder {
             fastest,
             best,
             tail: Nanos::ZERO,
+            tail_together: None,
             steps: 0,
             prompt: None,
             output: None,

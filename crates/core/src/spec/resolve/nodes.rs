@@ -214,6 +214,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             fastest,
             best,
             tail: Nanos::ZERO,
+            tail_together: None,
             steps,
             prompt,
             output,
