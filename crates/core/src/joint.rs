@@ -86,7 +86,13 @@ impl Split {
 
 /// Time that work takes if it is divided so that all parts end together, from the times that it takes whole [ns].
 pub fn divided_ns(whole_ns: impl Iterator<Item = f64>) -> f64 {
-    1.0 / whole_ns.map(|ns| 1.0 / ns.max(f64::MIN_POSITIVE)).sum::<f64>()
+    let (mut parts, mut last, mut rates) = (0, f64::INFINITY, 0.0);
+    for ns in whole_ns {
+        (parts, last) = (parts + 1, ns);
+        rates += 1.0 / ns.max(f64::MIN_POSITIVE);
+    }
+    // Not divided at all: exactly what it takes.
+    if parts == 1 { last } else { 1.0 / rates }
 }
 
 /// How fast a processor works when a run is planned.

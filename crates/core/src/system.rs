@@ -310,6 +310,9 @@ pub struct Node {
     pub best: Nanos,
     /// Nominal latency on the fastest processors of what certainly follows, along the longest path, for smallest sizes.
     pub tail: Nanos,
+    /// The same if what can be divided is, and what can be drafted is, as well as can be; `None`: nothing can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_together: Option<Nanos>,
     /// Nominal time, for expected sizes on the fastest processors and along the longest path, from this stage's end to the first token
     /// of the chain's last language model. `None` where the source has no goal for it, or the stage does not come before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -619,7 +619,8 @@ impl<S: Sink> Course<'_, S> {
     fn shortest_rest(&self, job: JobId) -> Nanos {
         let view = View { system: self.system, state: &self.state };
         let rest = |&stage: &StageId| {
-            view.remaining_least(stage).saturating_add(self.system.nodes[view.stage(stage).node].tail)
+            let node = view.node(stage);
+            view.remaining_least(stage).saturating_add(node.tail_together.unwrap_or(node.tail))
         };
         self.books[job.index()].stages.iter().map(rest).max().unwrap_or(Nanos::ZERO)
     }

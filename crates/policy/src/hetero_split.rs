@@ -38,7 +38,9 @@ fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, Pol
 impl Policy for HeteroSplit {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         let gain = self.gain;
-        self.spare.decide(view, actions, |plan, stage, processor| divided(view, plan, stage, processor, gain));
+        self.spare.decide(view, actions, |plan, stage, processor| {
+            Some((processor, divided(view, plan, stage, processor, gain)?))
+        });
     }
 }
 

@@ -21,12 +21,13 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    /// Serves the ready stages. `choose` says how a stage that starts on a processor uses what is still free.
+    /// Serves the ready stages. `choose` says how a stage that starts on a processor uses what is still free, and on which processor it
+    /// stands then: that one, or one that is free.
     pub(crate) fn decide(
         &mut self,
         view: &View<'_>,
         actions: &mut Actions,
-        choose: impl Fn(&Plan, StageId, ProcessorId) -> Option<Together>,
+        choose: impl Fn(&Plan, StageId, ProcessorId) -> Option<(ProcessorId, Together)>,
     ) {
         if view.ready().is_empty() {
             return;
@@ -50,15 +51,15 @@ impl Spare {
         for i in 0..self.placed.len() {
             let (stage, processor) = self.placed[i];
             let together = if is_batched(view, stage, processor) { None } else { choose(&self.plan, stage, processor) };
-            let Some(together) = together else {
+            let Some((own, together)) = together else {
                 actions.start(stage, processor);
                 self.plan.open(view, stage, processor);
                 continue;
             };
-            for other in together.others(processor).iter() {
+            for other in together.others(own).with(own).without(processor).iter() {
                 self.plan.take(other);
             }
-            actions.start_together(stage, processor, together);
+            actions.start_together(stage, own, together);
         }
         for i in 0..self.waiting.len() {
             if !self.plan.join_any(view, self.waiting[i], actions) {

@@ -54,29 +54,34 @@ impl Policy for Speculative {
     }
 }
 
-/// The processor on which drafting makes a stage's answer come first, if it does.
+/// Who verifies and who drafts for a stage to be done first, if that makes it faster than where it would start: what is fastest without
+/// drafts may be unable to verify.
 fn drafted(
     view: &View<'_>,
     plan: &Plan,
     stage: StageId,
     processor: ProcessorId,
     (tokens, gain): (u32, f64),
-) -> Option<Together> {
+) -> Option<(ProcessorId, Together)> {
     let draft = view.node(stage).draft.as_ref().filter(|_| view.stage(stage).kind == Phase::Decode)?;
     let tokens = if tokens == 0 { draft.tokens } else { tokens };
     let alone = view.remaining_in_phase(stage, processor)?.saturating_add(view.setup(stage, processor));
-    let time = |p: ProcessorId| {
-        let together = Together::Draft { processor: p, tokens };
-        let work = view.remaining_together(stage, processor, together)?;
-        Some(work.saturating_add(view.setup_together(stage, processor, together)))
+    let time = |own: ProcessorId, drafter: ProcessorId| {
+        let together = Together::Draft { processor: drafter, tokens };
+        let work = view.remaining_together(stage, own, together)?;
+        Some((work.saturating_add(view.setup_together(stage, own, together)), own, drafter))
     };
     let refused = view.stage(stage).refused | view.state.failed;
     let free = |&p: &ProcessorId| {
         let usable = refused & onbeat_core::policy::refusal_bit(p) == 0;
         usable && (p == processor || plan.is_free(p)) && p.0 < 64
     };
-    let (least, drafter) = view.processors().filter(free).filter_map(|p| Some((time(p)?, p))).min()?;
-    (least.as_f64() * gain <= alone.as_f64()).then_some(Together::Draft { processor: drafter, tokens })
+    let pairs = || {
+        let own = view.processors().filter(free).filter(|&own| view.can_run(stage, own));
+        own.flat_map(|own| view.processors().filter(free).filter_map(move |drafter| time(own, drafter)))
+    };
+    let (least, own, drafter) = pairs().min()?;
+    (least.as_f64() * gain <= alone.as_f64()).then_some((own, Together::Draft { processor: drafter, tokens }))
 }
 
 #[cfg(test)]
@@ -125,6 +130,20 @@ mod tests {
         let busy = rig.stream("busy", Some(50.0), &[None, Some(20.0)]);
         rig.running(busy, 1, 0.0);
         assert_eq!(rig.decide("speculative"), [speculate(stage, 0, 0, 4)], "the GPU is busy");
+    }
+
+    #[test]
+    fn an_answer_goes_where_it_can_be_verified_if_that_is_faster() {
+        let mut rig =
+            Rig::new(&[("cpu", Preemption::Segment), ("gpu", Preemption::Segment), ("npu", Preemption::Segment)]);
+        let small = rig.session("small", &[9.0, 9.0, 3.0], 1);
+        let large = rig.session("large", &[90.0, 60.0, 50.0], 1);
+        let_draft(&mut rig, small, large, 0.8);
+        let node = NodeId(rig.system.sources[large].nodes.start);
+        rig.system.nodes[node].draft.as_mut().unwrap().verify[ProcessorId(2)] = None;
+        let stage = rig.ready_decode(large, 0.0);
+        // The NPU is the fastest, and cannot verify. It drafts for the GPU: 72 ms for 3.36 tokens instead of 168.
+        assert_eq!(rig.decide("speculative"), [speculate(stage, 1, 2, 4)]);
     }
 
     #[test]

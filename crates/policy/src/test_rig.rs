@@ -199,6 +199,7 @@ impl Rig {
             fastest,
             best,
             tail: Nanos::ZERO,
+            tail_together: None,
             to_first_token: None,
             steps: 0,
             prompt: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.prompt)),

@@ -227,6 +227,7 @@ impl Builder {
             fastest,
             best,
             tail: Nanos::ZERO,
+            tail_together: None,
             to_first_token: None,
             steps: 0,
             prompt: None,

@@ -126,6 +126,8 @@ pub struct SplitSpec {
     /// bandwidth.
     #[serde(default)]
     pub kb: f64,
+    /// Key of `[source]` for these figures. Left out: the model's.
+    pub source: Option<String>,
 }
 
 /// Another variant of a model.

@@ -384,6 +384,8 @@ pub struct DraftSpec {
     /// Probability that a drafted token is accepted, 0 to 1. A distribution is drawn from once per request: some texts are easier to guess
     /// than others.
     pub acceptance: DistributionSpec,
+    /// Key of `[source]` for the acceptance.
+    pub source: Option<String>,
 }
 
 /// Variants that a policy may choose instead of a stage's own.

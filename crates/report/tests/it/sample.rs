@@ -166,6 +166,7 @@ fn source(
             fastest: ProcessorId::new(fastest),
             best: Nanos::from_ms(ms[fastest].expect("it runs there")),
             tail: Nanos::ZERO,
+            tail_together: None,
             to_first_token: None,
             steps: 0,
             prompt: None,

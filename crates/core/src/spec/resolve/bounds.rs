@@ -29,25 +29,30 @@ fn certain(edge: &Edge) -> bool {
 /// divided among processors, `variation` is the smallest factor.
 pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits): (&[Work], &[bool]), variation: f64) {
     let first = source.nodes.start as usize;
-    let need: Vec<f64> = nodes
-        .iter()
-        .zip(works.iter().zip(splits))
-        .map(|(node, (&work, &splits))| {
-            if let Some(tool) = &node.tool {
-                return tool.smallest();
-            }
-            let least = |variant: u8| {
-                let work = node.work_of(variant, work);
-                let latencies = node.costs_of(variant).enumerate().filter_map(|(p, cost)| {
-                    let decode = node.draft.as_ref().map_or(1.0, |draft| draft.least_factor(p));
-                    Some(shortest_ns(cost.as_ref()?, work, variation, decode))
-                });
-                // All together are the sum of their rates, at most.
-                if splits { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
-            };
-            node.variant_numbers().map(least).fold(f64::INFINITY, f64::min)
-        })
-        .collect();
+    let need = |together: bool| -> Vec<f64> {
+        let stages = nodes.iter();
+        stages
+            .zip(works.iter().zip(splits))
+            .map(|(node, (&work, &splits))| {
+                if let Some(tool) = &node.tool {
+                    return tool.smallest();
+                }
+                let least = |variant: u8| {
+                    let work = node.work_of(variant, work);
+                    let latencies = node.costs_of(variant).enumerate().filter_map(|(p, cost)| {
+                        let draft = node.draft.as_ref().filter(|_| together);
+                        let decode = draft.map_or(1.0, |draft| draft.least_factor(p));
+                        Some(shortest_ns(cost.as_ref()?, work, variation, decode))
+                    });
+                    // All together are the sum of their rates, at most.
+                    if splits && together { divided_ns(latencies) } else { latencies.fold(f64::INFINITY, f64::min) }
+                };
+                node.variant_numbers().map(least).fold(f64::INFINITY, f64::min)
+            })
+            .collect()
+    };
+    let (alone, need) = (need(false), need(true));
+    let helped = alone != need;
     // Edges by their end: (start, whether it is certainly taken).
     let mut before: Vec<Vec<(usize, bool)>> = vec![Vec::new(); nodes.len()];
     for (i, node) in nodes.iter().enumerate() {
@@ -60,8 +65,12 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
     source.shortest = floor(path.into_iter().flatten().fold(0.0, f64::max));
     for (i, node) in nodes.iter_mut().enumerate() {
         let given = runs_given(Some((i, &always)), &before);
-        let path = longest(Some(i), &given, &before, &need);
-        node.tail = floor(path.into_iter().flatten().fold(0.0, f64::max));
+        let tail = |need: &[f64]| {
+            let path = longest(Some(i), &given, &before, need);
+            floor(path.into_iter().flatten().fold(0.0, f64::max))
+        };
+        node.tail = tail(&alone);
+        node.tail_together = helped.then(|| tail(&need));
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct PlannedDraft<'a> {
     pub tokens: u32,
     /// Probability that one is accepted.
     pub acceptance: Distribution,
+    /// Key of its source.
+    pub source: Option<String>,
 }
 
 /// A stage of a chain.
@@ -222,7 +224,7 @@ fn draft_of<'a>(
     }
     check.number(&at, "tokens", f64::from(spec.tokens), &limits::DRAFT);
     let acceptance = distribution::resolve(check, &at.key("acceptance"), &spec.acceptance, distribution::PROBABILITY)?;
-    Some(PlannedDraft { variant, tokens: spec.tokens, acceptance })
+    Some(PlannedDraft { variant, tokens: spec.tokens, acceptance, source: spec.source.clone() })
 }
 
 /// The variants that a policy may choose instead of a stage's own.

@@ -300,6 +300,9 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
         let at = at.key("split");
         check.number(&at, "points", f64::from(split.points), &limits::POINTS);
         check.number(&at, "kb", split.kb, &limits::SIZE_KB);
+        if split.source.is_some() {
+            sources.check_key(check, &at.key("source"), "split", split.source.as_deref());
+        }
         if model.shape == ModelShape::Streaming {
             let problem = "a streaming model is not divided: its state is in one place";
             check.wrong(&at, problem, "it belongs to the other shapes");

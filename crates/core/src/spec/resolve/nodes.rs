@@ -19,6 +19,7 @@ use crate::units::{Bytes, Nanos};
 use super::bounds;
 use super::chains::{PlannedDraft, Stage};
 use super::cost::{self, Inputs};
+use super::figures::Sources;
 use super::models::{Catalogue, Row, Variant, shape_name};
 use super::notes::Notes;
 use super::platform::ResolvedPlatform;
@@ -217,6 +218,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             fastest,
             best,
             tail: Nanos::ZERO,
+            tail_together: None,
             to_first_token: None,
             steps,
             prompt,
@@ -271,6 +273,13 @@ impl<'a, 'c> Builder<'a, 'c> {
             let help = "add `verify_factor` (or `batch_factor`) to a cost entry of the stage's model".to_owned();
             self.wrong(&field, problem, help);
             return None;
+        }
+        if let Some(key) = &planned.source {
+            let sources = Sources { table: &self.scenario.source, inline: true };
+            let mut check = Check::new(self.document, &mut self.errors);
+            sources.check_key(&mut check, &field.key("source"), "acceptance", Some(key));
+            let what = format!("{} drafts for {}: acceptance", variant.name(), stage.spec.name);
+            self.figures.push(sources.figure(what, Some(key), None));
         }
         let model = self.model(&variant);
         Some(Draft { model, costs, verify, tokens: planned.tokens, acceptance: planned.acceptance.clone() })
@@ -440,6 +449,9 @@ impl<'a, 'c> Builder<'a, 'c> {
             let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());
             let row = if own.is_some() { None } else { spec.row.as_deref() };
             self.figures.push(sources.figure(format!("{name}: size of the weights"), key, row));
+            if let Some(key) = spec.split.as_ref().and_then(|split| split.source.as_deref()) {
+                self.figures.push(sources.figure(format!("{name}: how it is divided"), Some(key), None));
+            }
             if self.platform.platform.capacity.is_some_and(|capacity| Bytes::from_mb(mb) > capacity) {
                 self.notes.warn(format!("The weights of `{name}` are larger than the memory: it can never start."));
             }

@@ -80,6 +80,7 @@ impl<'a> Builder<'a, '_> {
             fastest,
             best: Nanos::from_ns_f64(tool.mean()),
             tail: Nanos::ZERO,
+            tail_together: None,
             to_first_token: None,
             steps: 0,
             prompt: None,
