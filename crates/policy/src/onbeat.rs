@@ -4,18 +4,22 @@
 //! streams greedily, once with the stage started and once without, and compares what each plan misses. A miss weighs as much as the
 //! time between two jobs of its source, so that every source counts alike, whatever its rate.
 
-use onbeat_core::cost::{Cost, Phase};
-use onbeat_core::id::{Id, IdVec, JobId, ProcessorId, SourceId, StageId};
-use onbeat_core::policy::{Action, Actions, Policy, View};
+use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
+use onbeat_core::joint::Together;
+use onbeat_core::policy::{Action, Actions, Limit, Policy, View};
 use onbeat_core::spec::{DropRule, Preemption};
 use onbeat_core::state::Run;
-use onbeat_core::system::{Arrival, System};
+use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
+use crate::foreseen::{Sporadic, Stream};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
-use crate::times::Times;
+use crate::speculative::drafted;
+use crate::times::{Rest, Times};
+use crate::timetable::{NOWHERE, Place, Span, Task, Timetable};
 use crate::variants::Choices;
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
@@ -49,8 +53,8 @@ const UPCOMING_PER_SOURCE_MAX: u32 = 8;
 /// Most stages in one decision for which plans are made; bounds its cost. What is left over is looked at in the next decision.
 const PLANNED_MAX: u32 = 16;
 
-/// Where a stage cannot run.
-const NOWHERE: u64 = u64::MAX;
+/// Drafts are used if they are expected to make an answer at least so many times as fast.
+const DRAFT_GAIN: f64 = 1.05;
 
 /// onbeat's own policy.
 #[derive(Clone, Debug)]
@@ -65,17 +69,7 @@ struct Onbeat {
     plan: Plan,
     times: Times,
     choices: Choices,
-    /// Ready stages and upcoming jobs.
-    tasks: Vec<Task>,
-    /// Tasks by latest start, then by tie: both, and the place in `tasks`. Small, because sorting moves it about.
-    order: Vec<(Nanos, u64, u32)>,
-    /// Time of each task, in each variant that it may run, on each processor [ns], row by row; [`NOWHERE`] if it cannot run there.
-    spans: Vec<u64>,
-    /// Length of a row: the number of processors.
-    columns: usize,
-    /// When each slot will be free, with what this decision puts there.
-    slots: Vec<(ProcessorId, Nanos)>,
-    scratch: Vec<(ProcessorId, Nanos)>,
+    table: Timetable,
     /// What is missed with what this decision has started so far, if that was computed.
     without: Option<u64>,
     /// Stages for which this decision has made plans.
@@ -84,126 +78,22 @@ struct Onbeat {
     served: Vec<(u64, Nanos)>,
 }
 
-/// A periodic stream with a deadline.
-#[derive(Clone, Debug)]
-struct Stream {
-    source: SourceId,
-    first: Nanos,
-    period: Nanos,
-    deadline: Nanos,
-    /// Time of a whole job if it ran on each processor, stages that cannot run there on their fastest one [ns].
-    spans: IdVec<ProcessorId, u64>,
-    shortest: Nanos,
-    droppable: bool,
-}
-
-/// A source whose jobs may come at any time.
-#[derive(Clone, Debug)]
-struct Sporadic {
-    /// By how much a job meets its first goal – for the first token, otherwise for the end – if it starts at once on each processor: the
-    /// goal less what has to be done by then; `None` where it cannot.
-    slack: IdVec<ProcessorId, Option<Nanos>>,
-}
-
-/// Something that has to be done: a ready stage, or a job that will be released.
-#[derive(Clone, Copy, Debug)]
-struct Task {
-    /// Latest start at which it is still on time on its fastest processor.
-    latest: Nanos,
-    /// Ties: ready stages in order of readiness, then upcoming jobs by source.
-    tie: u64,
-    stage: Option<StageId>,
-    release: Nanos,
-    due: Nanos,
-    /// What being late costs: the mean time between jobs of the source [ns]; for a token, its share of the request's.
-    weight: u64,
-    /// Whether it has waited for a harmless moment long enough.
-    impatient: bool,
-    /// Whether it vanishes instead of running late.
-    droppable: bool,
-    /// Its row of times, in the variant in which it is done first: what others may count on.
-    row: usize,
-    /// First row of the variants that it may run, the best one first, and their number; 0 without a choice.
-    variants: (usize, usize),
-    /// Whether it has no deadline: being late is no reason to run a worse variant.
-    unhurried: bool,
-    /// Whether it has one and cannot meet it any more.
-    hopeless: bool,
-    started: bool,
-}
-
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    let streams = system.sources.enumerate().filter_map(|(id, source)| {
-        let (&Arrival::Periodic { first, period }, Some(deadline)) = (&source.arrival, source.deadline) else {
-            return None;
-        };
-        let mut spans: IdVec<ProcessorId, u64> = system.platform.processors.iter().map(|_| 0).collect();
-        for p in system.platform.processors.ids() {
-            let whole = |node| {
-                // In the lightest variant, if it comes to that.
-                let node = &system.nodes[node];
-                let best = node.variants.iter().map(|other| other.best.0).fold(node.best.0, u64::min);
-                let span = |variant| {
-                    let work = node.work_of(variant, node.expected);
-                    node.costs_of(variant)[p].as_ref().map(|cost| cost.total_ns(work) as u64)
-                };
-                node.variant_numbers().filter_map(span).min().unwrap_or(best)
-            };
-            let runs_here = system.nodes_of(id).any(|node| system.nodes[node].costs_on(p).next().is_some());
-            spans[p] = if runs_here { system.nodes_of(id).map(whole).sum() } else { NOWHERE };
-        }
-        let shortest = spans.iter().copied().min().map_or(Nanos::ZERO, Nanos);
-        let droppable = source.drop != DropRule::None;
-        Some(Stream { source: id, first, period, deadline, spans, shortest, droppable })
-    });
+    let divided = system.platform.processors.iter().any(|processor| processor.division.is_some());
     Ok(Box::new(Onbeat {
         horizon: parameters.milliseconds("horizon_ms")?,
         quantum: parameters.milliseconds("quantum_ms")?,
         patience: parameters.milliseconds("patience_ms")?,
-        streams: streams.collect(),
-        sporadic: system.sources.ids().filter_map(|id| Sporadic::new(system, id)).collect(),
+        streams: Stream::all(system),
+        sporadic: Sporadic::all(system),
         plan: Plan::default(),
         times: Times::default(),
         choices: Choices::new(system),
-        tasks: Vec::new(),
-        order: Vec::new(),
-        spans: Vec::new(),
-        columns: system.platform.processors.len(),
-        slots: Vec::new(),
-        scratch: Vec::new(),
+        table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
         served: Vec::new(),
     }))
-}
-
-impl Sporadic {
-    fn new(system: &System, id: SourceId) -> Option<Self> {
-        let source = &system.sources[id];
-        if source.best_effort || (source.deadline.is_some() && matches!(source.arrival, Arrival::Periodic { .. })) {
-            return None;
-        }
-        let goal = source.ttft.or(source.deadline)?;
-        let slack = system.platform.processors.ids().map(|p| {
-            let mut need = 0.0;
-            let mut runs_here = false;
-            for node in system.nodes_of(id).map(|node| &system.nodes[node]) {
-                let here = node.costs[p].as_ref();
-                runs_here |= here.is_some();
-                // A tool takes no processor.
-                let Some(cost) = here.or(node.costs[node.fastest].as_ref()) else { continue };
-                let (kind, first) = &cost.phases[0];
-                if source.ttft.is_some() && *kind == Phase::Prefill {
-                    need += first.latency_ns(node.expected, 0.0, node.expected.units(*kind));
-                    break;
-                }
-                need += cost.total_ns(node.expected);
-            }
-            (runs_here && need <= goal.as_f64()).then(|| goal.saturating_sub(Nanos::from_ns_f64(need)))
-        });
-        let slack: IdVec<ProcessorId, Option<Nanos>> = slack.collect();
-        slack.iter().any(Option::is_some).then_some(Self { slack })
-    }
 }
 
 impl Policy for Onbeat {
@@ -214,11 +104,12 @@ impl Policy for Onbeat {
         self.plan.begin(view);
         self.planned = 0;
         self.without = None;
+        self.table.begin();
         self.list_slots(view);
         self.list_tasks(view, actions);
-        for k in 0..self.order.len() {
-            let i = self.order[k].2 as usize;
-            if let Some(stage) = self.tasks[i].stage {
+        for k in 0..self.table.order.len() {
+            let i = self.table.order[k].2 as usize;
+            if let Some(stage) = self.table.tasks[i].stage {
                 self.serve(view, actions, i, stage);
             }
         }
@@ -227,23 +118,23 @@ impl Policy for Onbeat {
 
 impl Onbeat {
     fn list_slots(&mut self, view: &View<'_>) {
-        self.slots.clear();
         for p in view.processors() {
-            let free = view.free_slots(p) as usize;
-            self.slots.extend(std::iter::repeat_n((p, view.now()), free));
-            let runs = &view.occupancy(p).runs;
-            self.slots.extend(runs.iter().map(|run| (p, likely_end(view, p, run))));
+            let divided = view.system.platform.processors[p].division.is_some();
+            let free = if divided { view.free_units(p) } else { view.free_slots(p) };
+            self.table.add_slots(p, free, view.now());
+            for run in &view.occupancy(p).runs {
+                let units = if divided { view.stage(run.stage).units } else { 1 };
+                self.table.add_slots(p, units, likely_end(view, p, run));
+            }
         }
     }
 
     /// Lists what has to be done, by latest start. Jobs that cannot be on time any more are dropped, where their scenario allows that.
     fn list_tasks(&mut self, view: &View<'_>, actions: &mut Actions) {
-        self.tasks.clear();
-        self.spans.clear();
         for &stage in view.ready() {
             let live = view.stage(stage);
-            let (row, best, variants) = self.list_spans(view, stage);
             let mut due = view.due(stage);
+            let (row, best, variants) = self.list_spans(view, stage, due);
             let unhurried = due == Nanos::MAX;
             let droppable = view.source(stage).drop != DropRule::None;
             let too_late = match view.source(stage).tpot {
@@ -266,7 +157,7 @@ impl Onbeat {
             if soft {
                 due = self.waits_since(view, stage).saturating_add(self.patience);
             }
-            self.tasks.push(Task {
+            self.table.tasks.push(Task {
                 latest: if soft { due } else { Nanos(due.0.saturating_sub(best)) },
                 tie: live.serial,
                 stage: Some(stage),
@@ -283,16 +174,14 @@ impl Onbeat {
             });
         }
         // A job that was just given up takes its other ready stages with it.
-        for task in &mut self.tasks {
+        for task in &mut self.table.tasks {
             if task.stage.is_some_and(|stage| is_dropped(actions, view.stage(stage).job)) {
                 task.stage = None;
                 task.started = true;
             }
         }
         self.list_upcoming(view);
-        self.order.clear();
-        self.order.extend(self.tasks.iter().enumerate().map(|(i, task)| (task.latest, task.tie, i as u32)));
-        self.order.sort_unstable();
+        self.table.sort();
     }
 
     /// Since when a ready stage waits: when it became ready, or was last given a processor.
@@ -314,8 +203,8 @@ impl Onbeat {
 
     /// Lists what a ready stage takes on each processor, in each variant that it may run: the row of the fastest one, its shortest time
     /// [ns], and the rows of all variants.
-    fn list_spans(&mut self, view: &View<'_>, stage: StageId) -> (usize, u64, (usize, usize)) {
-        let first = self.spans.len() / self.columns;
+    fn list_spans(&mut self, view: &View<'_>, stage: StageId, due: Nanos) -> (usize, u64, (usize, usize)) {
+        let first = self.table.next_row();
         let choices = self.choices.of(view, stage);
         let (mut row, mut best) = (first, NOWHERE);
         for (k, choice) in choices.iter().enumerate() {
@@ -324,26 +213,26 @@ impl Onbeat {
                 if span < best {
                     (row, best) = (first + k, span);
                 }
-                self.spans.push(span);
+                let widest = view.widths(stage, p).last().unwrap_or(1);
+                self.table.add_span(Span { ns: span, units: widest });
             }
         }
         if !choices.is_empty() {
             return (row, best, (first, choices.len()));
         }
-        let live = view.stage(stage);
+        let time = due.saturating_sub(view.now()).0;
         let left = self.times.of(view, stage);
         for p in view.processors() {
-            let span = match left[p.index()].filter(|_| view.can_run(stage, p)) {
-                None => NOWHERE,
-                // A token is due, not the whole answer.
-                Some(rest) if live.kind == Phase::Decode => {
-                    rest.phase.0 / u64::from(tokens_left(view, stage)) + view.setup(stage, p).0
-                }
-                Some(rest) if live.kind == Phase::Prefill => rest.phase.0 + view.setup(stage, p).0,
-                Some(rest) => rest.stage.0 + view.setup(stage, p).0,
+            let span = if !view.can_run(stage, p) {
+                Span { ns: NOWHERE, units: 1 }
+            } else if view.system.platform.processors[p].division.is_some() {
+                narrowest(view, stage, p, time)
+            } else {
+                let rest = left[p.index()].map(|rest| until_next(view, stage, rest) + view.setup(stage, p).0);
+                Span { ns: rest.unwrap_or(NOWHERE), units: 1 }
             };
-            best = best.min(span);
-            self.spans.push(span);
+            best = best.min(span.ns);
+            self.table.add_span(span);
         }
         (row, best, (first, 0))
     }
@@ -364,9 +253,9 @@ impl Onbeat {
                     continue;
                 }
                 let due = release.saturating_add(stream.deadline);
-                let row = self.spans.len() / self.columns;
-                self.spans.extend(stream.spans.iter());
-                self.tasks.push(Task {
+                let row = self.table.next_row();
+                stream.spans.iter().for_each(|&span| self.table.add_span(span));
+                self.table.tasks.push(Task {
                     latest: Nanos(due.0.saturating_sub(stream.shortest.0)),
                     tie: u64::MAX - u64::from(u32::MAX) + u64::from(stream.source.0),
                     stage: None,
@@ -385,63 +274,23 @@ impl Onbeat {
         }
     }
 
-    fn span(&self, row: usize, p: ProcessorId) -> u64 {
-        self.spans[row * self.columns + p.index()]
-    }
-
-    /// What would be missed, by weight, if each task took the slot where it finishes first, in order of latest start, with one slot blocked
-    /// up to a time. Task number `skip` takes no part. Stops counting above `limit`.
-    fn missed(&mut self, blocked: Option<(usize, Nanos)>, skip: Option<usize>, limit: u64) -> u64 {
-        let mut slots = std::mem::take(&mut self.scratch);
-        slots.clear();
-        slots.extend_from_slice(&self.slots);
-        if let Some((slot, until)) = blocked {
-            slots[slot].1 = until;
-        }
-        let mut missed = 0_u64;
-        for &(_, _, i) in &self.order {
-            let task = &self.tasks[i as usize];
-            if task.started || skip == Some(i as usize) {
-                continue;
-            }
-            let row = &self.spans[task.row * self.columns..][..self.columns];
-            let mut best = (u64::MAX, usize::MAX);
-            for (slot, &(p, free)) in slots.iter().enumerate() {
-                let span = row[p.index()];
-                if span != NOWHERE {
-                    best = best.min((free.max(task.release).0.saturating_add(span), slot));
-                }
-            }
-            let (finish, slot) = best;
-            if slot == usize::MAX {
-                continue;
-            }
-            let late = finish > task.due.0;
-            if late {
-                missed = missed.saturating_add(task.weight);
-                if missed > limit {
-                    break;
-                }
-            }
-            if !(late && task.droppable) {
-                slots[slot].1 = Nanos(finish);
-            }
-        }
-        self.scratch = slots;
-        missed
-    }
-
     /// Starts ready stage number `i` where and if that harms nobody.
     fn serve(&mut self, view: &View<'_>, actions: &mut Actions, i: usize, stage: StageId) {
         if let Some(p) = self.plan.batch_for(view, stage, |_| true) {
             self.plan.join(view, stage, p, actions);
             let rest = self.times.of(view, stage)[p.index()].map_or(Nanos::ZERO, |rest| rest.phase);
             self.note(view, stage, view.now().saturating_add(rest));
-            self.tasks[i].started = true;
+            self.table.tasks[i].started = true;
             self.without = None;
             return;
         }
-        let task = self.tasks[i];
+        let task = self.table.tasks[i];
+        if view.stage(stage).kind == Phase::Decode
+            && view.node(stage).draft.is_some()
+            && self.serve_drafted(view, actions, i, stage)
+        {
+            return;
+        }
         if task.variants.1 == 0 {
             self.serve_as(view, actions, i, (stage, view.stage(stage).variant), task.row);
             return;
@@ -450,7 +299,7 @@ impl Onbeat {
         for k in 0..task.variants.1 {
             let row = task.variants.0 + k;
             let lighter = k + 1 < task.variants.1;
-            let on_time = self.place(view, row).is_some_and(|(finish, _)| finish <= task.due);
+            let on_time = self.table.place(row, view.now()).is_some_and(|place| place.finish <= task.due);
             if lighter && row != task.row && (task.hopeless || !(on_time || task.unhurried)) {
                 continue;
             }
@@ -461,57 +310,38 @@ impl Onbeat {
         }
     }
 
-    /// What jobs that may come at any time would miss, with one slot blocked up to a time: for each source the length of time in which
-    /// one that came would be late, which is the chance that one comes, times what missing it costs.
-    fn exposed(&self, view: &View<'_>, blocked: Option<(usize, Nanos)>) -> u64 {
-        let mut sum = 0_u64;
-        for sporadic in &self.sporadic {
-            // The first arrival that is on time: on some processor it begins no later than its goal allows.
-            let on_time = self.slots.iter().enumerate().filter_map(|(slot, &(p, free))| {
-                let free = blocked.filter(|&(other, _)| other == slot).map_or(free, |(_, until)| until);
-                Some(free.saturating_sub(sporadic.slack[p]?))
-            });
-            sum += on_time.min().map_or(0, |first| first.saturating_sub(view.now()).0);
-        }
-        sum
-    }
-
-    /// The slot where work that nobody waits for leaves most to jobs that may come at any time: the one where it is done first, or a free
-    /// one where it takes longer, but less than until the next job of its source.
-    fn spare(&self, view: &View<'_>, (stage, variant): (StageId, u8), row: usize, fastest: usize) -> usize {
-        let period = view.source(stage).period().unwrap_or(Nanos::ZERO).0;
-        let exposure = |slot: usize| {
-            let (p, free) = self.slots[slot];
-            let cost = view.node(stage).costs_of(variant)[p].as_ref();
-            let (_, held) = self.portion(view, stage, cost, self.span(row, p));
-            self.exposed(view, Some((slot, free.max(view.now()).saturating_add(held))))
+    /// Where work that nobody waits for leaves most to jobs that may come at any time: where it is done first, or at a free place where it
+    /// takes longer, but less than until the next job of its source.
+    fn spare(&mut self, view: &View<'_>, (stage, variant): (StageId, u8), row: usize, fastest: Place) -> Place {
+        let now = view.now();
+        let before = self.table.exposed(&self.sporadic, now, None);
+        let exposure = |policy: &mut Self, place: Place| {
+            let held = policy.portion(view, stage, variant, place, policy.table.span(row, place.processor).ns).1;
+            let until = place.free.max(now).saturating_add(held);
+            policy.table.exposed(&policy.sporadic, now, Some((place, until)))
         };
-        let mut best = (exposure(fastest), self.span(row, self.slots[fastest].0), fastest);
-        if best.0 == self.exposed(view, None) {
+        let mut best = (exposure(self, fastest), fastest);
+        if best.0 == before {
             return fastest;
         }
-        for (slot, &(p, free)) in self.slots.iter().enumerate() {
-            let span = self.span(row, p);
-            if free <= view.now() && self.plan.is_free(p) && span <= period {
-                best = best.min((exposure(slot), span, slot));
+        let period = view.source(stage).period().unwrap_or(Nanos::ZERO).0;
+        for p in view.processors().filter(|&p| p != fastest.processor) {
+            let Some(place) = self.table.place_on(row, p, now) else { continue };
+            if place.free > now || !self.is_free(view, place) || self.table.span(row, p).ns > period {
+                continue;
+            }
+            let exposed = exposure(self, place);
+            if (exposed, place.finish) < (best.0, best.1.finish) {
+                best = (exposed, place);
             }
         }
-        best.2
+        best.1
     }
 
-    /// The slot where a row of times lets a stage finish first, and when.
-    fn place(&self, view: &View<'_>, row: usize) -> Option<(Nanos, usize)> {
-        let mut place: Option<(Nanos, usize)> = None;
-        for (slot, &(p, free)) in self.slots.iter().enumerate() {
-            let span = self.span(row, p);
-            if span != NOWHERE {
-                let finish = free.max(view.now()).saturating_add(Nanos(span));
-                if place.is_none_or(|(best, _)| finish < best) {
-                    place = Some((finish, slot));
-                }
-            }
-        }
-        place
+    /// Whether a place that the timetable takes for free is.
+    fn is_free(&self, view: &View<'_>, place: Place) -> bool {
+        // Units are in the timetable alone.
+        view.system.platform.processors[place.processor].division.is_some() || self.plan.is_free(place.processor)
     }
 
     /// Starts ready stage number `i` in a variant, with its row of times, where and if that harms nobody. Whether that settles it: it
@@ -524,13 +354,12 @@ impl Onbeat {
         (stage, variant): (StageId, u8),
         row: usize,
     ) -> bool {
-        let task = self.tasks[i];
-        let Some((finish, slot)) = self.place(view, row) else { return false };
-        let slot = if task.unhurried { self.spare(view, (stage, variant), row, slot) } else { slot };
-        let (p, free) = self.slots[slot];
-        if !self.plan.is_free(p) || free > view.now() {
+        let task = self.table.tasks[i];
+        let Some(place) = self.table.place(row, view.now()) else { return false };
+        let place = if task.unhurried { self.spare(view, (stage, variant), row, place) } else { place };
+        if !self.is_free(view, place) || place.free > view.now() {
             // The processor where it finishes first is busy: wait for it – or make room, if waiting means being late.
-            if finish > task.due {
+            if place.finish > task.due {
                 self.make_room(view, actions, &task, row);
             }
             return true;
@@ -539,22 +368,24 @@ impl Onbeat {
             return true;
         }
         self.planned += 1;
-        let own = if finish > task.due { task.weight } else { 0 };
-        let span = self.span(row, p);
-        let cost = view.node(stage).costs_of(variant)[p].as_ref();
-        let portions = [self.portion(view, stage, cost, span), first_segment(view, stage, cost, span)];
+        let own = if place.finish > task.due { task.weight } else { 0 };
+        let span = self.table.span(row, place.processor).ns;
+        let portions = [
+            self.portion(view, stage, variant, place, span),
+            first_segment(view, stage, phase_cost(view, stage, variant, place), span),
+        ];
         // With a single segment, the two are the same.
         let different = if portions[0] == portions[1] { 1 } else { 2 };
         for (segments, held) in portions.into_iter().take(different) {
             let until = view.now().saturating_add(held);
-            if task.impatient || self.harms_nobody((slot, until), i, own) {
+            if task.impatient || self.harms_nobody(&[place], until, i, own) {
                 if variant != view.stage(stage).variant {
                     actions.switch(stage, variant);
                 }
-                self.plan.start_portion(view, stage, p, segments, actions);
+                self.start(view, stage, place, segments, actions);
                 self.note(view, stage, until);
-                self.slots[slot].1 = until;
-                self.tasks[i].started = true;
+                self.table.put(place, until);
+                self.table.tasks[i].started = true;
                 self.without = None;
                 return true;
             }
@@ -562,16 +393,66 @@ impl Onbeat {
         false
     }
 
-    /// Whether no more is missed if task number `i`, which costs `own` by itself, blocks a slot up to a time.
-    fn harms_nobody(&mut self, blocked: (usize, Nanos), i: usize, own: u64) -> bool {
-        let without = if let Some(without) = self.without { without } else { self.missed(None, None, u64::MAX) };
-        self.without = Some(without);
-        own <= without && self.missed(Some(blocked), Some(i), without - own) <= without - own
+    fn start(&mut self, view: &View<'_>, stage: StageId, place: Place, segments: Option<u32>, actions: &mut Actions) {
+        let p = place.processor;
+        if view.system.platform.processors[p].division.is_some() {
+            actions.start_on_units(stage, p, place.units, segments.map(Limit::Segments));
+            self.plan.open(view, stage, p);
+        } else {
+            self.plan.start_portion(view, stage, p, segments, actions);
+        }
     }
 
-    /// How many segments of a stage to run at once on a processor (`None`: to the end of the phase), and how long that holds it.
-    fn portion(&self, view: &View<'_>, stage: StageId, cost: Option<&Cost>, span: u64) -> (Option<u32>, Nanos) {
-        let (segment, count) = segments(view, stage, cost);
+    /// Whether no more is missed if task number `i`, which costs `own` by itself, is put at some places up to a time.
+    fn harms_nobody(&mut self, places: &[Place], until: Nanos, i: usize, own: u64) -> bool {
+        let table = &mut self.table;
+        let without = *self.without.get_or_insert_with(|| table.missed(&[], Nanos::ZERO, None, u64::MAX));
+        own <= without && self.table.missed(places, until, Some(i), without - own) <= without - own
+    }
+
+    /// Lets a small model draft an answer that no processor writes in time by itself, for a few cycles, where and if that harms nobody.
+    fn serve_drafted(&mut self, view: &View<'_>, actions: &mut Actions, i: usize, stage: StageId) -> bool {
+        let task = self.table.tasks[i];
+        let Some(alone) = self.table.place(task.row, view.now()) else { return false };
+        let step = Nanos(self.table.span(task.row, alone.processor).ns);
+        if !task.hopeless && view.source(stage).tpot.is_none_or(|goal| step <= goal) {
+            return false;
+        }
+        let found = drafted(view, &self.plan, stage, alone.processor, (0, DRAFT_GAIN));
+        let Some((p, together @ Together::Draft { processor: drafter, tokens })) = found else { return false };
+        let Some(cycle) = view.cycle(stage, p, drafter, tokens) else { return false };
+        let live = view.stage(stage);
+        // Another drafter would have to read the whole context first: a step without drafts is shorter.
+        if live.drafted.is_some_and(|(at, _)| at != drafter) {
+            return false;
+        }
+        let cycle = cycle.time_ns(live.work, live.position).max(1.0) as u64;
+        let cycles = (self.quantum.0 / cycle).max(1);
+        let until =
+            view.now().saturating_add(view.setup_together(stage, p, together)).saturating_add(Nanos(cycle * cycles));
+        let place = |processor| Place { finish: until, processor, units: 1, free: view.now() };
+        let places = [place(p), place(drafter)];
+        let places = if p == drafter { &places[..1] } else { &places };
+        let whole = |p: ProcessorId| view.system.platform.processors[p].division.is_none() && self.plan.is_free(p);
+        let free = places.iter().all(|place| whole(place.processor));
+        if self.planned == PLANNED_MAX || !free || !(task.impatient || self.harms_nobody(places, until, i, 0)) {
+            return false;
+        }
+        self.planned += 1;
+        actions.speculate(stage, p, drafter, tokens, cycles as u32);
+        for place in places {
+            self.plan.take(place.processor);
+            self.table.put(*place, until);
+        }
+        self.note(view, stage, until);
+        self.table.tasks[i].started = true;
+        self.without = None;
+        true
+    }
+
+    /// How many segments of a stage to run at once at a place (`None`: to the end of the phase), and how long that holds it.
+    fn portion(&self, view: &View<'_>, stage: StageId, variant: u8, place: Place, span: u64) -> (Option<u32>, Nanos) {
+        let (segment, count) = segments(view, stage, phase_cost(view, stage, variant, place));
         // Only of an answer nobody knows whether it ends when it is expected to.
         let sure = view.stage(stage).kind != Phase::Decode;
         if count <= 1 && sure {
@@ -588,12 +469,12 @@ impl Onbeat {
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
     fn make_room(&self, view: &View<'_>, actions: &mut Actions, task: &Task, row: usize) {
         for p in view.processors() {
-            if !view.preemptible(p) || self.span(row, p) == NOWHERE {
+            if !view.preemptible(p) || self.table.span(row, p).ns == NOWHERE {
                 continue;
             }
             for run in &view.occupancy(p).runs {
                 let start = view.now().saturating_add(Nanos(to_boundary(view, p, run.stage))).min(run.expected_end);
-                let in_time = start.saturating_add(Nanos(self.span(row, p))) <= task.due;
+                let in_time = start.saturating_add(Nanos(self.table.span(row, p).ns)) <= task.due;
                 let less_urgent = run.stages().all(|other| view.due(other) > task.due);
                 let asked = actions
                     .as_slice()
@@ -625,8 +506,48 @@ fn likely_end(view: &View<'_>, p: ProcessorId, run: &Run) -> Nanos {
 fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u64 {
     match view.system.platform.processors[p].preemption {
         Preemption::Anytime => 0,
-        _ => segments(view, stage, view.cost(stage, p)).0,
+        _ => {
+            let live = view.stage(stage);
+            let cost = view.cost(stage, p).map(|cost| cost.on_units(live.units));
+            segments(view, stage, cost.map(|phases| &phases[usize::from(live.phase)].1)).0
+        }
     }
+}
+
+/// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left.
+fn until_next(view: &View<'_>, stage: StageId, rest: Rest) -> u64 {
+    match view.stage(stage).kind {
+        Phase::Decode => rest.phase.0 / u64::from(tokens_left(view, stage)),
+        Phase::Prefill => rest.phase.0,
+        _ => rest.stage.0,
+    }
+}
+
+/// The fewest units of a processor on which a stage is on time, or else those on which it is done first.
+fn narrowest(view: &View<'_>, stage: StageId, p: ProcessorId, time: u64) -> Span {
+    let mut best = Span { ns: NOWHERE, units: 1 };
+    for units in view.widths(stage, p) {
+        let (Some(phase), Some(whole)) =
+            (view.remaining_in_phase_on_units(stage, p, units), view.remaining_on_units(stage, p, units))
+        else {
+            continue;
+        };
+        let ns = until_next(view, stage, Rest { phase, stage: whole }) + view.setup_on_units(stage, p, units).0;
+        if ns < best.ns {
+            best = Span { ns, units };
+        }
+        if ns <= time {
+            break;
+        }
+    }
+    best
+}
+
+/// What the current phase of a stage costs at a place, in a variant.
+fn phase_cost<'a>(view: &View<'a>, stage: StageId, variant: u8, place: Place) -> Option<&'a PhaseCost> {
+    let live = view.stage(stage);
+    let cost = view.node(stage).costs_of(variant)[place.processor].as_ref()?.with_cache(live.cache.far);
+    Some(&cost.on_units(place.units)[usize::from(live.phase)].1)
 }
 
 /// Whether this decision gives a job up.
@@ -635,7 +556,7 @@ fn is_dropped(actions: &Actions, job: JobId) -> bool {
 }
 
 /// The first segment alone, and how long it holds the processor.
-fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&Cost>, span: u64) -> (Option<u32>, Nanos) {
+fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>, span: u64) -> (Option<u32>, Nanos) {
     match segments(view, stage, cost) {
         (_, 0 | 1) if view.stage(stage).kind != Phase::Decode => (None, Nanos(span)),
         (segment, _) => (Some(1), Nanos(segment)),
@@ -656,12 +577,11 @@ fn tokens_left(view: &View<'_>, stage: StageId) -> u32 {
 }
 
 /// Length of a stage's next segment at a cost [ns], and how many segments are left, as far as they matter.
-fn segments(view: &View<'_>, stage: StageId, cost: Option<&Cost>) -> (u64, u32) {
+fn segments(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>) -> (u64, u32) {
     let live = view.stage(stage);
     let Some(cost) = cost else { return (0, 1) };
-    let (kind, cost) = &cost.phases[usize::from(live.phase)];
-    let end = live.work.units(*kind).max(live.position);
-    let next = cost.next_boundary(live.work, *kind, live.position).min(end);
+    let end = live.work.units(live.kind).max(live.position);
+    let next = cost.next_boundary(live.work, live.kind, live.position).min(end);
     let segment = cost.latency_ns(live.work, live.position, next).max(0.0) as u64;
     let done = next - live.position;
     let left = if done > 0.0 { ((end - live.position) / done).ceil() } else { 1.0 };
@@ -672,11 +592,13 @@ fn segments(view: &View<'_>, stage: StageId, cost: Option<&Cost>) -> (u64, u32) 
 mod tests {
     use onbeat_core::cost::Phase;
     use onbeat_core::id::ProcessorId;
+    use onbeat_core::joint::Together;
     use onbeat_core::policy::{Action, Limit};
     use onbeat_core::spec::Preemption;
     use onbeat_core::system::Arrival;
     use onbeat_core::units::Nanos;
 
+    use crate::speculative::tests::let_draft;
     use crate::test_rig::{Rig, ms, start};
 
     #[test]
@@ -758,5 +680,29 @@ mod tests {
         rig.state.stages[answer].position = rig.state.stages[answer].work.units(Phase::Decode) - 1.0;
         let Action::Start { limit, .. } = rig.decide("onbeat")[0] else { panic!("it starts") };
         assert_eq!(limit, Some(Limit::Segments(1)));
+    }
+
+    #[test]
+    fn answers_that_are_too_slow_alone_are_drafted_and_keep_their_drafter() {
+        let mut rig =
+            Rig::new(&[("gpu", Preemption::Segment), ("npu", Preemption::Segment), ("cpu", Preemption::Segment)]);
+        let small = rig.session("small", &[9.0, 3.0, 4.0], 1);
+        // 50 ms per token is the goal.
+        for (step, drafts) in [(60.0, true), (40.0, false)] {
+            let large = rig.session("large", &[step, 90.0, 90.0], 1);
+            let_draft(&mut rig, small, large, 0.8);
+            let stage = rig.ready_decode(large, 0.0);
+            let decided = rig.decide("onbeat");
+            let drafted = matches!(decided[0], Action::StartTogether { stage: s, processor: ProcessorId(0), together: Together::Draft { processor: ProcessorId(1), .. }, .. } if s == stage);
+            assert_eq!(drafted, drafts, "{step} ms per token: {decided:?}");
+            if drafts {
+                // The CPU could draft, too, but would have to read the context first.
+                rig.state.stages[stage].drafted = Some((ProcessorId(1), 101));
+                let busy = rig.stream("busy", Some(50.0), &[None, Some(20.0), None]);
+                rig.running(busy, 1, 0.0);
+                assert!(matches!(rig.decide("onbeat")[0], Action::Start { stage: s, .. } if s == stage));
+            }
+            rig.state.ready.clear();
+        }
     }
 }

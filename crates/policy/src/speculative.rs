@@ -56,7 +56,7 @@ impl Policy for Speculative {
 
 /// Who verifies and who drafts for a stage to be done first, if that makes it faster than where it would start: what is fastest without
 /// drafts may be unable to verify.
-fn drafted(
+pub(crate) fn drafted(
     view: &View<'_>,
     plan: &Plan,
     stage: StageId,
@@ -85,7 +85,7 @@ fn drafted(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use onbeat_core::curve::{Below, Curve};
     use onbeat_core::distribution::Distribution;
     use onbeat_core::id::{NodeId, ProcessorId, SourceId, StageId};
@@ -96,7 +96,7 @@ mod tests {
     use crate::test_rig::{Rig, start};
 
     /// Lets the first source's model draft for the second's.
-    fn let_draft(rig: &mut Rig, small: SourceId, large: SourceId, acceptance: f64) {
+    pub(crate) fn let_draft(rig: &mut Rig, small: SourceId, large: SourceId, acceptance: f64) {
         let node = |rig: &Rig, source: SourceId| NodeId(rig.system.sources[source].nodes.start);
         let (small, large) = (node(rig, small), node(rig, large));
         let small = rig.system.nodes[small].clone();
