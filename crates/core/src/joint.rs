@@ -17,8 +17,10 @@
 //! *By hand*: 6 ms on one processor and 3 ms on the other give *T* = 1 / (1/6 + 1/3) = 2 ms, with shares of 1/3 and 2/3; ten points at
 //! 50 µs add 0.5 ms.
 
+mod attention;
 mod draft;
 
+pub use attention::Attention;
 pub use draft::{Cycle, DRAFT_MAX, Draft, TOKEN_BYTES, expected_tokens};
 
 use serde::{Deserialize, Serialize};
@@ -43,13 +45,19 @@ pub enum Together {
         /// Tokens that are drafted per cycle, 1 to [`DRAFT_MAX`].
         tokens: u32,
     },
+    /// Decode steps run on the stage's own processor, but for their attention, which is divided among it and these: each reads a part of
+    /// the cache. Possible in decode if the stage has an [`Attention`].
+    Attention {
+        /// The other processors; not empty, without the stage's own. They need no profile of the model.
+        helpers: ProcessorSet,
+    },
 }
 
 impl Together {
     /// The processors that work on the stage besides its own.
     pub fn others(self, own: ProcessorId) -> ProcessorSet {
         match self {
-            Self::Split { helpers } => helpers,
+            Self::Split { helpers } | Self::Attention { helpers } => helpers,
             Self::Draft { processor, .. } => ProcessorSet::of(processor).without(own),
         }
     }

@@ -326,6 +326,9 @@ pub enum ActionError {
     /// `StartTogether`: the stage has no draft model, or is not in decode.
     #[error("there is nothing to draft: the stage has no `draft`, or is not in decode")]
     NoDraft,
+    /// `StartTogether`: nothing says how attention is divided, or the stage is not in decode.
+    #[error("the attention cannot be divided: the model states no `attention`, or the stage is not in decode")]
+    NoAttention,
     /// `StartTogether`: no tokens are drafted, or too many.
     #[error("a cycle drafts 1 to 64 tokens")]
     DraftLength,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
-use crate::joint::{Draft, Split};
+use crate::joint::{Attention, Draft, Split};
 use crate::offload::Offload;
 use crate::power::PowerModel;
 use crate::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind, VariationKind};
@@ -72,13 +72,7 @@ impl System {
     /// Time in which a processor reads a model's weights once, by the smaller of its own and the bus's bandwidth [ns]; 0 where
     /// neither is known.
     pub fn reading_weights_ns(&self, model: ModelId, processor: ProcessorId) -> f64 {
-        let own = self.platform.processors[processor].bandwidth;
-        let bandwidth = match (own, self.platform.bandwidth) {
-            (Some(own), Some(bus)) => own.min(bus),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return 0.0,
-        };
-        self.models[model].weights.as_f64() / bandwidth
+        self.platform.bandwidth_of(processor).map_or(0.0, |bandwidth| self.models[model].weights.as_f64() / bandwidth)
     }
 
     /// Ids of a source's stages.
@@ -135,6 +129,14 @@ pub struct Swap {
 }
 
 impl Platform {
+    /// The most that a processor can draw from memory: the smaller of its own bandwidth and the bus's [bytes/ns]; `None`: unknown.
+    pub fn bandwidth_of(&self, processor: ProcessorId) -> Option<f64> {
+        match (self.processors[processor].bandwidth, self.bandwidth) {
+            (Some(own), Some(bus)) => Some(own.min(bus)),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// The fraction of its time alone in which work on a processor is bound by memory, 0 to 1: bytes ÷ time ÷ what can be drawn.
     /// 0 where the bandwidth of the bus is unknown. See `docs/semantics.md`, section 6.
     pub fn memory_bound(&self, processor: ProcessorId, bytes: f64, alone_ns: f64) -> f64 {
@@ -317,6 +319,9 @@ pub struct Node {
     /// of the chain's last language model. `None` where the source has no goal for it, or the stage does not come before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_first_token: Option<Nanos>,
+    /// How the attention of its decode steps can be divided, in the default variant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Attention>,
     /// Steps of an iterative model.
     pub steps: u32,
     /// Prompt length, for autoregressive models; `None` with a trace.
@@ -353,6 +358,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// What is left of decode on a processor at least, relative to what it takes there by itself, if everything that can help does.
+    pub fn decode_least(&self, processor: ProcessorId) -> f64 {
+        let draft = self.draft.as_ref().map_or(1.0, |draft| draft.least_factor(processor));
+        self.attention.as_ref().map_or(draft, |attention| draft.min(attention.least[processor]))
+    }
+
     /// Numbers of the variants that the stage may run: 0 is its default one.
     pub fn variant_numbers(&self) -> impl ExactSizeIterator<Item = u8> + use<> {
         0..=self.variants.len() as u8

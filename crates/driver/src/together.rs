@@ -61,6 +61,16 @@ impl<S: Sink> Course<'_, S> {
                     return Err(ActionError::CannotRunHere);
                 }
             }
+            Together::Attention { helpers } => {
+                if helpers.is_empty() || helpers.contains(p) {
+                    return Err(ActionError::NoHelper);
+                }
+                let attention = view.node(stage).attention.as_ref();
+                let attention = attention.filter(|_| live.kind == Phase::Decode && live.variant == 0);
+                if !attention.ok_or(ActionError::NoAttention)?.can_divide(helpers.with(p)) {
+                    return Err(ActionError::CannotRunHere);
+                }
+            }
             Together::Draft { processor: drafter, tokens } => {
                 if live.kind != Phase::Decode || view.node(stage).draft.is_none() || live.variant != 0 {
                     return Err(ActionError::NoDraft);
@@ -97,9 +107,9 @@ impl<S: Sink> Course<'_, S> {
         let before = self.hidden(stage).drafts;
         let drafter = match together {
             Together::Draft { processor, .. } => self.view().node(stage).draft.as_ref().map(|d| (d.model, processor)),
-            Together::Split { .. } => None,
+            Together::Split { .. } | Together::Attention { .. } => None,
         };
-        let splits = together.others(p).iter().filter(|_| drafter.is_none()).map(|q| (own, q));
+        let splits = together.others(p).iter().filter(|_| matches!(together, Together::Split { .. })).map(|q| (own, q));
         let needs = || std::iter::once((own, p)).chain(splits).chain(drafter);
         let needs: Vec<(ModelId, ProcessorId)> = needs().collect();
         if let Together::Draft { tokens, .. } = together

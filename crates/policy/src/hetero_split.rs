@@ -6,7 +6,6 @@ use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
 
 use crate::parameters::Parameters;
-use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 use crate::spare::Spare;
 
@@ -39,30 +38,38 @@ impl Policy for HeteroSplit {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         let gain = self.gain;
         self.spare.decide(view, actions, |plan, stage, processor| {
-            Some((processor, divided(view, plan, stage, processor, gain)?))
+            view.system.models[view.stage(stage).model].split?;
+            let fits = |p: ProcessorId| plan.fits(view, stage, p);
+            Some((processor, with_helpers(view, stage, processor, gain, fits, |helpers| Together::Split { helpers })?))
         });
     }
 }
 
-/// The free processors with which a stage's phase is done first: added one after the other, the most useful first, as long as each
-/// makes it faster.
-fn divided(view: &View<'_>, plan: &Plan, stage: StageId, processor: ProcessorId, gain: f64) -> Option<Together> {
-    view.system.models[view.stage(stage).model].split?;
+/// The processors, among those that `can_help`, with which a stage's phase is done first: added one after the other, the most useful
+/// first, as long as each makes it faster.
+pub(crate) fn with_helpers(
+    view: &View<'_>,
+    stage: StageId,
+    processor: ProcessorId,
+    gain: f64,
+    can_help: impl Fn(ProcessorId) -> bool,
+    together: impl Fn(ProcessorSet) -> Together,
+) -> Option<Together> {
     let alone = view.remaining_in_phase(stage, processor)?.saturating_add(view.setup(stage, processor));
     let time = |helpers: ProcessorSet| {
-        let together = Together::Split { helpers };
+        let together = together(helpers);
         let work = view.remaining_together(stage, processor, together)?;
         Some(work.saturating_add(view.setup_together(stage, processor, together)))
     };
     let (mut best, mut least) = (ProcessorSet::EMPTY, alone);
     loop {
-        let free = view.processors().filter(|&p| p != processor && !best.contains(p) && plan.fits(view, stage, p));
+        let free = view.processors().filter(|&p| p != processor && !best.contains(p) && can_help(p));
         let with = |p: ProcessorId| Some((time(best.with(p))?, p)).filter(|_| !ProcessorSet::of(p).is_empty());
         let Some((next, p)) = free.filter_map(with).min().filter(|&(next, _)| next < least) else { break };
         (best, least) = (best.with(p), next);
     }
     let worth_it = !best.is_empty() && least.as_f64() * gain <= alone.as_f64();
-    worth_it.then_some(Together::Split { helpers: best })
+    worth_it.then(|| together(best))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle`, `onbeat`, `mixed-criticality` and `dream:drop=true`; late jobs are the scenario's business.
 //! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
 
+mod attention_offload;
 mod band_lsf;
 mod band_sel;
 mod bandit;

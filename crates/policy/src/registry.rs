@@ -7,10 +7,10 @@ use thiserror::Error;
 
 use crate::parameters::Parameters;
 use crate::{
-    best_effort, cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft, hetero_split,
-    k_edf, latency_greedy, laxity, llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf, pd_adaptive,
-    predicted_sjf, prefill_first, round_robin, sjf, skip_join_mlfq, skip_over, speculative, srpt, static_mapping,
-    sufferage,
+    attention_offload, best_effort, cbs, cfs, chain_edf, decode_first, dm, edf, edzl, eft, fcfs, fixed_priority, heft,
+    hetero_split, k_edf, latency_greedy, laxity, llf, max_min, mct, min_min, mlfq, npu_prefill, olb, onbeat, p_edf,
+    pd_adaptive, predicted_sjf, prefill_first, round_robin, sjf, skip_join_mlfq, skip_over, speculative, srpt,
+    static_mapping, sufferage,
 };
 
 /// How a policy is made.
@@ -174,6 +174,7 @@ static POLICIES: &[PolicyInfo] = &[
     pd_adaptive::INFO,
     crate::pd_partition::INFO,
     hetero_split::INFO,
+    attention_offload::INFO,
     speculative::INFO,
     decode_first::INFO,
     prefill_first::INFO,

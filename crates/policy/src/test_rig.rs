@@ -201,6 +201,7 @@ impl Rig {
             tail: Nanos::ZERO,
             tail_together: None,
             to_first_token: None,
+            attention: None,
             steps: 0,
             prompt: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.prompt)),
             output: (shape == ModelShape::Autoregressive).then(|| distribution(WORK.output)),

@@ -6,7 +6,7 @@
 
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
-use onbeat_core::joint::{Course, Mark, Pace, Part, Together};
+use onbeat_core::joint::{Attention, Course, Mark, Pace, Part, Together};
 use onbeat_core::state::{Occupancy, Run};
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
@@ -146,7 +146,9 @@ impl<S: Sink> Engine<'_, S> {
             self.runs[q].push(LiveRun::helper(demand, now));
             let model = if q == p { live.weights } else { self.model_of(stage, together) };
             let occupancy: &mut Occupancy = &mut self.course.state.processors[q];
-            occupancy.last_model = Some(model);
+            if q == p || !matches!(together, Together::Attention { .. }) {
+                occupancy.last_model = Some(model);
+            }
             // All of them are taken as a whole.
             if let Some(division) = self.course.system.platform.processors[q].division {
                 occupancy.take_units(division.units, model, serial);
@@ -210,6 +212,13 @@ impl<S: Sink> Engine<'_, S> {
                 let factors = parts.iter().map(|part| part.cost.latency_factor(hidden.u, hidden.variation));
                 (others, course, factors.fold(0.0, f64::max))
             }
+            Together::Attention { .. } => {
+                let (attention, own, helpers) = self.attention_of(p, stage, others);
+                let links = &system.platform.links;
+                let work = (hidden.work, live.position);
+                let course = Course::of_attention(attention, links, (own, &helpers), work, segments);
+                (others, course, own.cost.latency_factor(hidden.u, hidden.variation))
+            }
             Together::Draft { processor, tokens } => {
                 let cycle = self.course.view().cycle(stage, p, processor, tokens);
                 let cycle = cycle.expect("the start was checked");
@@ -230,6 +239,20 @@ impl<S: Sink> Engine<'_, S> {
             pace: self.pace_of(processor),
         };
         std::iter::once(p).chain(others.iter()).map(part).collect()
+    }
+
+    /// How a stage's attention is divided, the stage's own part, and the others with their speeds.
+    fn attention_of(
+        &self,
+        p: ProcessorId,
+        stage: StageId,
+        others: ProcessorSet,
+    ) -> (&Attention, Part<'_>, Vec<(ProcessorId, f64)>) {
+        let live = &self.course.state.stages[stage];
+        let attention = self.course.system.nodes[live.node].attention.as_ref();
+        let own = Part { processor: p, cost: cost_of(self.course.system, live, p), pace: self.pace_of(p) };
+        let helpers = others.iter().map(|q| (q, self.speed(q))).collect();
+        (attention.expect("the start was checked"), own, helpers)
     }
 
     /// How fast a processor is now.
@@ -274,6 +297,10 @@ impl<S: Sink> Engine<'_, S> {
                 let split = split.expect("only models that can be divided are");
                 let parts = self.parts_of(p, stage, joint.others);
                 joint.course.divide_anew(&split, &system.platform.links, &parts, work, mark);
+            }
+            Together::Attention { .. } => {
+                let (attention, own, helpers) = self.attention_of(p, stage, joint.others);
+                joint.course.attend_anew(attention, &system.platform.links, (own, &helpers), work, mark);
             }
             Together::Draft { processor, tokens } => {
                 let cycle = self.course.view().cycle(stage, p, processor, tokens);
@@ -328,7 +355,7 @@ impl<S: Sink> Engine<'_, S> {
         let view = self.course.view();
         match together {
             Together::Draft { .. } => view.node(stage).draft.as_ref().map(|draft| draft.model),
-            Together::Split { .. } => None,
+            Together::Split { .. } | Together::Attention { .. } => None,
         }
         .unwrap_or(view.stage(stage).model)
     }
@@ -342,7 +369,7 @@ impl<S: Sink> Engine<'_, S> {
         alone_ns: f64,
     ) -> Demand {
         match together {
-            Together::Split { .. } => {
+            Together::Split { .. } | Together::Attention { .. } => {
                 let bytes = course.parts.iter().find(|part| part.processor == q).map_or(0.0, |part| part.bytes);
                 self.limit_of(q).map_or(Demand::NONE, |limit| Demand::new(bytes, alone_ns, limit))
             }

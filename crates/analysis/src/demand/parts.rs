@@ -75,7 +75,6 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                 PhaseCost::Decode { .. } => true,
                 PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => false,
             });
-        let draft = node.draft.as_ref().filter(|_| kind == Phase::Decode);
         let pieces = if movable { PIECES.min(units as u32).max(1) } else { 1 };
         for piece in 0..pieces {
             let edge = |j: u32| (units * f64::from(j) / f64::from(pieces)).floor();
@@ -89,12 +88,12 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                 };
                 alone * phase.latency_factor(u, variation)
             };
-            // Drafting takes no time at best, and all is accepted; drafted or batched, not both.
-            let drafted = |at: ProcessorId| draft.map_or(1.0, |draft| draft.least_factor(at));
+            // Drafting takes no time at best, and all is accepted; or attention takes none. Helped or batched, not both.
+            let helped = |at: ProcessorId| if kind == Phase::Decode { node.decode_least(at) } else { 1.0 };
             let least = |of: fn(&PhaseCost) -> f64, occupies: bool| {
                 let of_all = |(at, all): (ProcessorId, &Vec<Choice<'_>>)| {
                     let share = |one: &Choice<'_>| if occupies { one.2 } else { 1.0 };
-                    all.iter().map(|one| latency(one) * of(one.1).min(drafted(at)) * share(one)).reduce(f64::min)
+                    all.iter().map(|one| latency(one) * of(one.1).min(helped(at)) * share(one)).reduce(f64::min)
                 };
                 phases.enumerate().map(of_all).collect()
             };

@@ -229,6 +229,7 @@ impl Builder {
             tail: Nanos::ZERO,
             tail_together: None,
             to_first_token: None,
+            attention: None,
             steps: 0,
             prompt: None,
             output: None,

@@ -24,9 +24,12 @@ impl<'a> View<'a> {
             Some(Nanos::from_ns_f64(divided_ns(whole.map(Nanos::as_f64)).floor()))
         };
         let least = self.variants(stage).filter_map(of_variant).min().expect("every stage can run somewhere");
-        let Some(draft) = &self.node(stage).draft else { return least };
-        // The least of the drafting processors' factors on all of it: drafts never make anything else faster than that.
-        let factor = self.processors().map(|p| draft.least_factor(p)).fold(1.0, f64::min);
+        let node = self.node(stage);
+        if node.draft.is_none() && node.attention.is_none() {
+            return least;
+        }
+        // The least of the helped processors' factors on all of it: help never makes anything else faster than that.
+        let factor = self.processors().map(|p| node.decode_least(p)).fold(1.0, f64::min);
         Nanos::from_ns_f64((least.as_f64() * factor).floor())
     }
 
@@ -50,6 +53,20 @@ impl<'a> View<'a> {
                 let links = &self.system.platform.links;
                 let waiting = split.waiting_ns(links, all, cost_on(processor)?, live.work, (live.position, end));
                 Some(Nanos::from_ns_f64(divided_ns(whole) + waiting))
+            }
+            Together::Attention { helpers } => {
+                let attention = self.node(stage).attention.as_ref().filter(|_| live.kind == Phase::Decode)?;
+                let (all, cost, left) = (helpers.with(processor), cost_on(processor)?, end - live.position);
+                if !attention.can_divide(all) {
+                    return None;
+                }
+                // Contexts grow by one per step: those in the middle are the mean.
+                let tokens = (f64::from(live.work.prompt) + 1.0 + live.position + (left - 1.0) / 2.0) * left;
+                let whole = cost.latency_ns(live.work, live.position, end);
+                let (saved, _) = attention.divided_ns(processor, helpers, tokens.max(0.0), whole);
+                let links = &self.system.platform.links;
+                let waiting = attention.split.waiting_ns(links, all, cost, live.work, (live.position, end));
+                Some(Nanos::from_ns_f64(whole - saved + waiting))
             }
             Together::Draft { processor: drafter, tokens } => {
                 let cycle = self.cycle(stage, processor, drafter, tokens)?;
@@ -94,6 +111,8 @@ impl<'a> View<'a> {
     pub fn setup_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Nanos {
         let own = self.setup(stage, processor);
         match together {
+            // Who reads a part of the cache needs nothing else of the model.
+            Together::Attention { .. } => own,
             Together::Split { helpers } => helpers.iter().map(|p| self.setup(stage, p)).fold(own, Nanos::max),
             Together::Draft { processor: drafter, .. } => {
                 let Some(draft) = &self.node(stage).draft else { return own };

@@ -70,6 +70,10 @@ pub struct ModelSpec {
     pub network: Option<NetworkSpec>,
     /// How it is divided among several processors that work on it at the same time. Left out: it is not. Not for `streaming`.
     pub split: Option<SplitSpec>,
+    /// `autoregressive`: how the attention of decode steps is divided among processors, each of which reads a part of the key-value cache:
+    /// `points` per step, one or two per layer, and `kb` per point. It takes what reading takes at their `bandwidth_gbps`; no profile of
+    /// the model is needed where only attention runs. Left out: it is not divided.
+    pub attention: Option<SplitSpec>,
     /// Key of `[source]` for the figures above.
     pub source: Option<String>,
     /// Row, page or name within that source.

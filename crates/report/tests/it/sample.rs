@@ -168,6 +168,7 @@ fn source(
             tail: Nanos::ZERO,
             tail_together: None,
             to_first_token: None,
+            attention: None,
             steps: 0,
             prompt: None,
             output: None,

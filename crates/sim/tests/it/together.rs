@@ -450,3 +450,112 @@ fn policies_work_together_at_changing_speeds() {
         assert!(all > 5, "{policy}: {all}");
     }
 }
+
+/// A GPU of 50 GB/s and a CPU of 25 that has no profile of the model: 300 MB of weights, 1 MB of cache per token, steps of 10 ms.
+fn reader(bus: u32, more: &str) -> String {
+    format!(
+        r#"
+        name = "attention"
+        duration_s = 2
+        platform.name = "p"
+        platform.memory = {{ handover_us = 50, bandwidth_gbps = {bus} }}
+        [[platform.processor]]
+        name = "gpu"
+        kind = "gpu"
+        bandwidth_gbps = 50
+        active_w = 10
+        [[platform.processor]]
+        name = "cpu"
+        kind = "cpu"
+        bandwidth_gbps = 25
+        active_w = 6
+        idle_w = 1
+        [model.llm]
+        shape = "autoregressive"
+        weights_mb = 300
+        kv_kb_per_token = 1000
+        attention = {{ points = 4 }}
+        [[cost]]
+        model = "llm"
+        processor = "gpu"
+        prefill_ms = [[99, 100]]
+        decode_ms = [[0, 10]]
+        [[session]]
+        name = "chat"
+        model = "llm"
+        arrival = {{ process = "periodic", period_s = 0.4 }}
+        prompt = 99
+        output = 11
+        {more}
+        "#
+    )
+}
+
+#[test]
+fn idle_processors_read_a_part_of_the_cache() {
+    let system = system(&reader(100, "count = 1"));
+    let events = run(&system, onbeat_policy::make("attention-offload", &system).unwrap(), 1);
+    // Contexts of 100 to 109 tokens are 1045 MB: 20.9 ms on the GPU, two thirds of that with the CPU. Four points of 50 µs per step.
+    let answer = 100.0 - 20.9 / 3.0 + 10.0 * 0.2;
+    assert!(
+        (done_at(&system, &events, "chat")[0] - 100.0 - answer).abs() < 1e-3,
+        "{:?}",
+        done_at(&system, &events, "chat")
+    );
+    let stop = events.iter().rev().find_map(|e| match e.what {
+        What::Stop { bytes, energy_mj, .. } => Some((bytes.as_mb(), energy_mj.unwrap())),
+        _ => None,
+    });
+    // All of the bytes. 10 W all the while; 6 W while the CPU reads, 1 W while it waits.
+    let reads = 20.9 * 2.0 / 3.0;
+    let energy = 10.0 * answer + 6.0 * reads + 1.0 * (answer - reads);
+    let (bytes, drawn) = stop.unwrap();
+    assert!((bytes - 4045.0).abs() < 1e-3 && (drawn - energy).abs() < 1e-3 * energy, "{bytes} {drawn} {energy}");
+}
+
+#[test]
+fn what_the_bus_does_not_have_cannot_be_read() {
+    // Together they would draw up to 75 GB/s of 50: slower than the GPU alone, which the policy does not see, as it knows nominal times.
+    let system = system(&reader(50, "count = 1"));
+    let divided = run(&system, onbeat_policy::make("attention-offload", &system).unwrap(), 1);
+    let alone = run(&system, onbeat_policy::make("edf", &system).unwrap(), 1);
+    assert_eq!(done_at(&system, &alone, "chat"), [200.0]);
+    assert!(done_at(&system, &divided, "chat")[0] > 200.0, "{:?}", done_at(&system, &divided, "chat"));
+}
+
+#[test]
+fn nobody_beats_the_bound_with_attention_divided() {
+    let goals = "ttft_ms = 150\ntpot_ms = 9.8\ndeadline_ms = 220\ndrop = \"hopeless\"";
+    let system = system(&reader(100, goals));
+    let bound = onbeat_analysis::bound::lower_bound(&system);
+    assert!(bound.sources.iter().all(|source| source.impossible.is_none()), "{:?}", bound.binding);
+    let mut joint = 0;
+    for policy in onbeat_policy::all() {
+        let events = run(&system, onbeat_policy::make(policy.name, &system).unwrap(), 1);
+        joint += times(&events, |what| matches!(what, What::Start { over, .. } if !over.is_empty())).len();
+        for (release, done) in crate::support::jobs_of(&system, &events, "chat") {
+            let shortest = system.sources.iter().next().unwrap().shortest.as_ms();
+            assert!(done.is_none_or(|done| done - release >= shortest - 1e-6), "{}", policy.name);
+        }
+    }
+    assert_eq!(joint, 5, "one answer of each request, under one policy");
+}
+
+#[test]
+fn attention_that_cannot_be_divided_is_an_error() {
+    let error = |toml: &str| {
+        fn both(view: &View<'_>, actions: &mut Actions) {
+            for &stage in view.ready() {
+                let together = onbeat_core::joint::Together::Attention { helpers: ProcessorSet::of(ProcessorId(1)) };
+                actions.start_together(stage, ProcessorId(0), together);
+            }
+        }
+        let system = system(toml);
+        match onbeat_sim::simulate(&system, Box::new(crate::support::Script(both)), "test", 1, Vec::new()) {
+            Err(onbeat_sim::SimError::IllegalAction { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let toml = reader(100, "");
+    assert_eq!(error(&toml), onbeat_core::policy::ActionError::NoAttention, "the prompt's is not divided");
+}

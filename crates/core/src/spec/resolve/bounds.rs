@@ -40,8 +40,7 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
                 let least = |variant: u8| {
                     let work = node.work_of(variant, work);
                     let latencies = node.costs_of(variant).enumerate().filter_map(|(p, cost)| {
-                        let draft = node.draft.as_ref().filter(|_| together);
-                        let decode = draft.map_or(1.0, |draft| draft.least_factor(p));
+                        let decode = if together { node.decode_least(p) } else { 1.0 };
                         Some(shortest_ns(cost.as_ref()?, work, variation, decode))
                     });
                     // All together are the sum of their rates, at most.

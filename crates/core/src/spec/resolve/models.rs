@@ -292,20 +292,18 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
         || model.kv_kb_per_token.is_some()
         || model.state_kb.is_some()
         || model.split.is_some()
-        || model.kv_offload.is_some();
+        || model.kv_offload.is_some()
+        || model.attention.is_some();
     if figures || model.source.is_some() {
         sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
     }
-    if let Some(split) = &model.split {
-        let at = at.key("split");
+    for (key, split) in [("split", &model.split), ("attention", &model.attention)] {
+        let Some(split) = split else { continue };
+        let at = at.key(key);
         check.number(&at, "points", f64::from(split.points), &limits::POINTS);
         check.number(&at, "kb", split.kb, &limits::SIZE_KB);
         if split.source.is_some() {
-            sources.check_key(check, &at.key("source"), "split", split.source.as_deref());
-        }
-        if model.shape == ModelShape::Streaming {
-            let problem = "a streaming model is not divided: its state is in one place";
-            check.wrong(&at, problem, "it belongs to the other shapes");
+            sources.check_key(check, &at.key("source"), key, split.source.as_deref());
         }
     }
     if let Some(offload) = &model.kv_offload {
@@ -317,10 +315,19 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
             check.wrong(&at, "nothing says how large the cache is", "add `kv_kb_per_token` to the model");
         }
     }
+    if model.split.is_some() && model.shape == ModelShape::Streaming {
+        let problem = "a streaming model is not divided: its state is in one place";
+        check.wrong(&at.key("split"), problem, "it belongs to the other shapes");
+    }
+    if model.attention.is_some() && model.kv_kb_per_token.is_none() {
+        let problem = "`attention` is divided by what of the cache each processor reads, and the cache has no size";
+        check.wrong(&at.key("attention"), problem, "add `kv_kb_per_token`");
+    }
     let shapes = [
         ("kv_kb_per_token", model.kv_kb_per_token.is_some(), ModelShape::Autoregressive),
         ("experts", model.experts.is_some(), ModelShape::Autoregressive),
         ("kv_offload", model.kv_offload.is_some(), ModelShape::Autoregressive),
+        ("attention", model.attention.is_some(), ModelShape::Autoregressive),
         ("steps", model.steps.is_some(), ModelShape::Iterative),
         ("state_kb", model.state_kb.is_some(), ModelShape::Streaming),
     ];

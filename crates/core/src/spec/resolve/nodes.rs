@@ -6,13 +6,13 @@ use crate::cost::{Cost, Narrower, Phase, Work};
 use crate::curve::{Below, Curve};
 use crate::distribution::Distribution;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
-use crate::joint::{Draft, Split};
+use crate::joint::{Attention, Draft, Split};
 use crate::offload::Offload;
 use crate::spec::check::Check;
 use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::limits;
-use crate::spec::{KvOffloadSpec, ModelShape, ProvenanceKind, ScenarioSpec};
+use crate::spec::{KvOffloadSpec, ModelShape, ProvenanceKind, ScenarioSpec, SplitSpec};
 use crate::system::{Alternative, Edge, Figure, Model, Node, Role, Source, Variation};
 use crate::units::{Bytes, Nanos};
 
@@ -209,6 +209,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             Some(draft) => Some(self.draft(stage, draft, &rows, sizes)?),
             None => None,
         };
+        let attention = variant.spec.attention.as_ref().map(|spec| self.attention(spec, &variant, &costs, sizes));
         let quality = self.relative_quality(&stage.spec.name, &variant, &mut variants);
         let node = Node {
             name: stage.spec.name.clone(),
@@ -220,6 +221,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             tail: Nanos::ZERO,
             tail_together: None,
             to_first_token: None,
+            attention,
             steps,
             prompt,
             output,
@@ -235,6 +237,27 @@ impl<'a, 'c> Builder<'a, 'c> {
             adapter,
         };
         Some((node, sizes.smallest))
+    }
+
+    /// How a stage's attention can be divided.
+    fn attention(
+        &self,
+        spec: &SplitSpec,
+        variant: &Variant<'a>,
+        costs: &IdVec<ProcessorId, Option<Cost>>,
+        sizes: Sizes,
+    ) -> Attention {
+        let platform = &self.platform.platform;
+        let bandwidth: IdVec<ProcessorId, Option<f64>> =
+            platform.processors.ids().map(|p| platform.bandwidth_of(p)).collect();
+        let cache_per_token = variant.spec.kv_kb_per_token.unwrap_or(0.0) * 1e3;
+        let contexts = (1.0, f64::from(sizes.largest.prompt) + f64::from(sizes.largest.output));
+        let least = |p: ProcessorId| {
+            let decode = costs[p].as_ref().and_then(|cost| cost.phases.get(1));
+            decode.map_or(1.0, |(_, cost)| Attention::least_of(cost, cache_per_token, bandwidth[p], contexts))
+        };
+        let least = platform.processors.ids().map(least).collect();
+        Attention { split: Split { points: spec.points, bytes: spec.kb * 1e3 }, cache_per_token, bandwidth, least }
     }
 
     /// The model that drafts for a stage, with what it costs, and what verifying costs, on each processor.
@@ -449,8 +472,11 @@ impl<'a, 'c> Builder<'a, 'c> {
             let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());
             let row = if own.is_some() { None } else { spec.row.as_deref() };
             self.figures.push(sources.figure(format!("{name}: size of the weights"), key, row));
-            if let Some(key) = spec.split.as_ref().and_then(|split| split.source.as_deref()) {
-                self.figures.push(sources.figure(format!("{name}: how it is divided"), Some(key), None));
+            for (split, what) in [(&spec.split, "how it is divided"), (&spec.attention, "how its attention is divided")]
+            {
+                if let Some(key) = split.as_ref().and_then(|split| split.source.as_deref()) {
+                    self.figures.push(sources.figure(format!("{name}: {what}"), Some(key), None));
+                }
             }
             if self.platform.platform.capacity.is_some_and(|capacity| Bytes::from_mb(mb) > capacity) {
                 self.notes.warn(format!("The weights of `{name}` are larger than the memory: it can never start."));

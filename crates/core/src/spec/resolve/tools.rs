@@ -82,6 +82,7 @@ impl<'a> Builder<'a, '_> {
             tail: Nanos::ZERO,
             tail_together: None,
             to_first_token: None,
+            attention: None,
             steps: 0,
             prompt: None,
             output: None,
