@@ -60,10 +60,11 @@ mod tests {
     #[test]
     fn idle_processors_read_a_part_of_the_cache() {
         let mut rig = Rig::new(&[("gpu", Preemption::Segment), ("cpu", Preemption::Segment)]);
-        let chat = rig.session("chat", &[4.0], 1);
+        let chat = rig.session("chat", &[4.0, 4.0], 1);
+        let node = NodeId(rig.system.sources[chat].nodes.start);
+        rig.system.nodes[node].costs[ProcessorId(1)] = None;
         let stage = rig.ready_decode(chat, 0.0);
         assert_eq!(rig.decide("attention-offload"), [start(stage, 0)], "nothing says how attention is divided");
-        let node = NodeId(rig.system.sources[chat].nodes.start);
         rig.system.nodes[node].attention = Some(Attention {
             split: Split { points: 1, bytes: 0.0 },
             cache_per_token: 1e6,
