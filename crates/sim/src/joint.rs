@@ -38,12 +38,13 @@ impl Joint {
             now += part.computing_ns * part.speed / speed(part.processor);
         }
         if now == planned {
-            return demand.rate(share, 1.0);
+            return if demand.memory_bound <= 0.0 { 1.0 } else { demand.rate(share, 1.0) };
         }
         let memory = demand.memory_bound;
         // Waiting for one another and handing over do not depend on the clock.
         let computing = (1.0 - memory - self.course.waiting_ns / self.course.ahead_ns).max(0.0);
-        let reading = if share >= demand.peak { memory } else { memory * demand.peak / share };
+        // A part that reads nothing is given nothing, and needs nothing.
+        let reading = if share >= demand.peak || memory <= 0.0 { memory } else { memory * demand.peak / share };
         1.0 / ((1.0 - memory - computing) + computing * now / planned + reading)
     }
 
