@@ -100,7 +100,12 @@ impl ProcessorSet {
 
     /// The processors in order.
     pub fn iter(self) -> impl Iterator<Item = ProcessorId> {
-        (0..64).filter(move |i| self.0 >> i & 1 == 1).map(ProcessorId)
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = (left != 0).then(|| ProcessorId(left.trailing_zeros()));
+            left &= left.wrapping_sub(1);
+            next
+        })
     }
 }
 

@@ -410,24 +410,24 @@ impl<S: Sink> Course<'_, S> {
 
     /// A stage has finished its last phase.
     pub(crate) fn finish_stage(&mut self, stage: StageId) {
-        let live = self.state.stages[stage];
+        let live = &self.state.stages[stage];
+        let (serial, job, node, tokens) = (live.serial, live.job, live.node, live.tokens);
+        let output = live.processor.map(|p| (p, self.system.nodes[node].output_bytes));
         let instance = self.hidden[stage.index()].instance;
-        let job_serial = self.state.jobs[live.job].serial;
-        self.emit(What::StageDone { stage: live.serial, job: job_serial });
+        let job_serial = self.state.jobs[job].serial;
+        self.emit(What::StageDone { stage: serial, job: job_serial });
         self.keep_cache(stage);
         self.remove_stage(stage);
-        let job = live.job;
-        if self.nodes[live.node].alone {
+        if self.nodes[node].alone {
             self.finish_job(job);
             return;
         }
-        let progress = self.progress(job, live.node);
+        let progress = self.progress(job, node);
         progress.alive -= 1;
         let complete = progress.alive == 0 && progress.undecided == 0;
-        let output = live.processor.map(|p| (p, self.system.nodes[live.node].output_bytes));
         if complete {
-            let rest = Rest { tokens: live.tokens, in_parts: self.parts_of(&live, instance).is_some() };
-            self.close_node(job, live.node, true, output, rest);
+            let rest = Rest { tokens, in_parts: self.parts_of(job, node, instance).is_some() };
+            self.close_node(job, node, true, output, rest);
             if self.books[job.index()].open == 0 {
                 self.finish_job(job);
             }
@@ -492,8 +492,8 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// The numbers of tokens at which a stage hands on a part of its output, where they are known.
-    fn parts_of(&self, live: &Stage, instance: u32) -> Option<&[u32]> {
-        self.facts.parts(self.state.jobs[live.job].serial, live.node, instance)
+    fn parts_of(&self, job: JobId, node: NodeId, instance: u32) -> Option<&[u32]> {
+        self.facts.parts(self.state.jobs[job].serial, node, instance)
     }
 
     /// The number of tokens, larger than it has now, at which a stage hands on some of its output next; `None`: never.
@@ -502,7 +502,7 @@ impl<S: Sink> Course<'_, S> {
         if !self.nodes[live.node].per_tokens {
             return None;
         }
-        if let Some(parts) = self.parts_of(live, self.hidden[stage.index()].instance) {
+        if let Some(parts) = self.parts_of(live.job, live.node, self.hidden[stage.index()].instance) {
             return parts.iter().copied().find(|&at| at > live.tokens);
         }
         let every = self.system.nodes[live.node].after.iter().filter_map(|edge| edge.per_tokens);
@@ -519,7 +519,7 @@ impl<S: Sink> Course<'_, S> {
         debug_assert!(before <= now, "tokens are handed on once");
         for (number, edge) in system.nodes[live.node].after.iter().enumerate() {
             let Some(every) = edge.per_tokens else { continue };
-            let count = match self.parts_of(&live, instance) {
+            let count = match self.parts_of(live.job, live.node, instance) {
                 Some(parts) => parts.iter().filter(|&&at| before < at && at <= now).count() as u32,
                 None => now / every - before / every,
             };

@@ -22,7 +22,8 @@ impl<S: Sink> Course<'_, S> {
 
     /// A stage that is not running any more has finished its current phase: it is ready for the next one, or finished.
     pub fn finish_phase(&mut self, stage: StageId) {
-        let live = self.state.stages[stage];
+        let live = &self.state.stages[stage];
+        let (serial, job, node, phase) = (live.serial, live.job, live.node, live.phase);
         if live.kind == Phase::Prefill {
             let now = self.state.now;
             let tokens = self.hidden[stage.index()].before + 1;
@@ -30,17 +31,18 @@ impl<S: Sink> Course<'_, S> {
             other.tokens = tokens;
             if tokens == 1 {
                 other.first_token = Some(now);
-                let job = self.state.jobs[live.job].serial;
-                self.emit(What::FirstToken { stage: live.serial, job });
+                let job = self.state.jobs[job].serial;
+                self.emit(What::FirstToken { stage: serial, job });
             }
-            if self.nodes[live.node].per_tokens && tokens > self.hidden[stage.index()].handed {
+            if self.nodes[node].per_tokens && tokens > self.hidden[stage.index()].handed {
                 self.follow_tokens(stage, tokens);
             }
         }
-        let cost = self.system.nodes[live.node].costs[self.system.nodes[live.node].fastest].as_ref();
+        let node = &self.system.nodes[node];
+        let cost = node.costs[node.fastest].as_ref();
         let phases = &cost.expect("a node can run on its fastest processor").phases;
         let work = self.hidden[stage.index()].work;
-        let next = (usize::from(live.phase) + 1..phases.len()).find(|&next| work.units(phases[next].0) > 0.0);
+        let next = (usize::from(phase) + 1..phases.len()).find(|&next| work.units(phases[next].0) > 0.0);
         match next {
             // The last token came out of a prompt that was prefilled again.
             Some(next) => {

@@ -48,10 +48,15 @@ impl Demand {
 
 /// Shares `capacity` max-min fairly: everybody gets what they ask for or the common level, whichever is smaller, and the level is as
 /// high as possible. Replaces each entry of `demands` by its share. `order` is scratch.
+#[inline]
 pub(crate) fn share_max_min(capacity: f64, demands: &mut [f64], order: &mut Vec<usize>) {
-    if demands.iter().sum::<f64>() <= capacity {
-        return;
+    if demands.iter().sum::<f64>() > capacity {
+        share_scarce(capacity, demands, order);
     }
+}
+
+/// The same where there is not enough for all.
+fn share_scarce(capacity: f64, demands: &mut [f64], order: &mut Vec<usize>) {
     order.clear();
     order.extend(0..demands.len());
     order.sort_by(|&a, &b| demands[a].total_cmp(&demands[b]));

@@ -420,9 +420,6 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Lets every joint run be as slow as the slowest of its processors, with these shares of the bus and at the speeds of the moment.
     pub(crate) fn couple(&mut self, shares: &[f64]) {
-        if self.runs.iter().flatten().all(|run| run.joint.is_none()) {
-            return;
-        }
         for run in self.runs.iter_mut().flatten() {
             if let Some(joint) = &mut run.joint {
                 (joint.rate, joint.alone) = (f64::INFINITY, f64::INFINITY);

@@ -85,6 +85,11 @@ impl LiveRun {
         }
     }
 
+    /// Time alone up to a point, given the nominal time of all up to there, less what was done before the run [ns].
+    fn alone_ns(&self, nominal: f64) -> f64 {
+        ((nominal * self.factor).round_ties_even() - self.partial_ns).max(1.0)
+    }
+
     /// Where member number `k` stood at the start [units].
     pub(crate) fn start_of(&self, k: usize) -> f64 {
         if k == 0 { self.from } else { self.others_from[k - 1] }
@@ -95,6 +100,7 @@ impl LiveRun {
 pub(crate) const SAME_TIME_NS: f64 = 0.5;
 
 /// The profile entry that a stage runs by, on a processor in its current phase.
+#[inline]
 pub(crate) fn cost_of<'s>(
     system: &'s System,
     stage: &onbeat_core::state::Stage,
@@ -108,7 +114,13 @@ pub(crate) fn cost_of<'s>(
 impl<S: Sink> Engine<'_, S> {
     /// When the next run has something to do by itself.
     pub(crate) fn next_boundary(&self) -> Nanos {
-        self.runs.iter().flatten().map(|run| run.next_at).min().unwrap_or(Nanos::MAX)
+        let mut next = Nanos::MAX;
+        for runs in &self.runs {
+            for run in runs {
+                next = next.min(run.next_at);
+            }
+        }
+        next
     }
 
     /// Does what runs have to do now, in order of processor and start.
@@ -158,19 +170,24 @@ impl<S: Sink> Engine<'_, S> {
 
     /// A run has done what it should: takes it off the processor, at once or after saving. Whether it left its place.
     pub(crate) fn leave(&mut self, p: ProcessorId, i: usize) -> bool {
+        let cost = if self.runs[p][i].why == StopReason::Preempted { self.preempt_cost(p, i) } else { Nanos::ZERO };
+        if cost == Nanos::ZERO {
+            self.stop(p, i);
+            return true;
+        }
+        let run = &mut self.runs[p][i];
+        run.doing = Doing::Saving;
+        run.next_at = self.course.state.now + cost;
+        self.bus_dirty = true;
+        self.set_helpers(p, i, Doing::Waiting);
+        false
+    }
+
+    /// How long it takes to take a run off its processors.
+    fn preempt_cost(&self, p: ProcessorId, i: usize) -> Nanos {
         let cost_of = |q: ProcessorId| self.course.system.platform.processors[q].preempt_cost;
         let helpers = self.runs[p][i].joint.as_ref().map(|joint| joint.others).unwrap_or_default();
-        let cost = helpers.iter().map(cost_of).fold(cost_of(p), Nanos::max);
-        let run = &mut self.runs[p][i];
-        if run.why == StopReason::Preempted && cost > Nanos::ZERO {
-            run.doing = Doing::Saving;
-            run.next_at = self.course.state.now + cost;
-            self.bus_dirty = true;
-            self.set_helpers(p, i, Doing::Waiting);
-            return false;
-        }
-        self.stop(p, i);
-        true
+        helpers.iter().map(cost_of).fold(cost_of(p), Nanos::max)
     }
 
     /// Puts stages on a free slot. `setup` precedes progress. The stages are not in the ready list any more.
@@ -184,19 +201,21 @@ impl<S: Sink> Engine<'_, S> {
     ) {
         let (system, now) = (self.course.system, self.course.state.now);
         let first = stages[0];
-        let live = self.course.state.stages[first];
+        let live = &self.course.state.stages[first];
         let work = self.course.hidden[first.index()].work;
-        let cost = cost_of(system, &live, p);
-        let end = work.units(live.kind);
+        let cost = cost_of(system, live, p);
+        let (kind, from, model, weights, units) = (live.kind, live.position, live.model, live.weights, live.units);
+        let end = work.units(kind);
 
         let mut others_from = Vec::new();
-        let mut length = end - live.position;
+        let mut length = end - from;
         let mut factor = 0.0;
         let mut decoders = 0;
         for &stage in stages {
             let other = &self.course.state.stages[stage];
             let hidden = &self.course.hidden[stage.index()];
-            factor += cost_of(system, other, p).latency_factor(hidden.u, hidden.variation);
+            let cost = if stage == first { cost } else { cost_of(system, other, p) };
+            factor += cost.latency_factor(hidden.u, hidden.variation);
             if stages.len() == 1 || other.kind == Phase::Decode {
                 decoders += 1;
                 length = length.min(hidden.work.units(other.kind) - other.position);
@@ -211,15 +230,15 @@ impl<S: Sink> Engine<'_, S> {
         factor /= stages.len() as f64;
         let mut why = StopReason::Finished;
         let (to, piece) = self.end_of_run(p, first, limit);
-        if limit.is_some() && to - live.position < length {
-            length = to - live.position;
+        if limit.is_some() && to - from < length {
+            length = to - from;
             why = StopReason::Quantum;
         }
         if piece {
-            let to = live.position + length;
-            let within = cost.latency_ns(work, live.position, to);
+            let to = from + length;
+            let within = cost.latency_ns(work, from, to);
             if within > 0.0 {
-                factor *= cost.piece_ns(work, live.position, to) / within;
+                factor *= cost.piece_ns(work, from, to) / within;
             }
         }
         debug_assert!(to <= end, "a run does not go past the end of its phase");
@@ -230,8 +249,8 @@ impl<S: Sink> Engine<'_, S> {
             let other = &mut self.course.state.stages[stage];
             other.running = true;
             other.processor = Some(p);
-            other.units = live.units;
-            let (job, stage_serial, phase, units) = (other.job, other.serial, other.kind, live.units);
+            other.units = units;
+            let (job, stage_serial, phase) = (other.job, other.serial, other.kind);
             let job = &mut self.course.state.jobs[job];
             job.running += 1;
             job.started = true;
@@ -247,7 +266,7 @@ impl<S: Sink> Engine<'_, S> {
             decoders,
             piece,
             early: false,
-            from: live.position,
+            from,
             others_from,
             length,
             target: length,
@@ -264,11 +283,8 @@ impl<S: Sink> Engine<'_, S> {
             joint: None,
             meter: Meter::at(now),
         };
-        run.meter.share = system.platform.processors[p].share(live.units);
-        run.target = self.next_mark(stages, &run, 0.0);
-        run.target_ns = self.time_to(p, stages, &run, run.target);
-        run.demand = self.demand_of(p, stages, &run);
-        run.meter.profile_w = self.profile_power(p, stages, &run);
+        run.meter.share = system.platform.processors[p].share(units);
+        self.lay_out(p, stages, &mut run);
         run.next_at = if run.doing == Doing::Setup { now + setup } else { now + at_rate(run.target_ns, 1.0) };
         self.runs[p].push(run);
         self.bus_dirty = true;
@@ -276,14 +292,14 @@ impl<S: Sink> Engine<'_, S> {
         let expected = self.expected_rest(p, stages, limit, length);
         let expected_end = self.course.end_to_count_on(p, stages, now + setup + expected);
         let occupancy = &mut self.course.state.processors[p];
-        occupancy.last_model = Some(live.weights);
-        occupancy.take_units(live.units, live.weights, serial);
+        occupancy.last_model = Some(weights);
+        occupancy.take_units(units, weights, serial);
         occupancy.runs.push(Run {
             serial,
             stage: first,
             others: stages[1..].to_vec(),
-            model: live.model,
-            kind: live.kind,
+            model,
+            kind,
             start: now,
             expected_end,
             ending: false,
@@ -331,10 +347,7 @@ impl<S: Sink> Engine<'_, S> {
         } else {
             run.length = run.length.min(1.0);
         }
-        run.target = self.next_mark(&stages, &run, 0.0);
-        run.target_ns = self.time_to(p, &stages, &run, run.target);
-        run.demand = self.demand_of(p, &stages, &run);
-        run.meter.profile_w = self.profile_power(p, &stages, &run);
+        self.lay_out(p, &stages, &mut run);
         let ready_at = if run.doing == Doing::Setup { run.next_at } else { now };
         let ready_at = ready_at.max(now + setup);
         run.doing = if ready_at > now { Doing::Setup } else { Doing::Work };
@@ -353,6 +366,16 @@ impl<S: Sink> Engine<'_, S> {
         self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup, over, units });
     }
 
+    /// Works out what follows from a run's length and factor: up to where it goes first, what it asks of the bus, what it draws.
+    fn lay_out(&self, p: ProcessorId, stages: &[StageId], run: &mut LiveRun) {
+        let whole = self.nominal_to(p, stages, run, run.length);
+        run.target = self.next_mark(stages, run, 0.0);
+        let nominal = if run.target == run.length { whole } else { self.nominal_to(p, stages, run, run.target) };
+        run.target_ns = run.alone_ns(nominal);
+        run.demand = self.demand_of(p, stages, run, whole * run.factor);
+        run.meter.profile_w = self.profile_power(p, stages, run);
+    }
+
     /// Nominal time that a policy may expect a run to take: by expected lengths.
     fn expected_rest(&self, p: ProcessorId, stages: &[StageId], limit: Option<Limit>, length: f64) -> Nanos {
         let live = &self.course.state.stages[stages[0]];
@@ -364,6 +387,9 @@ impl<S: Sink> Engine<'_, S> {
                 Limit::Segments(_) => cost.latency_ns(live.work, live.position, to),
             };
             return Nanos::from_ns_f64(nominal - live.partial_ns);
+        }
+        if live.kind != Phase::Decode && stages.len() == 1 {
+            return self.course.view().remaining_in_phase(stages[0], p).unwrap_or(Nanos::ZERO);
         }
         // Of a mixed step, the decode that goes on after it.
         let mut batch = 0;
@@ -380,8 +406,7 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Time alone that a run takes from its start to `x` units, less what was done before [ns].
     pub(crate) fn time_to(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
-        let nominal = self.nominal_to(p, stages, run, x);
-        ((nominal * run.factor).round_ties_even() - run.partial_ns).max(1.0)
+        run.alone_ns(self.nominal_to(p, stages, run, x))
     }
 
     /// Nominal time alone that a run takes from its start to `x` units [ns].
@@ -415,15 +440,16 @@ impl<S: Sink> Engine<'_, S> {
     fn next_mark(&self, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
         let mut mark = run.length;
         for (k, &stage) in stages.iter().enumerate() {
+            let live = &self.course.state.stages[stage];
+            if live.kind != Phase::Decode {
+                continue;
+            }
             if k < run.decoders
                 && let Some(full) = self.course.cache_full_at(stage)
             {
                 mark = mark.min((full - run.start_of(k)).max(x + 1.0));
             }
-            let live = &self.course.state.stages[stage];
-            if live.kind == Phase::Decode
-                && let Some(next) = self.course.next_part(stage)
-            {
+            if let Some(next) = self.course.next_part(stage) {
                 // `live.tokens` is up to date at `x`.
                 mark = mark.min(x + f64::from(next - live.tokens));
             }

@@ -15,8 +15,8 @@ pub(crate) fn load_traffic(loads: Bytes, setup: Nanos) -> f64 {
 }
 
 impl<S: Sink> Engine<'_, S> {
-    /// What a run asks of the memory bus.
-    pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Demand {
+    /// What a run asks of the memory bus. `alone_ns` is the time that all of it takes alone.
+    pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, alone_ns: f64) -> Demand {
         let Some(limit) = self.limit_of(p) else { return Demand::NONE };
         let mut bytes = 0.0;
         if run.piece {
@@ -36,8 +36,7 @@ impl<S: Sink> Engine<'_, S> {
                 bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.decoders as f64);
             }
         }
-        let alone = self.nominal_to(p, stages, run, run.length) * run.factor;
-        Demand::new(bytes, alone, limit)
+        Demand::new(bytes, alone_ns, limit)
     }
 
     /// The most that a processor can draw [bytes/ns]; `None` if the bus is not modelled.
@@ -59,9 +58,13 @@ impl<S: Sink> Engine<'_, S> {
         let mut shares = std::mem::take(&mut self.shares);
         let mut order = std::mem::take(&mut self.order);
         shares.clear();
+        let mut joint = false;
         for (p, runs) in self.runs.enumerate() {
             let first = shares.len();
-            shares.extend(runs.iter().filter_map(LiveRun::asks));
+            for run in runs {
+                joint |= run.joint.is_some();
+                shares.extend(run.asks());
+            }
             let Some(bus) = bus else { continue };
             let limit = self.course.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
             if shares.len() > first + 1 {
@@ -73,7 +76,9 @@ impl<S: Sink> Engine<'_, S> {
         }
         self.set_points(&shares);
         self.plan_for_speeds();
-        self.couple(&shares);
+        if joint {
+            self.couple(&shares);
+        }
 
         let now = self.course.state.now;
         let mut share = shares.iter();

@@ -21,9 +21,9 @@ impl<S: Sink> Engine<'_, S> {
     pub(crate) fn end_of_run(&self, p: ProcessorId, stage: StageId, limit: Option<Limit>) -> (f64, bool) {
         let live = &self.course.state.stages[stage];
         let hidden = &self.course.hidden[stage.index()];
-        let cost = cost_of(self.course.system, live, p);
         let end = hidden.work.units(live.kind);
         let Some(limit) = limit else { return (end, false) };
+        let cost = cost_of(self.course.system, live, p);
         let mut to = cost.limit_end(hidden.work, live.kind, live.position, limit);
         let piece = cost.any_piece() && matches!(limit, Limit::Units(_));
         if piece && live.partial_ns > 0.0 {

@@ -180,11 +180,12 @@ impl<S: Sink> Engine<'_, S> {
         share: f64,
     ) -> bool {
         let system = self.course.system;
-        let live = self.course.state.stages[stage];
+        let live = &self.course.state.stages[stage];
+        let kind = live.kind;
         let work = self.course.hidden[stage.index()].work;
-        let cost = cost_of(system, &live, p);
+        let cost = cost_of(system, live, p);
         let from = run.start_of(k);
-        let end = work.units(live.kind);
+        let end = work.units(kind);
 
         // Where it stands: at the target, or, if it was stopped in the middle, at a boundary plus some time.
         let complete = run.done_ns >= run.target_ns && run.length > 0.0 && !run.early;
@@ -226,7 +227,7 @@ impl<S: Sink> Engine<'_, S> {
         other.running = false;
         let job = other.job;
         self.course.state.jobs[job].running -= 1;
-        if live.kind == Phase::Decode {
+        if kind == Phase::Decode {
             self.course.count_tokens(stage, position);
         }
         let finished = complete && position >= end;
