@@ -500,10 +500,10 @@ impl<'a> View<'a> {
         self.cost(stage, processor).into_iter().flat_map(|cost| cost.widths.iter()).map(|units| units.max(1))
     }
 
-    /// Whether a stage in decode could join a batch that runs on the processor: same model, both in decode, room in the batch, and
-    /// the run is not being ended.
+    /// Whether a stage in decode, or in the loop of an iterative model, could join a batch that runs on the processor: same model, both
+    /// in that phase, room in the batch, and the run is not being ended.
     pub fn can_join(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.stage(stage).kind == Phase::Decode && self.batch_to_join(stage, processor).is_some()
+        self.stage(stage).kind.is_batched() && self.batch_to_join(stage, processor).is_some()
     }
 
     /// Whether a piece of a stage's prompt could join a step of a batch that runs on the processor: the profile has `mixed_steps`,
@@ -519,16 +519,18 @@ impl<'a> View<'a> {
         if adapted(stage) {
             return None;
         }
-        if !matches!(live.kind, Phase::Decode | Phase::Prefill) {
-            return None;
-        }
+        let kind = match live.kind {
+            Phase::Decode | Phase::Prefill => Phase::Decode,
+            Phase::Steps => Phase::Steps,
+            _ => return None,
+        };
         let stated = self.cost(stage, processor)?;
         // By the units that the batch runs on.
         let most_on = |units: u32| {
             let phases = stated.on_units(units);
             let (_, cost) = phases.get(usize::from(live.phase))?;
             Some(match live.kind {
-                Phase::Decode => cost.batch_max(),
+                Phase::Decode | Phase::Steps => cost.batch_max(),
                 // The piece is there for a single step, so that even a step without batches can take one along.
                 Phase::Prefill if !self.state.real && cost.pieces()?.mixed => {
                     phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
@@ -537,7 +539,7 @@ impl<'a> View<'a> {
             })
         };
         self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode
+            run.kind == kind
                 && run.model == live.model
                 && !run.ending
                 && !adapted(run.stage)

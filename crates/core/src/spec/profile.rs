@@ -229,8 +229,8 @@ pub struct CostSpec {
     /// computed (see the semantics, mixed steps). Default: no.
     #[serde(default)]
     pub mixed_steps: bool,
-    /// `autoregressive`: decode step latency relative to batch 1: points of (batch, factor), the first (1, 1.0).
-    /// Left out: no batching, concurrent requests interleave.
+    /// `autoregressive`, `iterative`: latency of a decode step, or of a step of the loop, relative to batch 1: points of (batch, factor),
+    /// the first (1, 1.0). Left out: no batching, concurrent requests interleave.
     pub batch_factor: Option<Vec<(f64, f64)>>,
 
     /// Models with `experts`: bandwidth at which experts that are not in memory are fetched [GB/s], > 0. Left out: `load_gbps` of the

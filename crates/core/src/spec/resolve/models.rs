@@ -435,10 +435,11 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
         ModelShape::Iterative => (&STEP_FIELDS, &["step_ms"]),
         ModelShape::Autoregressive => (&TOKEN_FIELDS, &["prefill_ms", "decode_ms"]),
     };
-    let shape = shape_name(shape);
+    let shape_name = shape_name(shape);
     for field in &given {
-        if !allowed.contains(field) {
-            let problem = format!("`{field}` does not fit: `{}` has the shape `{shape}`", cost.model);
+        let steps_are_batched = shape == ModelShape::Iterative && *field == "batch_factor";
+        if !allowed.contains(field) && !steps_are_batched {
+            let problem = format!("`{field}` does not fit: `{}` has the shape `{shape_name}`", cost.model);
             check.wrong(&at.key(field), problem, format!("this shape has: {}", allowed.join(", ")));
         }
     }
@@ -447,7 +448,7 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
             check.wrong(
                 at,
                 format!("`{field}` is missing"),
-                format!("a model of shape `{shape}` needs: {}", needed.join(", ")),
+                format!("a model of shape `{shape_name}` needs: {}", needed.join(", ")),
             );
         }
     }
