@@ -97,7 +97,7 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
         }
     };
     if let (Some(experts), Some(bandwidth)) = (experts, entry.experts_gbps.or(inputs.load_bandwidth)) {
-        experts::add(&mut phases, experts, bandwidth, inputs.bytes_scale);
+        experts::add(&mut phases, experts, bandwidth, entry.expert_ms.map(|ms| ms * MS), inputs.bytes_scale);
     }
     // Experts that are not kept in memory are not loaded with the rest.
     let missing_mb = experts.map_or(0.0, experts::missing_mb);

@@ -354,7 +354,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 24] = [
+const COST_FIGURES: [&str; 25] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
@@ -379,11 +379,12 @@ const COST_FIGURES: [&str; 24] = [
     "chunk_efficiency",
     "layer_groups",
     "experts_gbps",
+    "expert_ms",
 ];
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 4] = ["step_ms", "reuse", "before_ms", "after_ms"];
-const TOKEN_FIELDS: [&str; 12] = [
+const TOKEN_FIELDS: [&str; 13] = [
     "prefill_ms",
     "decode_ms",
     "prefill_chunk",
@@ -395,6 +396,7 @@ const TOKEN_FIELDS: [&str; 12] = [
     "layer_groups",
     "mixed_steps",
     "experts_gbps",
+    "expert_ms",
     "verify_factor",
 ];
 
@@ -421,6 +423,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.layer_groups.is_some(),
         cost.mixed_steps,
         cost.experts_gbps.is_some(),
+        cost.expert_ms.is_some(),
         cost.verify_factor.is_some(),
     ];
     let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
@@ -509,6 +512,7 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
         check.points(&at.key("chunk_efficiency"), points, &limits::TOKENS, &limits::EFFICIENCY, true);
     }
     check.optional(at, "experts_gbps", cost.experts_gbps, &limits::BANDWIDTH_GBPS);
+    check.optional(at, "expert_ms", cost.expert_ms, &limits::STEP_MS);
     if let Some(points) = &cost.batch_factor {
         let field = at.key("batch_factor");
         let sound = check.points(&field, points, &limits::BATCH, &limits::FACTOR, true);
