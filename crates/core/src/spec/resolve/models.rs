@@ -234,7 +234,8 @@ impl<'a> Catalogue<'a> {
 
     /// Checks the models and costs of all files that are for the platform.
     pub(super) fn check(&self, platform: Option<&ResolvedPlatform>, errors: &mut Vec<SpecError>) {
-        let mut seen: BTreeSet<(usize, &str, Option<&str>, &str, Option<u32>)> = BTreeSet::new();
+        // Model, variant and processor; units; in files of which rank.
+        let mut seen = BTreeSet::new();
         for layer in self.layers.iter().filter(|layer| layer.for_platform) {
             let mut check = Check::new(layer.document, errors);
             let sources = layer.sources();
@@ -246,7 +247,8 @@ impl<'a> Catalogue<'a> {
                 let at = Field::root().key("cost").index(i);
                 // All units of a processor are as many as it has.
                 let units = cost.units.or_else(|| platform.and_then(|platform| platform.units_of(&cost.processor)));
-                let key = (layer.rank, cost.model.as_str(), cost.variant.as_deref(), cost.processor.as_str(), units);
+                let names = [Some(cost.model.as_str()), cost.variant.as_deref(), Some(cost.processor.as_str())];
+                let key = (names, units, layer.rank);
                 if !seen.insert(key) {
                     let problem = format!("there is a second cost of `{}` on `{}`", cost.model, cost.processor);
                     check.wrong(&at, problem, "give one entry per model, variant, processor and number of units");
