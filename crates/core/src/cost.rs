@@ -38,6 +38,11 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether several requests can share its steps, where the profile has figures for that.
+    pub fn is_batched(self) -> bool {
+        matches!(self, Self::Decode | Self::Steps)
+    }
+
     /// The name as written in records.
     pub fn name(self) -> &'static str {
         match self {
@@ -127,6 +132,9 @@ pub enum PhaseCost {
         /// Steps in between that cost less; `None`: all are full.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reuse: Option<Reuse>,
+        /// Step latency relative to batch 1, by batch; `None`: no batching.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        batch: Option<Curve>,
     },
     /// A prompt, for [`Phase::Prefill`].
     Prefill {
@@ -400,19 +408,38 @@ impl PhaseCost {
         }
     }
 
-    /// The most requests that one decode step can serve; 1 without batching.
+    /// The most requests that one step of decode or of a loop can serve; 1 without batching.
     pub fn batch_max(&self) -> u32 {
         match self {
-            Self::Decode { batch: Some(curve), .. } => curve.points().last().map_or(1, |&(batch, _)| batch as u32),
+            Self::Decode { batch: Some(curve), .. } | Self::Steps { batch: Some(curve), .. } => {
+                curve.points().last().map_or(1, |&(batch, _)| batch as u32)
+            }
             _ => 1,
         }
     }
 
-    /// Decode step latency at `batch` relative to batch 1.
+    /// Latency of a step at `batch` relative to batch 1.
     pub fn batch_factor(&self, batch: u32) -> f64 {
         match self {
-            Self::Decode { batch: Some(curve), .. } => curve.at(f64::from(batch)),
+            Self::Decode { batch: Some(curve), .. } | Self::Steps { batch: Some(curve), .. } => {
+                curve.at(f64::from(batch))
+            }
             _ => 1.0,
+        }
+    }
+
+    /// Energy of a step at `batch` relative to batch 1: a decode step is bound by the weights, which are read once for all; a loop's
+    /// step draws as much power as alone, for longer.
+    pub fn batch_energy(&self, batch: u32) -> f64 {
+        if matches!(self, Self::Steps { .. }) { self.batch_factor(batch) } else { 1.0 }
+    }
+
+    /// What the units of a phase move that a batch moves once for all of its members [bytes]: the weights, `weights` of them.
+    pub fn shared_bytes(&self, units: f64, weights: f64) -> f64 {
+        match self {
+            Self::Decode { bytes_per_step, .. } => bytes_per_step * units,
+            Self::Steps { bytes, .. } => bytes.min(weights) * units,
+            _ => 0.0,
         }
     }
 
@@ -639,7 +666,7 @@ mod tests {
     #[test]
     fn some_steps_reuse_what_a_full_one_has_computed() {
         let reuse = Some(Reuse { every: 3, step_ns: 20.0, bytes: 1.0, energy_mj: Some(0.5) });
-        let cost = PhaseCost::Steps { step_ns: 100.0, bytes: 10.0, energy_mj: Some(4.0), reuse };
+        let cost = PhaseCost::Steps { step_ns: 100.0, bytes: 10.0, energy_mj: Some(4.0), reuse, batch: None };
         let work = Work { steps: 7, ..Work::default() };
         // Full, two that reuse, full, two that reuse, full.
         assert_eq!(cost.latency_ns(work, 0.0, 7.0), 3.0 * 100.0 + 4.0 * 20.0);

@@ -11,14 +11,16 @@
 //! See [`Action`]. An action that is not possible is an [`ActionError`], never silently ignored: the run stops and the error
 //! names the policy.
 
+mod batches;
 mod eviction;
 mod together;
+mod units;
 
 use std::fmt::Debug;
 
 use thiserror::Error;
 
-use crate::cost::{Cost, Phase, PhaseCost, remaining_ns};
+use crate::cost::{Cost, Phase, remaining_ns};
 use crate::id::{JobId, ModelId, ProcessorId, ProcessorSet, StageId};
 use crate::joint::Together;
 use crate::power::{Governor, OperatingPoint};
@@ -487,68 +489,6 @@ impl<'a> View<'a> {
         slots.saturating_sub(self.occupancy(processor).runs.len() as u32)
     }
 
-    /// Units of a processor that nothing runs on; 0 or 1 where it cannot be divided. A processor that can be divided has no free
-    /// *slot* as long as anything runs there: policies that ask for slots have it to themselves.
-    pub fn free_units(&self, processor: ProcessorId) -> u32 {
-        let occupancy = self.occupancy(processor);
-        if occupancy.parts.is_empty() {
-            return self.free_slots(processor).min(1);
-        }
-        occupancy.parts.iter().filter(|part| part.run.is_none()).map(|part| part.units).sum()
-    }
-
-    /// Numbers of units on which a stage can run on a processor, the narrowest first: those that its profile states. 1 alone where
-    /// the processor cannot be divided; none where the stage cannot run.
-    pub fn widths(&self, stage: StageId, processor: ProcessorId) -> impl DoubleEndedIterator<Item = u32> + use<'a> {
-        self.cost(stage, processor).into_iter().flat_map(|cost| cost.widths.iter()).map(|units| units.max(1))
-    }
-
-    /// Whether a stage in decode could join a batch that runs on the processor: same model, both in decode, room in the batch, and
-    /// the run is not being ended.
-    pub fn can_join(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.stage(stage).kind == Phase::Decode && self.batch_to_join(stage, processor).is_some()
-    }
-
-    /// Whether a piece of a stage's prompt could join a step of a batch that runs on the processor: the profile has `mixed_steps`,
-    /// and otherwise as for [`View::can_join`].
-    pub fn can_mix(&self, stage: StageId, processor: ProcessorId) -> bool {
-        self.stage(stage).kind == Phase::Prefill && self.batch_to_join(stage, processor).is_some()
-    }
-
-    /// The run of the processor that a stage could join; see [`View::can_join`] and [`View::can_mix`].
-    pub fn batch_to_join(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Run> {
-        let live = self.stage(stage);
-        let adapted = |stage: StageId| self.node(stage).adapter.is_some();
-        if adapted(stage) {
-            return None;
-        }
-        if !matches!(live.kind, Phase::Decode | Phase::Prefill) {
-            return None;
-        }
-        let stated = self.cost(stage, processor)?;
-        // By the units that the batch runs on.
-        let most_on = |units: u32| {
-            let phases = stated.on_units(units);
-            let (_, cost) = phases.get(usize::from(live.phase))?;
-            Some(match live.kind {
-                Phase::Decode => cost.batch_max(),
-                // The piece is there for a single step, so that even a step without batches can take one along.
-                Phase::Prefill if !self.state.real && cost.pieces()?.mixed => {
-                    phases.iter().map(|(_, cost)| cost.batch_max()).max().unwrap_or(1).max(2)
-                }
-                _ => 0,
-            })
-        };
-        self.occupancy(processor).runs.iter().find(|run| {
-            run.kind == Phase::Decode
-                && run.model == live.model
-                && !run.ending
-                && !adapted(run.stage)
-                && run.over.is_empty()
-                && most_on(self.stage(run.stage).units).is_some_and(|most| run.others.len() + 1 < most as usize)
-        })
-    }
-
     /// Whether the cache of a stage can be evicted: it does not run, has a cache in memory, and nothing runs for real. To `keep` it,
     /// there must be slower memory with room for it.
     pub fn can_evict_cache(&self, stage: StageId, keep: bool) -> bool {
@@ -629,36 +569,6 @@ impl<'a> View<'a> {
         Some(Nanos::from_ns_f64(rest - partial))
     }
 
-    /// Like [`View::remaining`], on so many units of a processor that can be divided. `None` if no profile states what it costs there.
-    pub fn remaining_on_units(&self, stage: StageId, processor: ProcessorId, units: u32) -> Option<Nanos> {
-        let live = self.stage(stage);
-        let (units, phases) = self.phases_on_units(live, processor, units)?;
-        let rest = remaining_ns(phases, live.work, usize::from(live.phase), live.position);
-        Some(Nanos::from_ns_f64(rest - self.partial_ns(live, processor, units)))
-    }
-
-    /// Like [`View::remaining_in_phase`], on so many units. `None` if no profile states what it costs there.
-    pub fn remaining_in_phase_on_units(&self, stage: StageId, processor: ProcessorId, units: u32) -> Option<Nanos> {
-        let live = self.stage(stage);
-        let (units, phases) = self.phases_on_units(live, processor, units)?;
-        let (kind, cost) = &phases[usize::from(live.phase)];
-        let end = live.work.units(*kind).max(live.position);
-        let rest = cost.latency_ns(live.work, live.position, end);
-        Some(Nanos::from_ns_f64(rest - self.partial_ns(live, processor, units)))
-    }
-
-    /// The phases on so many units, if they are stated, and the number by which they are known.
-    fn phases_on_units(
-        &self,
-        live: &Stage,
-        processor: ProcessorId,
-        units: u32,
-    ) -> Option<(u32, &'a [(Phase, PhaseCost)])> {
-        let cost = self.cost_of(live, processor)?;
-        let units = if cost.widths.widest == 0 && units == 1 { 0 } else { units };
-        cost.widths.iter().any(|width| width == units).then(|| (units, cost.on_units(units)))
-    }
-
     /// Progress within a segment that a stage would keep on so many units of a processor [ns].
     fn partial_ns(&self, live: &Stage, processor: ProcessorId, units: u32) -> f64 {
         let kept = live.partial_ns > 0.0 && live.units == units && self.keeps_partial(live, processor);
@@ -697,16 +607,6 @@ impl<'a> View<'a> {
     /// and caches.
     pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
         self.setup_of(self.stage(stage), processor, None)
-    }
-
-    /// Like [`View::setup`], on so many units of a processor that can be divided: cutting it anew included.
-    pub fn setup_on_units(&self, stage: StageId, processor: ProcessorId, units: u32) -> Nanos {
-        self.setup_of(self.stage(stage), processor, Some(units))
-    }
-
-    /// What precedes progress if a stage joins a batch that runs on a processor: on one that can be divided, no part is cut for it.
-    pub fn setup_to_join(&self, stage: StageId, processor: ProcessorId) -> Nanos {
-        self.setup_of(self.stage(stage), processor, Some(0))
     }
 
     /// Like [`View::setup`], if the stage ran another of its variants.

@@ -1,6 +1,5 @@
 //! `band-lsf`: least slack first, where slack counts the wait for the best processor; what cannot be done in time is given up.
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
@@ -67,7 +66,7 @@ impl Policy for BandLsf {
             return;
         }
         self.plan.begin(view);
-        let joins = |&stage: &StageId| view.stage(stage).kind == Phase::Decode;
+        let joins = |&stage: &StageId| view.stage(stage).kind.is_batched();
         // As in Band, nothing is looked at while no processor is idle.
         if !self.plan.has_free() && !view.ready().iter().any(joins) {
             return;

@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, Actions, Limit, View};
 use onbeat_core::state::Run;
@@ -115,7 +114,7 @@ impl Dispatch {
         self.queue.clear();
         for &stage in ready {
             let live = view.stage(stage);
-            if (only_batches && live.kind != Phase::Decode) || !order.considers(view, stage) {
+            if (only_batches && !live.kind.is_batched()) || !order.considers(view, stage) {
                 continue;
             }
             self.queue.push((order.key(view, stage), live.serial, stage));

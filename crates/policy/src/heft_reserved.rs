@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
@@ -126,7 +125,7 @@ impl Policy for HeftReserved {
         self.open.sort_unstable_by_key(|candidate| candidate.serial);
         for i in 0..self.open.len() {
             let stage = self.open[i].stage;
-            if view.stage(stage).kind == Phase::Decode && self.plan.join_any(view, stage, actions) {
+            if view.stage(stage).kind.is_batched() && self.plan.join_any(view, stage, actions) {
                 self.reserve_next(view, stage, &mut Change::Any);
             }
         }

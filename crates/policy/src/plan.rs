@@ -50,7 +50,7 @@ pub(crate) fn begun_on(view: &View<'_>, stage: StageId) -> Option<ProcessorId> {
 /// The most stages that one step of the stage's current phase can serve on a processor; 1 where it cannot be batched.
 pub(crate) fn batch_max(view: &View<'_>, stage: StageId, processor: ProcessorId) -> u32 {
     let live = view.stage(stage);
-    if live.kind != Phase::Decode || view.node(stage).adapter.is_some() {
+    if !live.kind.is_batched() || view.node(stage).adapter.is_some() {
         return 1;
     }
     let Some(cost) = view.cost(stage, processor) else { return 1 };
@@ -248,7 +248,7 @@ impl Plan {
         stage: StageId,
         allowed: impl Fn(ProcessorId) -> bool,
     ) -> Option<ProcessorId> {
-        if view.stage(stage).kind != Phase::Decode {
+        if !view.stage(stage).kind.is_batched() {
             return None;
         }
         view.processors()
@@ -294,10 +294,12 @@ impl Plan {
         if most <= 1 || !view.can_run(stage, processor) {
             return 0;
         }
-        let model = view.stage(stage).model;
+        let live = view.stage(stage);
+        let model = live.model;
+        let kind = if live.kind == Phase::Steps { Phase::Steps } else { Phase::Decode };
         let mut room = 0;
         for run in &view.occupancy(processor).runs {
-            let alike = run.kind == Phase::Decode && run.model == model && view.node(run.stage).adapter.is_none();
+            let alike = run.kind == kind && run.model == model && view.node(run.stage).adapter.is_none();
             if alike && !run.ending && run.over.is_empty() {
                 room += (most - 1 - i64::from(run.others.len() as u32)).max(0);
             }

@@ -114,7 +114,9 @@ impl<S: Sink> Engine<'_, S> {
         }
         let alone_ns = self.nominal_to(p, stages, run, run.length) * run.factor;
         // Members share the energy of a batch's steps.
-        (alone_ns > 0.0).then(|| (energy_mj / run.decoders as f64 + pieces_mj) / alone_ns * 1e6)
+        let cost = cost_of(self.course.system, &self.course.state.stages[stages[0]], p);
+        let of_step = energy_mj / run.decoders as f64 * cost.batch_energy(run.decoders as u32);
+        (alone_ns > 0.0).then(|| (of_step + pieces_mj) / alone_ns * 1e6)
     }
 
     /// Decides on the processors' operating points, given each run's share of the bus.

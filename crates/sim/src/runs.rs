@@ -216,7 +216,7 @@ impl<S: Sink> Engine<'_, S> {
             let hidden = &self.course.hidden[stage.index()];
             let cost = if stage == first { cost } else { cost_of(system, other, p) };
             factor += cost.latency_factor(hidden.u, hidden.variation);
-            if stages.len() == 1 || other.kind == Phase::Decode {
+            if stages.len() == 1 || other.kind.is_batched() {
                 decoders += 1;
                 length = length.min(hidden.work.units(other.kind) - other.position);
             } else {
@@ -311,7 +311,7 @@ impl<S: Sink> Engine<'_, S> {
     pub(crate) fn join(&mut self, stage: StageId, p: ProcessorId, i: usize, setup: Nanos, limit: Option<Limit>) {
         let now = self.course.state.now;
         let job = self.course.state.stages[stage].job;
-        let decodes = self.course.state.stages[stage].kind == Phase::Decode;
+        let decodes = self.course.state.stages[stage].kind.is_batched();
         if !decodes {
             // What was done inside of a piece is done again with the others.
             self.course.state.stages[stage].partial_ns = 0.0;
@@ -396,7 +396,7 @@ impl<S: Sink> Engine<'_, S> {
         let mut rest = Nanos::ZERO;
         let view = self.course.view();
         for &stage in stages {
-            if stages.len() == 1 || view.stage(stage).kind == Phase::Decode {
+            if stages.len() == 1 || view.stage(stage).kind.is_batched() {
                 batch += 1;
                 rest = rest.max(view.remaining_in_phase(stage, p).unwrap_or(Nanos::ZERO));
             }

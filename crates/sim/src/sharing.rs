@@ -1,6 +1,5 @@
 //! The memory bus among the runs of the moment; the rules are in [`crate::bus`].
 
-use onbeat_core::cost::PhaseCost;
 use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::units::{Bytes, Nanos};
@@ -31,9 +30,10 @@ impl<S: Sink> Engine<'_, S> {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
             bytes += cost.bytes(self.course.hidden[stage.index()].work, from, from + run.length);
-            if let PhaseCost::Decode { bytes_per_step, .. } = cost {
+            if run.decoders > 1 {
                 // The weights are read once for the whole batch.
-                bytes -= bytes_per_step * run.length * (1.0 - 1.0 / run.decoders as f64);
+                let weights = self.course.system.models[self.course.state.stages[stage].weights].weights.as_f64();
+                bytes -= cost.shared_bytes(run.length, weights) * (1.0 - 1.0 / run.decoders as f64);
             }
         }
         Demand::new(bytes, alone_ns, limit)

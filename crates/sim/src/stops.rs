@@ -270,9 +270,10 @@ impl<S: Sink> Engine<'_, S> {
         let in_mixed = run.is_mixed() && kind == Phase::Prefill;
         let batch = if in_mixed { 1.0 } else { run.decoders as f64 };
         let bytes = match cost {
-            PhaseCost::Decode { bytes_per_step, .. } => {
+            PhaseCost::Decode { .. } | PhaseCost::Steps { .. } => {
                 // The weights are read once for the whole batch.
-                cost.bytes(work, from, to) - bytes_per_step * (to - from) * (1.0 - 1.0 / batch)
+                let weights = self.course.system.models[live.weights].weights.as_f64();
+                cost.bytes(work, from, to) - cost.shared_bytes(to - from, weights) * (1.0 - 1.0 / batch)
             }
             _ if in_mixed => piece_bytes(cost, to - from),
             _ if run.piece => cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length),
@@ -283,7 +284,7 @@ impl<S: Sink> Engine<'_, S> {
         let energy_mj = match cost.energy_mj(from, to) {
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
             _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
-            Some(energy) => Some(energy * (1.0 / batch)),
+            Some(energy) => Some(energy * (cost.batch_energy(batch as u32) / batch)),
             None => {
                 let unit = &self.course.system.platform.processors[p];
                 unit.active_w.map(|w| Millijoules::of_power(w * unit.share(live.units), busy).0 * share)
@@ -333,7 +334,7 @@ impl<S: Sink> Engine<'_, S> {
             self.course.leave_batch(stage);
         }
         stages.extend(joiners);
-        let decodes = |stage: StageId| self.course.state.stages[stage].kind == Phase::Decode;
+        let decodes = |stage: StageId| self.course.state.stages[stage].kind.is_batched();
         let decoders = decoders_first(&mut stages, decodes);
         if decoders == 0 {
             // The batch is over: whoever wanted to share its next step is ready again.

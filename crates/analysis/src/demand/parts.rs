@@ -61,7 +61,7 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
             .map(|p| {
                 let unit = &system.platform.processors[p];
                 let in_variant = |variant: u8| {
-                    let at_widths = node.costs_of(variant)[p].iter().flat_map(|cost| cost.at_all_widths());
+                    let at_widths = node.costs_of(variant)[p].iter().flat_map(onbeat_core::cost::Cost::at_all_widths);
                     at_widths.filter_map(move |(units, phases)| {
                         Some((node.work_of(variant, work), &phases.get(i)?.1, unit.share(units)))
                     })

@@ -133,7 +133,7 @@ fn unbatch(system: &mut System, ui: Ui) {
         let all = node.variants.iter_mut().map(|other| &mut other.costs).chain([&mut node.costs]);
         for (cost, _) in all.flat_map(|costs| costs.iter_mut().zip(&real)).filter(|(_, real)| **real) {
             for (_, phase) in cost.iter_mut().flat_map(|cost| &mut cost.phases) {
-                if let PhaseCost::Decode { batch, .. } = phase {
+                if let PhaseCost::Decode { batch, .. } | PhaseCost::Steps { batch, .. } = phase {
                     batched |= batch.take().is_some();
                 }
             }

@@ -17,7 +17,7 @@ impl<'a> View<'a> {
         let live = self.stage(stage);
         let of_variant = |variant: u8| {
             let model = live.in_variant(self.system, variant).model;
-            let whole = self.processors().filter_map(move |p| self.remaining_as(stage, variant, p));
+            let whole = self.processors().filter_map(move |p| self.remaining_least_on(stage, variant, p));
             if self.system.models[model].split.is_none() {
                 return whole.min();
             }
@@ -31,6 +31,28 @@ impl<'a> View<'a> {
         // The least of the helped processors' factors on all of it: help never makes anything else faster than that.
         let factor = self.processors().map(|p| node.decode_least(p)).fold(1.0, f64::min);
         Nanos::from_ns_f64((least.as_f64() * factor).floor())
+    }
+
+    /// [`View::remaining_as`] at the best of the widths, where the processor can be divided.
+    fn remaining_least_on(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
+        let widest = self.remaining_as(stage, variant, processor)?;
+        let live = self.stage(stage).in_variant(self.system, variant);
+        let cost = self.system.nodes[live.node].costs_of(variant)[processor].as_ref()?;
+        if cost.widths.narrower.is_empty() {
+            return Some(widest);
+        }
+        // Each phase can run on other units. Progress within a segment may count or not: a lower bound takes it off.
+        let phases = usize::from(live.phase)..cost.phases.len();
+        let least = |i: usize| {
+            let from = if i == usize::from(live.phase) { live.position } else { 0.0 };
+            let at_widths = cost.at_all_widths().filter_map(|(_, phases)| {
+                let (kind, cost) = phases.get(i)?;
+                Some(cost.latency_ns(live.work, from, live.work.units(*kind).max(from)))
+            });
+            at_widths.fold(f64::INFINITY, f64::min)
+        };
+        let rest: f64 = phases.map(least).sum();
+        Some(Nanos::from_ns_f64((rest - live.partial_ns).max(0.0).floor()))
     }
 
     /// Nominal time of the rest of a stage's phase on several processors, alone and by expected lengths, without

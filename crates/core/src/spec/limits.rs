@@ -91,6 +91,7 @@ pub(crate) const UNITS: Limit = Limit::between(1.0, 64.0, "");
 pub(crate) const REPEATS: Limit = Limit::between(2.0, 16.0, "times");
 pub(crate) const ADAPTER_MB: Limit = Limit { least: 0.0, open: true, most: 1e7, unit: "MB" };
 pub(crate) const EXPERTS: Limit = Limit::between(1.0, 65_536.0, "experts");
+pub(crate) const SKEW: Limit = Limit::between(0.0, 5.0, "");
 pub(crate) const ACTIONS: Limit = Limit::between(1.0, 1e5, "actions");
 pub(crate) const QUEUE: Limit = Limit::between(1.0, 1e6, "jobs");
 pub(crate) const COUNT: Limit = Limit::between(1.0, 1e12, "jobs");

@@ -95,8 +95,25 @@ pub struct ExpertsSpec {
     pub expert_mb: f64,
     /// Share of the experts that is in memory, 0 to 1.
     pub resident: f64,
-    /// Probability that an activated expert is in memory, 0 to 1. Left out: `resident`, as if all experts were activated alike.
+    /// Probability that an activated expert is in memory, 0 to 1. Left out: computed from `skew`.
     pub hit_rate: Option<f64>,
+    /// How unevenly experts are activated: the i-th most popular one of a layer in proportion to i^−skew (Zipf), 0 to 5. Default 0: all
+    /// alike. Not together with `hit_rate`.
+    pub skew: Option<f64>,
+    /// What stays in memory as experts come and go: with `skew`, it decides the hit rate. Default `score`.
+    #[serde(default)]
+    pub replacement: Replacement,
+}
+
+/// Which experts of a layer are kept in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Replacement {
+    /// Those that are activated most, as scores or counts tell.
+    #[default]
+    Score,
+    /// Those that were activated last.
+    Lru,
 }
 
 /// How a model runs while its key-value cache stays in slower memory: what a layer needs of it is fetched while the layer before it is
@@ -233,13 +250,16 @@ pub struct CostSpec {
     /// computed (see the semantics, mixed steps). Default: no.
     #[serde(default)]
     pub mixed_steps: bool,
-    /// `autoregressive`: decode step latency relative to batch 1: points of (batch, factor), the first (1, 1.0).
-    /// Left out: no batching, concurrent requests interleave.
+    /// `autoregressive`, `iterative`: latency of a decode step, or of a step of the loop, relative to batch 1: points of (batch, factor),
+    /// the first (1, 1.0). Left out: no batching, concurrent requests interleave.
     pub batch_factor: Option<Vec<(f64, f64)>>,
 
     /// Models with `experts`: bandwidth at which experts that are not in memory are fetched [GB/s], > 0. Left out: `load_gbps` of the
     /// platform.
     pub experts_gbps: Option<f64>,
+    /// Models with `experts`: time in which the CPU computes one expert that is not in memory for one token, where it lies, in place of
+    /// fetching it [ms], > 0; whichever is faster counts. Left out: it is always fetched.
+    pub expert_ms: Option<f64>,
     /// `autoregressive`: latency of a decode step that verifies so many drafted and own tokens of one request at once, relative to one
     /// token: points of (tokens, factor), the first (1, 1.0). Left out: `batch_factor`.
     pub verify_factor: Option<Vec<(f64, f64)>>,

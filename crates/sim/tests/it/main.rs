@@ -22,6 +22,7 @@ mod preemption;
 mod properties;
 mod published;
 mod serving;
+mod steps;
 mod support;
 mod together;
 mod units;

@@ -348,9 +348,10 @@ proptest! {
         let processor = format!(
             "repartition_us = {repartition}\nswitch_us = 100\npreemption = \"{preemption}\"\nactive_w = 8\nidle_w = 2\nleakage_w = 0.25"
         );
-        let busy: String = ["a", "a", "b", "a"].iter().enumerate().map(|(i, model)| format!(
-            "[[stream]]\nname = \"s{i}\"\nmodel = \"{model}\"\nperiod_ms = {}\n", period + i as u32
-        )).collect();
+        let stream = |i: u32, model: &str| {
+            format!("[[stream]]\nname = \"s{i}\"\nmodel = \"{model}\"\nperiod_ms = {}\n", period + i)
+        };
+        let busy = [stream(0, "a"), stream(1, "a"), stream(2, "b"), stream(3, "a")].concat();
         let text = scenario(&processor, "", &busy).replace("latency_ms = 6", "latency_ms = 6\nsegments = 3");
         let system = system(&text);
         // The checker counts units; the same again gives the same.

@@ -61,7 +61,9 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
                 bytes: reuse.bytes_mb.map_or(bytes, |mb| mb * MB * inputs.bytes_scale),
                 energy_mj: reuse.energy_mj,
             });
-            let steps = PhaseCost::Steps { step_ns: entry.step_ms? * MS, bytes, energy_mj: entry.energy_mj, reuse };
+            let batch = entry.batch_factor.clone().map(|points| Curve::new(points, Below::Hold));
+            let step_ns = entry.step_ms? * MS;
+            let steps = PhaseCost::Steps { step_ns, bytes, energy_mj: entry.energy_mj, reuse, batch };
             let before = entry.before_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::Before, part(ms)));
             let after = entry.after_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::After, part(ms)));
             before.into_iter().chain([(Phase::Steps, steps)]).chain(after).collect()
@@ -95,7 +97,7 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
         }
     };
     if let (Some(experts), Some(bandwidth)) = (experts, entry.experts_gbps.or(inputs.load_bandwidth)) {
-        experts::add(&mut phases, experts, bandwidth, inputs.bytes_scale);
+        experts::add(&mut phases, experts, bandwidth, entry.expert_ms.map(|ms| ms * MS), inputs.bytes_scale);
     }
     // Experts that are not kept in memory are not loaded with the rest.
     let missing_mb = experts.map_or(0.0, experts::missing_mb);

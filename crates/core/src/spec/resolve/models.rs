@@ -234,7 +234,8 @@ impl<'a> Catalogue<'a> {
 
     /// Checks the models and costs of all files that are for the platform.
     pub(super) fn check(&self, platform: Option<&ResolvedPlatform>, errors: &mut Vec<SpecError>) {
-        let mut seen: BTreeSet<(usize, &str, Option<&str>, &str, Option<u32>)> = BTreeSet::new();
+        // Model, variant and processor; units; in files of which rank.
+        let mut seen = BTreeSet::new();
         for layer in self.layers.iter().filter(|layer| layer.for_platform) {
             let mut check = Check::new(layer.document, errors);
             let sources = layer.sources();
@@ -246,7 +247,8 @@ impl<'a> Catalogue<'a> {
                 let at = Field::root().key("cost").index(i);
                 // All units of a processor are as many as it has.
                 let units = cost.units.or_else(|| platform.and_then(|platform| platform.units_of(&cost.processor)));
-                let key = (layer.rank, cost.model.as_str(), cost.variant.as_deref(), cost.processor.as_str(), units);
+                let names = [Some(cost.model.as_str()), cost.variant.as_deref(), Some(cost.processor.as_str())];
+                let key = (names, units, layer.rank);
                 if !seen.insert(key) {
                     let problem = format!("there is a second cost of `{}` on `{}`", cost.model, cost.processor);
                     check.wrong(&at, problem, "give one entry per model, variant, processor and number of units");
@@ -361,7 +363,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Figures of a cost entry that may have a source of their own.
-const COST_FIGURES: [&str; 24] = [
+const COST_FIGURES: [&str; 25] = [
     "latency_ms",
     "quantiles_ms",
     "by_size_ms",
@@ -386,11 +388,12 @@ const COST_FIGURES: [&str; 24] = [
     "chunk_efficiency",
     "layer_groups",
     "experts_gbps",
+    "expert_ms",
 ];
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 4] = ["step_ms", "reuse", "before_ms", "after_ms"];
-const TOKEN_FIELDS: [&str; 12] = [
+const TOKEN_FIELDS: [&str; 13] = [
     "prefill_ms",
     "decode_ms",
     "prefill_chunk",
@@ -402,6 +405,7 @@ const TOKEN_FIELDS: [&str; 12] = [
     "layer_groups",
     "mixed_steps",
     "experts_gbps",
+    "expert_ms",
     "verify_factor",
 ];
 
@@ -428,6 +432,7 @@ fn given_fields(cost: &CostSpec) -> Vec<&'static str> {
         cost.layer_groups.is_some(),
         cost.mixed_steps,
         cost.experts_gbps.is_some(),
+        cost.expert_ms.is_some(),
         cost.verify_factor.is_some(),
     ];
     let names = FORWARD_FIELDS.iter().chain(&STEP_FIELDS).chain(&TOKEN_FIELDS);
@@ -442,10 +447,11 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
         ModelShape::Iterative => (&STEP_FIELDS, &["step_ms"]),
         ModelShape::Autoregressive => (&TOKEN_FIELDS, &["prefill_ms", "decode_ms"]),
     };
-    let shape = shape_name(shape);
+    let shape_name = shape_name(shape);
     for field in &given {
-        if !allowed.contains(field) {
-            let problem = format!("`{field}` does not fit: `{}` has the shape `{shape}`", cost.model);
+        let steps_are_batched = shape == ModelShape::Iterative && *field == "batch_factor";
+        if !allowed.contains(field) && !steps_are_batched {
+            let problem = format!("`{field}` does not fit: `{}` has the shape `{shape_name}`", cost.model);
             check.wrong(&at.key(field), problem, format!("this shape has: {}", allowed.join(", ")));
         }
     }
@@ -454,7 +460,7 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
             check.wrong(
                 at,
                 format!("`{field}` is missing"),
-                format!("a model of shape `{shape}` needs: {}", needed.join(", ")),
+                format!("a model of shape `{shape_name}` needs: {}", needed.join(", ")),
             );
         }
     }
@@ -515,6 +521,7 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
         check.points(&at.key("chunk_efficiency"), points, &limits::TOKENS, &limits::EFFICIENCY, true);
     }
     check.optional(at, "experts_gbps", cost.experts_gbps, &limits::BANDWIDTH_GBPS);
+    check.optional(at, "expert_ms", cost.expert_ms, &limits::STEP_MS);
     if let Some(points) = &cost.batch_factor {
         let field = at.key("batch_factor");
         let sound = check.points(&field, points, &limits::BATCH, &limits::FACTOR, true);

@@ -665,17 +665,17 @@ impl<'a, 'c> Builder<'a, 'c> {
                 what: format!("{what}: misses of the expert cache"),
                 kind: ProvenanceKind::Analytical,
                 source: format!(
-                    "layers · M · (1 − (1 − active · (1 − h) / M)^tokens) experts at their size / bandwidth, M = per layer · (1 − resident); inputs: {} layers, {} of {} active, {} MB each, {} resident, hit rate {}",
+                    "layers · M · (1 − (1 − active · (1 − h) / M)^tokens) experts at their size / bandwidth, M = per layer · (1 − resident); inputs: {} layers, {} of {} active, {} MB each, {} resident, {}",
                     experts.layers,
                     experts.active,
                     experts.per_layer,
                     experts.expert_mb,
                     experts.resident,
-                    experts.hit_rate.unwrap_or(experts.resident)
+                    super::experts::hit_rate_source(experts)
                 ),
             });
             self.notes.assume(
-                "Experts that are not in memory are fetched when they are needed, with the expected number of misses, hidden behind nothing; what is resident does not change.".to_owned(),
+                "Experts that are not in memory are fetched when they are needed, with the expected number of misses, hidden behind nothing.".to_owned(),
             );
         }
         if let (Some(offload), true) = (&variant.spec.kv_offload, self.platform.platform.swap.is_some()) {
