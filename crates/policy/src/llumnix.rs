@@ -80,7 +80,9 @@ struct Move {
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let language = |node: NodeId| system.models[system.nodes[node].model].shape == ModelShape::Autoregressive;
-    let serves = |p: ProcessorId| system.nodes.ids().any(|node| language(node) && system.nodes[node].costs.get(p).is_some_and(Option::is_some));
+    let serves = |p: ProcessorId| {
+        system.nodes.ids().any(|node| language(node) && system.nodes[node].costs.get(p).is_some_and(Option::is_some))
+    };
     let order = AtHome {
         budget: parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32,
         shares: shares_steps(system),
@@ -111,8 +113,7 @@ impl Policy for Llumnix {
         self.rebalance(view, actions);
         let under_way = |one: &Move| view.stage(one.stage).copy.map(|copy| copy.done).filter(|&done| done > view.now());
         // A copy that begins in this decision is not in the view yet.
-        let copied =
-            |one: &Move| under_way(one).unwrap_or_else(|| view.now() + view.copy_time(one.stage, one.to));
+        let copied = |one: &Move| under_way(one).unwrap_or_else(|| view.now() + view.copy_time(one.stage, one.to));
         if let Some(next) = self.moves.iter().map(copied).filter(|&done| done > view.now()).min() {
             self.alarm.set(view.now(), next, actions);
         }
@@ -126,7 +127,8 @@ impl Llumnix {
             (load.usage, load.requests) = (0.0, 0.0);
         }
         for (stage, live) in view.state.stages.iter() {
-            if live.running && is_language(view, stage)
+            if live.running
+                && is_language(view, stage)
                 && let Some(p) = live.processor
             {
                 self.order.set_home(view, stage, self.order.home(view, stage).unwrap_or(p));
@@ -139,7 +141,7 @@ impl Llumnix {
 
     fn add(&mut self, p: ProcessorId, usage: f64) {
         self.load[p].usage += usage;
-        self.load[p].requests += usage.signum();
+        self.load[p].requests += 1.0;
     }
 
     /// Memory for caches that each processor counts on: its part of all; without a limit, what all requests take now.
@@ -151,17 +153,18 @@ impl Llumnix {
         }
     }
 
-    /// How free a processor is with `usage` more: memory that is left per request.
-    fn freeness(&self, memory: f64, p: ProcessorId, usage: f64) -> f64 {
-        let requests = self.load[p].requests + usage.signum();
-        if requests > 0.0 { (memory - self.load[p].usage - usage) / requests } else { f64::INFINITY }
+    /// How free a processor is, with one more request of this usage if one is given: memory that is left per request.
+    fn freeness(&self, memory: f64, p: ProcessorId, more: Option<f64>) -> f64 {
+        let load = self.load[p];
+        let requests = load.requests + if more.is_some() { 1.0 } else { 0.0 };
+        if requests > 0.0 { (memory - load.usage - more.unwrap_or(0.0)) / requests } else { f64::INFINITY }
     }
 
     /// A new request goes to the freest processor (ties: where it would be done first).
     fn settle(&mut self, view: &View<'_>, stage: StageId) {
         let (memory, usage) = (self.memory(view), usage(view, stage));
         let free = |p: ProcessorId| {
-            Some((self.freeness(memory, p, 0.0), std::cmp::Reverse(view.remaining(stage, p)?), std::cmp::Reverse(p)))
+            Some((self.freeness(memory, p, None), std::cmp::Reverse(view.remaining(stage, p)?), std::cmp::Reverse(p)))
         };
         let able = view.processors().filter(|&p| view.can_run(stage, p)).filter_map(free);
         let best = able.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
@@ -175,8 +178,11 @@ impl Llumnix {
     fn go_on(&mut self, view: &View<'_>, actions: &mut Actions) {
         let (live_copies, rest, order, load) = (self.live, self.rest, &mut self.order, &mut self.load);
         self.moves.retain_mut(|one| {
-            let Some(live) = view.state.stages.get(one.stage).filter(|live| live.serial == one.serial) else { return false };
-            let stays = live.processor != Some(one.from) || (live_copies && live.copy.is_none_or(|copy| copy.to != one.to));
+            let Some(live) = view.state.stages.get(one.stage).filter(|live| live.serial == one.serial) else {
+                return false;
+            };
+            let stays =
+                live.processor != Some(one.from) || (live_copies && live.copy.is_none_or(|copy| copy.to != one.to));
             if stays || !view.can_run(one.stage, one.to) {
                 return false;
             }
@@ -212,7 +218,7 @@ impl Llumnix {
             return;
         }
         let memory = self.memory(view);
-        let by_freeness = |p: &ProcessorId| (self.freeness(memory, *p, 0.0), *p);
+        let by_freeness = |p: &ProcessorId| (self.freeness(memory, *p, None), *p);
         let serving = || view.processors().filter(|&p| self.load[p].serves);
         let order = |a: &(f64, ProcessorId), b: &(f64, ProcessorId)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
         let busiest = serving().filter(|&p| view.preemptible(p)).map(|p| by_freeness(&p)).min_by(order);
@@ -226,11 +232,10 @@ impl Llumnix {
         let may = |&stage: &StageId| {
             view.stage(stage).kind == Phase::Decode && view.stage(stage).running && view.can_copy(stage, to)
         };
-        let rank = |&stage: &StageId| {
-            (view.source(stage).priority, view.cache_tokens(stage) as u64, view.stage(stage).serial)
-        };
+        let rank =
+            |&stage: &StageId| (view.source(stage).priority, view.cache_tokens(stage) as u64, view.stage(stage).serial);
         let Some(stage) = candidates.filter(may).min_by_key(rank) else { return };
-        if self.freeness(memory, to, usage(view, stage)) <= least {
+        if self.freeness(memory, to, Some(usage(view, stage))) <= least {
             return;
         }
         let serial = view.stage(stage).serial;
