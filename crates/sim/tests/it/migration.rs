@@ -63,7 +63,8 @@ fn moves(view: &View<'_>, actions: &mut Actions) {
 
 /// The pause of a request of so many tokens that moves after two steps, and when it is done.
 fn pause(prompt: u32) -> (f64, f64) {
-    let (system, events) = run_script(&two(&ask("a", 0, prompt, 101)), moves);
+    let (system, events) =
+        run_script(&two(&ask("a", 0, prompt, 301)).replace("duration_s = 3", "duration_s = 9"), moves);
     let pause = events.iter().find_map(|event| match event.what {
         What::Start { processor: ProcessorId(1), setup, .. } => Some(setup.as_ms()),
         _ => None,
@@ -75,8 +76,8 @@ fn pause(prompt: u32) -> (f64, f64) {
 fn only_what_was_written_meanwhile_is_handed_over() {
     // Prompt until 10, two steps until 30. 103 tokens are copied from there on (and a nanosecond): 103.5 ms, in which ten steps are
     // done. Ten tokens are copied: 10.5 ms, in which one is written or two. The request leaves at the end of the step that is under way,
-    // at 150, with what is left to hand over: two tokens and the latency, 2.5 ms. 86 steps are left.
-    assert_eq!(pause(100), (2.5, 10.0 + 140.0 + 2.5 + 860.0));
+    // at 150, with what is left to hand over: two tokens and the latency, 2.5 ms. 286 steps are left.
+    assert_eq!(pause(100), (2.5, 10.0 + 140.0 + 2.5 + 2860.0));
     // Moving without copying would have stopped it for more than a hundred times that.
     let (ten_times, _) = pause(1000);
     assert!(ten_times <= 4.5, "the pause does not grow with the context: {ten_times}");
@@ -123,7 +124,7 @@ proptest! {
         let (pause, done) = pause(prompt);
         // At most four tokens are left when it is told to leave, and it writes one more.
         prop_assert!(pause <= 5.5, "{pause}");
-        let alone = f64::from(prompt) / 10.0 + 1000.0;
+        let alone = f64::from(prompt) / 10.0 + 3000.0;
         prop_assert!((done - alone - pause).abs() < 1e-6, "nothing else is lost: {done} {alone} {pause}");
     }
 }
