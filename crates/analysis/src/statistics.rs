@@ -203,6 +203,7 @@ impl Sink for Statistics<'_> {
                 self.cache_left(stage, Caches { back: moved, took, ..Caches::default() });
             }
             What::OutOfMemory { .. }
+            | What::CopyCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
             | What::Ran { .. }

@@ -179,6 +179,17 @@ pub enum What {
         /// How long the link to slower memory is busy with it.
         took: Nanos,
     },
+    /// A stage's cache begins to be copied to another processor, while the stage goes on or waits.
+    CopyCache {
+        /// The stage.
+        stage: u64,
+        /// Where.
+        to: ProcessorId,
+        /// What is copied.
+        moved: Bytes,
+        /// How long that takes.
+        took: Nanos,
+    },
     /// A start did not fit into memory.
     OutOfMemory {
         /// The stage that should have started.

@@ -158,6 +158,15 @@ pub enum Action {
         /// Whether it is in slower memory.
         far: bool,
     },
+    /// Begins to copy what there is of a stage's cache to another processor, over the link from where it is, while the stage goes on or
+    /// waits. When the stage starts there, only what was written since is handed over. Copied once more when the copy is complete, only
+    /// what was written since is copied. Not in real runs.
+    CopyCache {
+        /// A stage that has begun.
+        stage: StageId,
+        /// Where it could go on.
+        to: ProcessorId,
+    },
     /// Asks to be called again at a time in the future.
     Wake {
         /// When.
@@ -261,6 +270,11 @@ impl Actions {
     /// Says where a waiting stage's cache is from now on. See [`Action::PlaceCache`].
     pub fn place_cache(&mut self, stage: StageId, far: bool) {
         self.list.push(Action::PlaceCache { stage, far });
+    }
+
+    /// Begins to copy a stage's cache to another processor. See [`Action::CopyCache`].
+    pub fn copy_cache(&mut self, stage: StageId, to: ProcessorId) {
+        self.list.push(Action::CopyCache { stage, to });
     }
 
     /// Asks to be called again. See [`Action::Wake`].
@@ -369,6 +383,9 @@ pub enum ActionError {
         "the cache cannot stay in slower memory: the model needs `kv_offload`, the platform `swap_gbps` and room there"
     )]
     NoOffload,
+    /// `CopyCache`: the stage has no cache in memory, is there already, cannot run there, or runs for real; or a copy is under way.
+    #[error("there is no cache that could be copied to this processor now")]
+    NoCopy,
     /// Anything but `Evict`, `EvictCache` and `PlaceCache` in answer to [`Policy::out_of_memory`].
     #[error("only evictions are possible when a start is short of memory")]
     OnlyEvictions,
@@ -384,6 +401,11 @@ pub enum ActionError {
     /// `SetPoint`: in a real run, the processor is a real device.
     #[error("the operating point of a real device cannot be set")]
     NotAdjustable,
+}
+
+/// Tokens in a stage's cache.
+fn cache_tokens(live: &Stage) -> f64 {
+    if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position }
 }
 
 /// The bit of [`Stage::refused`] that stands for a processor.
@@ -510,6 +532,33 @@ impl<'a> View<'a> {
         self.system.models[live.model].offload.is_some() && room && !live.running && !self.state.real
     }
 
+    /// Whether copying a stage's cache to a processor can begin: it has one in memory, on another processor, could go on there, no copy is
+    /// under way, and nothing runs for real.
+    pub fn can_copy(&self, stage: StageId, to: ProcessorId) -> bool {
+        let live = self.stage(stage);
+        let here = live.processor.is_some_and(|from| from != to);
+        let under_way = live.copy.is_some_and(|copy| copy.done > self.now());
+        here && live.cache.held > Bytes::ZERO
+            && self.cost(stage, to).is_some()
+            && self.state.failed & refusal_bit(to) == 0
+            && !under_way
+            && !self.state.real
+    }
+
+    /// Tokens of a stage's cache that a processor has not got: all of them, less those of a complete copy there.
+    pub fn tokens_to_hand_over(&self, stage: StageId, to: ProcessorId) -> f64 {
+        let live = self.stage(stage);
+        let copied = live.copy.filter(|copy| copy.to == to).map_or(0.0, |copy| copy.tokens);
+        (cache_tokens(live) - copied).max(0.0)
+    }
+
+    /// How long copying takes of what a processor has not got of a stage's cache, from where the stage is; zero if it is nowhere.
+    pub fn copy_time(&self, stage: StageId, to: ProcessorId) -> Nanos {
+        let live = self.stage(stage);
+        let bytes = self.system.models[live.model].kv_per_token.as_f64() * self.tokens_to_hand_over(stage, to);
+        live.processor.map_or(Nanos::ZERO, |from| self.system.platform.links[from][to].time(bytes))
+    }
+
     /// A cache for all of a stage's prompt and its largest output: what is reserved in slower memory if it stays there.
     pub fn cache_reserve(&self, stage: StageId) -> Bytes {
         let live = self.stage(stage);
@@ -524,8 +573,7 @@ impl<'a> View<'a> {
 
     /// Tokens that are in a stage's cache, wherever it is; of an answer, the last one is counted with them.
     pub fn cache_tokens(&self, stage: StageId) -> f64 {
-        let live = self.stage(stage);
-        if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position }
+        cache_tokens(self.stage(stage))
     }
 
     /// Memory that a stage's cache needs to go on from where it stands, nothing if it is in slower memory: all of the prompt and the next token, by blocks. `largest` is
@@ -769,7 +817,11 @@ impl<'a> View<'a> {
                 Phase::Decode => f64::from(stage.work.prompt) + 1.0 + stage.position,
                 _ => 0.0,
             };
-            time += links[from][processor].time(model.kv_per_token.as_f64() * context + model.state.as_f64());
+            let copy = stage.copy.filter(|copy| copy.to == processor && context > 0.0);
+            let missing = (context - copy.map_or(0.0, |copy| copy.tokens)).max(0.0);
+            // What is on its way comes first.
+            time += copy.map_or(Nanos::ZERO, |copy| copy.done.saturating_sub(self.now()));
+            time += links[from][processor].time(model.kv_per_token.as_f64() * missing + model.state.as_f64());
         }
         if let Some((from, bytes)) = stage.input
             && from != processor

@@ -182,6 +182,19 @@ pub struct Stage {
     pub refused: u64,
     /// Where its key-value cache is.
     pub cache: Cache,
+    /// The part of its cache that was copied to another processor, or is being copied, while it goes on here.
+    pub copy: Option<CacheCopy>,
+}
+
+/// A copy of a cache on another processor: what was written later is missing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CacheCopy {
+    /// Where.
+    pub to: ProcessorId,
+    /// Tokens that it holds.
+    pub tokens: f64,
+    /// When it is complete.
+    pub done: Nanos,
 }
 
 /// Where a stage's key-value cache is.
@@ -204,6 +217,14 @@ impl Stage {
     /// Units for which its cost is to be read: those that it runs on, and otherwise the widest part that is stated.
     pub(crate) fn units_to_run_on(&self, cost: &Cost) -> u32 {
         if self.running { self.units } else { cost.widths.widest }
+    }
+
+    /// It runs on a processor from now on: a copy of its cache that was made from elsewhere is of no more use.
+    pub fn go_to(&mut self, processor: ProcessorId) {
+        if self.processor != Some(processor) {
+            self.copy = None;
+        }
+        self.processor = Some(processor);
     }
 
     /// The stage as it would be if it ran another of its variants.

@@ -103,6 +103,10 @@ impl<S: Sink> Course<'_, S> {
                 self.place_cache(stage, far)?;
                 Ok(Effect::Done)
             }
+            Action::CopyCache { stage, to } => {
+                self.copy_cache(stage, to)?;
+                Ok(Effect::Done)
+            }
             Action::Wake { at } => {
                 if at <= self.state.now {
                     return Err(ActionError::NotInFuture);

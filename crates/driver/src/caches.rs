@@ -4,7 +4,7 @@ use onbeat_core::cost::Phase;
 use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, ActionError, View};
-use onbeat_core::state::Cache;
+use onbeat_core::state::{Cache, CacheCopy};
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -107,6 +107,7 @@ impl<S: Sink> Course<'_, S> {
         self.hidden(stage).drafts = false;
         self.state.stages[stage].drafted = None;
         self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved, far: false };
+        self.state.stages[stage].copy = None;
         self.emit(What::EvictCache { stage: live.serial, held, moved, tokens: 0, took });
         self.free_when_written(held, done);
         Ok(())
@@ -126,6 +127,21 @@ impl<S: Sink> Course<'_, S> {
         } else {
             self.free(held);
         }
+    }
+
+    /// Begins to copy what there is of a stage's cache to another processor.
+    pub(crate) fn copy_cache(&mut self, stage: StageId, to: ProcessorId) -> Result<(), ActionError> {
+        let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
+        if self.system.platform.processors.get(to).is_none() || !self.view().can_copy(stage, to) {
+            return Err(ActionError::NoCopy);
+        }
+        let tokens = self.view().tokens_to_hand_over(stage, to);
+        let moved = self.system.models[live.model].kv_per_token.as_f64() * tokens;
+        let took = self.view().copy_time(stage, to);
+        let copy = CacheCopy { to, tokens: self.view().cache_tokens(stage), done: self.state.now.saturating_add(took) };
+        self.state.stages[stage].copy = Some(copy);
+        self.emit(What::CopyCache { stage: live.serial, to, moved: Bytes(moved as u64), took });
+        Ok(())
     }
 
     /// Moves a waiting stage's cache to slower memory, where it stays while the stage runs, or says that it is to be read back.
@@ -154,6 +170,7 @@ impl<S: Sink> Course<'_, S> {
         let live = &mut self.state.stages[stage];
         live.drafted = None;
         live.cache = Cache { held: Bytes::ZERO, swapped, far };
+        live.copy = None;
         // What is done of a step was done at the other pace.
         live.partial_ns = 0.0;
         live.refused = 0;
@@ -186,6 +203,7 @@ impl<S: Sink> Course<'_, S> {
         }
         live.position = 0.0;
         live.partial_ns = 0.0;
+        live.copy = None;
         live.processor = None;
         hidden.piece_end = 0.0;
     }

@@ -220,6 +220,7 @@ impl Sink for Checker {
             | What::Evict { .. }
             | What::EvictCache { .. }
             | What::PlaceCache { .. }
+            | What::CopyCache { .. }
             | What::ReadCache { .. }
             | What::OutOfMemory { .. }
             | What::Memory { .. }

@@ -328,6 +328,7 @@ impl<S: Sink> Course<'_, S> {
             drafted: None,
             refused: 0,
             cache: Cache::default(),
+            copy: None,
         });
         if stage.index() == self.hidden.len() {
             self.hidden.push(hidden);

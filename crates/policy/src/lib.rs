@@ -61,6 +61,7 @@ mod kv_priority;
 mod latency_greedy;
 mod laxity;
 mod llf;
+mod llumnix;
 mod lookahead;
 mod max_min;
 mod mct;

@@ -192,6 +192,7 @@ static POLICIES: &[PolicyInfo] = &[
     crate::rate_limiter::INFO,
     crate::kv_priority::INFO,
     crate::kv_offload::INFO,
+    crate::llumnix::INFO,
     crate::throttle::INFO,
     crate::heft_plan::INFO,
     crate::cpop::INFO,

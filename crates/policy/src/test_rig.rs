@@ -313,6 +313,7 @@ impl Rig {
             drafted: None,
             refused: 0,
             cache: Cache::default(),
+            copy: None,
         });
         self.serials += 1;
         stage

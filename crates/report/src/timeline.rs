@@ -321,6 +321,7 @@ impl<'a> Builder<'a> {
             What::OutOfMemory { .. }
             | What::EvictCache { .. }
             | What::PlaceCache { .. }
+            | What::CopyCache { .. }
             | What::ReadCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }

@@ -407,6 +407,7 @@ fn digest(actions: &[Action]) -> u64 {
             Action::Switch { stage, variant } => [7, u64::from(stage.0), u64::from(variant), 0],
             Action::EvictCache { stage, keep } => [8, u64::from(stage.0), u64::from(keep), 0],
             Action::PlaceCache { stage, far } => [9, u64::from(stage.0), u64::from(far), 0],
+            Action::CopyCache { stage, to } => [10, u64::from(stage.0), u64::from(to.0), 0],
         };
         numbers.into_iter().for_each(&mut eat);
     }

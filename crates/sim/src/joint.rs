@@ -126,7 +126,7 @@ impl<S: Sink> Engine<'_, S> {
         self.course.outcome.runs += 1;
         let other = &mut self.course.state.stages[stage];
         other.running = true;
-        other.processor = Some(p);
+        other.go_to(p);
         other.units = 0;
         let job = &mut self.course.state.jobs[live.job];
         job.running += 1;

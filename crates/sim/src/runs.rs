@@ -248,7 +248,7 @@ impl<S: Sink> Engine<'_, S> {
         for &stage in stages {
             let other = &mut self.course.state.stages[stage];
             other.running = true;
-            other.processor = Some(p);
+            other.go_to(p);
             other.units = units;
             let (job, stage_serial, phase) = (other.job, other.serial, other.kind);
             let job = &mut self.course.state.jobs[job];
@@ -360,7 +360,7 @@ impl<S: Sink> Engine<'_, S> {
         visible.expected_end = expected_end;
         let serial = visible.serial;
         let other = &mut self.course.state.stages[stage];
-        other.processor = Some(p);
+        other.go_to(p);
         let (stage, phase, units) = (other.serial, other.kind, other.units);
         let (setup, over) = (ready_at - now, ProcessorSet::EMPTY);
         self.course.emit(What::Start { run: serial, stage, processor: p, phase, setup, over, units });

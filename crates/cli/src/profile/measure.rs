@@ -8,14 +8,18 @@ use onbeat_backend::{Audio, Control, Data, Error, Model, Session};
 use onbeat_models::{Cache, RunsAs};
 use onbeat_runtime::{energy_uj, nvidia_energy_uj, resident_bytes};
 
+use super::pieces::{self, Pieces};
 use super::quantile;
 use crate::live::{Unit, samples};
 
 /// Prompt lengths that a language model is measured at [tokens].
 const PROMPTS: [u32; 5] = [16, 64, 128, 256, 512];
 
-/// Tokens per piece when a prompt is measured in pieces.
+/// Tokens per segment of a prompt.
 pub(crate) const CHUNK: u32 = 64;
+
+/// Sizes of the smaller pieces that prompts are also read in [tokens].
+const PIECES: [u32; 3] = [8, 16, 32];
 
 /// Output tokens that a decode step is measured over, at each length of the prompt.
 const DECODE_STEPS: u32 = 12;
@@ -75,8 +79,8 @@ pub(crate) enum Shape {
     Tokens {
         /// Prompt length [tokens] and latency [ms].
         prefill_ms: Vec<(f64, f64)>,
-        /// Extra latency of a piece of the prompt after the first [ms]; `None` if prompts are not cut.
-        chunk_overhead_ms: Option<f64>,
+        /// What pieces of a prompt cost; `None` if prompts are not cut.
+        pieces: Option<Pieces>,
         /// Context length [tokens] and latency of a step [ms].
         decode_ms: Vec<(f64, f64)>,
         /// Key-value cache per token [bytes].
@@ -278,9 +282,9 @@ fn tokens(model: &dyn Model, kind: RunsAs, runs: u32, control: &Control) -> Resu
     if decode.is_empty() {
         return Err(Error::unsupported("the model ended its output at once, at every length: nothing to measure"));
     }
-    let chunk_overhead_ms = if kind == RunsAs::Language { chunk_overhead(model, repeats, control)? } else { None };
+    let pieces = if kind == RunsAs::Language { pieces(model, repeats, control)? } else { None };
     increasing(&mut prefill);
-    Ok((Shape::Tokens { prefill_ms: prefill, chunk_overhead_ms, decode_ms: decode, kv_bytes_per_token }, inferences))
+    Ok((Shape::Tokens { prefill_ms: prefill, pieces, decode_ms: decode, kv_bytes_per_token }, inferences))
 }
 
 /// Reads the prompt in pieces of `chunk`; whether that was the whole inference.
@@ -296,24 +300,41 @@ pub(super) fn read_prompt(session: &mut dyn Session, size: u32, chunk: u32, cont
     Ok(false)
 }
 
-/// Extra latency per piece when a prompt is read in pieces [ms].
-fn chunk_overhead(model: &dyn Model, repeats: u32, control: &Control) -> Result<Option<f64>, Error> {
+/// What it costs to read a prompt in pieces; `None` if the model does not read it in pieces of the sizes that it is asked for. The sizes
+/// take turns, so that what else the machine does meets all of them alike.
+fn pieces(model: &dyn Model, repeats: u32, control: &Control) -> Result<Option<Pieces>, Error> {
     let input = prompt_of(model, PROMPTS[3])?;
     let size = model.size(&input)?.prompt;
-    let pieces = size.div_ceil(CHUNK);
-    let time = |chunk: u32| -> Result<f64, Error> {
-        let mut all = Vec::new();
-        for _ in 0..repeats {
+    let sizes = || PIECES.into_iter().chain([CHUNK, u32::MAX]);
+    let mut all: Vec<Vec<f64>> = sizes().map(|_| Vec::new()).collect();
+    for _ in 0..repeats {
+        for (times, piece) in all.iter_mut().zip(sizes()) {
             let mut session = model.open()?;
             session.begin(&input)?;
             let start = Instant::now();
-            read_prompt(session.as_mut(), size, chunk, control)?;
-            all.push(ms_since(start));
+            let steps = steps_of_prompt(session.as_mut(), size, piece, control)?;
+            times.push(ms_since(start));
+            if steps != size.div_ceil(piece) {
+                return Ok(None);
+            }
         }
-        Ok(quantile(&all, 0.5))
-    };
-    let (whole, cut) = (time(u32::MAX)?, time(CHUNK)?);
-    Ok((pieces > 1).then(|| ((cut - whole) / f64::from(pieces - 1)).max(0.0)))
+    }
+    let mut medians: Vec<(u32, f64)> = sizes().zip(&all).map(|(size, times)| (size, quantile(times, 0.5))).collect();
+    Ok(medians.pop().and_then(|(_, whole)| pieces::fit(size, whole, &medians)))
+}
+
+/// Reads the prompt in pieces of `chunk`; how many there were.
+fn steps_of_prompt(session: &mut dyn Session, size: u32, chunk: u32, control: &Control) -> Result<u32, Error> {
+    let (mut read, mut steps) = (0, 0);
+    while read < size.max(1) {
+        let step = session.step(chunk, control)?;
+        read += step.units.max(1);
+        steps += 1;
+        if step.done {
+            break;
+        }
+    }
+    Ok(steps)
 }
 
 /// Tables of prefill must increase; noise can make a longer prompt look faster.

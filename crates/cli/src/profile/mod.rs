@@ -3,6 +3,7 @@
 mod company;
 mod measure;
 mod pairs;
+mod pieces;
 mod write;
 
 pub(crate) use company::in_company;

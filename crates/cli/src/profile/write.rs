@@ -178,10 +178,11 @@ fn profile(about: &About, measured: &[(String, Measured)]) -> String {
                     line(format_args!("segment_weights = [{}]", weights.join(", ")));
                 }
             }
-            Shape::Tokens { prefill_ms, chunk_overhead_ms, decode_ms, .. } => {
+            Shape::Tokens { prefill_ms, pieces, decode_ms, .. } => {
                 line(format_args!("prefill_ms = {}", points(prefill_ms)));
-                if let Some(overhead) = chunk_overhead_ms {
-                    line(format_args!("prefill_chunk = {CHUNK}\nchunk_overhead_ms = {overhead:.4}"));
+                if let Some(pieces) = pieces {
+                    line(format_args!("prefill_chunk = {CHUNK}\nchunk_overhead_ms = {:.4}", pieces.overhead_ms));
+                    line(format_args!("chunk_efficiency = {}", points(&pieces.efficiency)));
                 }
                 line(format_args!("decode_ms = {}", points(decode_ms)));
             }

@@ -14,6 +14,7 @@ mod generative;
 mod isolation;
 mod joint;
 mod memory;
+mod migration;
 mod noise;
 mod offload;
 mod oracles;
