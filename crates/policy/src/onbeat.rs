@@ -504,14 +504,12 @@ fn likely_end(view: &View<'_>, p: ProcessorId, run: &Run) -> Nanos {
 
 /// How long it takes at most until running work can be taken off its processor [ns].
 fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u64 {
-    match view.system.platform.processors[p].preemption {
-        Preemption::Anytime => 0,
-        _ => {
-            let live = view.stage(stage);
-            let cost = view.cost(stage, p).map(|cost| cost.on_units(live.units));
-            segments(view, stage, cost.map(|phases| &phases[usize::from(live.phase)].1)).0
-        }
+    if view.system.platform.processors[p].preemption == Preemption::Anytime {
+        return 0;
     }
+    let live = view.stage(stage);
+    let cost = view.cost(stage, p).map(|cost| cost.on_units(live.units));
+    segments(view, stage, cost.map(|phases| &phases[usize::from(live.phase)].1)).0
 }
 
 /// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left.
