@@ -424,6 +424,7 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// Current time.
+    #[inline]
     pub fn now(&self) -> Nanos {
         self.state.now
     }
@@ -445,26 +446,31 @@ impl<'a> View<'a> {
     }
 
     /// A live stage.
+    #[inline]
     pub fn stage(&self, stage: StageId) -> &'a Stage {
         &self.state.stages[stage]
     }
 
     /// The job of a live stage.
+    #[inline]
     pub fn job(&self, stage: StageId) -> &'a Job {
         &self.state.jobs[self.stage(stage).job]
     }
 
     /// The chain node of a live stage.
+    #[inline]
     pub fn node(&self, stage: StageId) -> &'a Node {
         &self.system.nodes[self.stage(stage).node]
     }
 
     /// The source of a live stage.
+    #[inline]
     pub fn source(&self, stage: StageId) -> &'a Source {
         &self.system.sources[self.job(stage).source]
     }
 
     /// What a processor does.
+    #[inline]
     pub fn occupancy(&self, processor: ProcessorId) -> &'a Occupancy {
         &self.state.processors[processor]
     }
@@ -475,6 +481,7 @@ impl<'a> View<'a> {
     }
 
     /// The stage's cost on a processor, in the variant that it runs; `None` if it cannot run there.
+    #[inline]
     pub fn cost(&self, stage: StageId, processor: ProcessorId) -> Option<&'a Cost> {
         self.cost_of(self.stage(stage), processor)
     }
@@ -500,6 +507,7 @@ impl<'a> View<'a> {
 
     /// Whether the stage can run on a processor at all: it has a profile there, was not just refused for lack of memory, and the
     /// processor has not failed.
+    #[inline]
     pub fn can_run(&self, stage: StageId, processor: ProcessorId) -> bool {
         let refused = self.stage(stage).refused | self.state.failed;
         self.cost(stage, processor).is_some() && refused & refusal_bit(processor) == 0
@@ -653,6 +661,7 @@ impl<'a> View<'a> {
 
     /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
     /// and caches.
+    #[inline]
     pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
         self.setup_of(self.stage(stage), processor, None)
     }
@@ -776,6 +785,7 @@ impl<'a> View<'a> {
     }
 
     /// Whether running work can be taken off the processor at all.
+    #[inline]
     pub fn preemptible(&self, processor: ProcessorId) -> bool {
         self.system.platform.processors[processor].preemption != Preemption::Never
     }

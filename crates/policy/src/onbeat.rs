@@ -9,8 +9,8 @@ use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Actions, Limit, Policy, View};
 use onbeat_core::spec::{DropRule, Preemption};
-use onbeat_core::state::Run;
-use onbeat_core::system::System;
+use onbeat_core::state::{Run, Stage};
+use onbeat_core::system::{Source, System};
 use onbeat_core::units::Nanos;
 
 use crate::foreseen::{Sporadic, Stream};
@@ -107,9 +107,12 @@ impl Policy for Onbeat {
         self.table.begin();
         self.list_slots(view);
         self.list_tasks(view, actions);
+        let makes_room = view.processors().any(|p| view.preemptible(p) && !view.occupancy(p).runs.is_empty());
         for k in 0..self.table.order.len() {
             let i = self.table.order[k].2 as usize;
-            if let Some(stage) = self.table.tasks[i].stage {
+            let Some(stage) = self.table.tasks[i].stage else { continue };
+            // Where nothing is free and nothing can be made to be, only batches can be joined.
+            if makes_room || self.table.has_free(view.now()) || view.stage(stage).kind.is_batched() {
                 self.serve(view, actions, i, stage);
             }
         }
@@ -131,16 +134,17 @@ impl Onbeat {
 
     /// Lists what has to be done, by latest start. Jobs that cannot be on time any more are dropped, where their scenario allows that.
     fn list_tasks(&mut self, view: &View<'_>, actions: &mut Actions) {
+        let dropped_before = actions.as_slice().len();
         for &stage in view.ready() {
-            let live = view.stage(stage);
+            let (live, source) = (view.stage(stage), view.source(stage));
             let mut due = view.due(stage);
             let (row, best, variants) = self.list_spans(view, stage, due);
             let unhurried = due == Nanos::MAX;
-            let droppable = view.source(stage).drop != DropRule::None;
-            let too_late = match view.source(stage).tpot {
+            let droppable = source.drop != DropRule::None;
+            let too_late = match source.tpot {
                 // A late token can be made up for: the goal is for the mean.
                 Some(tpot) if live.kind == Phase::Decode => {
-                    let more = u64::from(tokens_left(view, stage)) - 1;
+                    let more = u64::from(tokens_left(live)) - 1;
                     let whole = best.saturating_mul(more + 1);
                     view.now().saturating_add(Nanos(whole)) > due.saturating_add(Nanos(tpot.0.saturating_mul(more)))
                 }
@@ -163,7 +167,7 @@ impl Onbeat {
                 stage: Some(stage),
                 release: view.now(),
                 due,
-                weight: weight(view, stage),
+                weight: weight(live, source),
                 impatient: soft && due <= view.now(),
                 droppable: droppable && !soft,
                 row,
@@ -174,7 +178,8 @@ impl Onbeat {
             });
         }
         // A job that was just given up takes its other ready stages with it.
-        for task in &mut self.table.tasks {
+        let dropped = actions.as_slice().len() > dropped_before;
+        for task in self.table.tasks.iter_mut().filter(|_| dropped) {
             if task.stage.is_some_and(|stage| is_dropped(actions, view.stage(stage).job)) {
                 task.stage = None;
                 task.started = true;
@@ -515,7 +520,7 @@ fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u64 {
 /// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left.
 fn until_next(view: &View<'_>, stage: StageId, rest: Rest) -> u64 {
     match view.stage(stage).kind {
-        Phase::Decode => rest.phase.0 / u64::from(tokens_left(view, stage)),
+        Phase::Decode => rest.phase.0 / u64::from(tokens_left(view.stage(stage))),
         Phase::Prefill => rest.phase.0,
         _ => rest.stage.0,
     }
@@ -562,15 +567,13 @@ fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>, span
 }
 
 /// What it costs if a ready stage is late: the mean time between jobs of its source [ns]; for a token, its share of the request's.
-fn weight(view: &View<'_>, stage: StageId) -> u64 {
-    let live = view.stage(stage);
-    let period = view.source(stage).period().unwrap_or(Nanos::from_secs(1.0)).0;
+fn weight(live: &Stage, source: &Source) -> u64 {
+    let period = source.period().unwrap_or(Nanos::from_secs(1.0)).0;
     if live.kind == Phase::Decode { period / u64::from(live.work.output.max(1)) } else { period }
 }
 
 /// Output tokens that a stage in decode is expected to generate yet, at least 1.
-fn tokens_left(view: &View<'_>, stage: StageId) -> u32 {
-    let live = view.stage(stage);
+fn tokens_left(live: &Stage) -> u32 {
     live.work.output.saturating_sub(live.tokens).max(1)
 }
 

@@ -104,6 +104,11 @@ impl Timetable {
         self.slots.extend(std::iter::repeat_n((processor, free), count as usize));
     }
 
+    /// Whether any slot is free.
+    pub(crate) fn has_free(&self, now: Nanos) -> bool {
+        self.slots.iter().any(|slot| slot.1 <= now)
+    }
+
     /// The number of the row that the next [`Timetable::add_span`] begins.
     pub(crate) fn next_row(&self) -> usize {
         self.spans.len() / self.columns
