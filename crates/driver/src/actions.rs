@@ -380,7 +380,7 @@ impl<S: Sink> Course<'_, S> {
                     // It starts when the policy says so again, seeing when the link will have done its work.
                     return Ok(false);
                 }
-                need = need - cache;
+                need -= cache;
                 cache = Bytes::ZERO;
             }
             if let Some(missing) = self.missing(need) {
