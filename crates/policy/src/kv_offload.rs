@@ -54,33 +54,44 @@ impl Policy for KvOffload {
     }
 
     fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
-        let short = shortage.stage;
-        if evict_idle_models(view, shortage, actions) >= shortage.missing.0 {
+        place_longest_far(view, shortage, actions, &mut self.longest);
+    }
+}
+
+/// Makes room without refusing anybody: idle models go first, and then the longest waiting requests go on with their caches in slower
+/// memory; the one that is short of memory may be among them. `longest` is scratch.
+pub(crate) fn place_longest_far(
+    view: &View<'_>,
+    shortage: &Shortage,
+    actions: &mut Actions,
+    longest: &mut Vec<(u64, u64, StageId)>,
+) {
+    let short = shortage.stage;
+    if evict_idle_models(view, shortage, actions) >= shortage.missing.0 {
+        return;
+    }
+    let gives = |stage: StageId| view.stage(stage).cache.held > Bytes::ZERO || stage == short;
+    let able = |&stage: &StageId| gives(stage) && !view.stage(stage).cache.far && view.can_offload(stage);
+    let waiting = view.ready().iter().copied().filter(able);
+    longest.clear();
+    longest.extend(waiting.map(|stage| (context(view, stage), view.stage(stage).serial, stage)));
+    longest.sort_unstable();
+    let mut freed = 0;
+    for &(_, _, stage) in longest.iter().rev() {
+        if freed >= shortage.missing.0 {
             return;
         }
-        let gives = |stage: StageId| view.stage(stage).cache.held > Bytes::ZERO || stage == short;
-        let able = |&stage: &StageId| gives(stage) && !view.stage(stage).cache.far && view.can_offload(stage);
-        let waiting = view.ready().iter().copied().filter(able);
-        self.longest.clear();
-        self.longest.extend(waiting.map(|stage| (context(view, stage), view.stage(stage).serial, stage)));
-        self.longest.sort_unstable();
-        let mut freed = 0;
-        for &(_, _, stage) in self.longest.iter().rev() {
-            if freed >= shortage.missing.0 {
-                return;
-            }
-            actions.place_cache(stage, true);
-            if stage == short {
-                // It needs no memory for its cache any more.
-                return;
-            }
-            freed += view.stage(stage).cache.held.0;
+        actions.place_cache(stage, true);
+        if stage == short {
+            // It needs no memory for its cache any more.
+            return;
         }
+        freed += view.stage(stage).cache.held.0;
     }
 }
 
 /// Whether a request waits for the link to slower memory: a step that it joined would wait with it.
-fn is_on_its_way(view: &View<'_>, stage: StageId) -> bool {
+pub(crate) fn is_on_its_way(view: &View<'_>, stage: StageId) -> bool {
     view.stage(stage).cache.far && view.state.memory.swap_free_at > view.now()
 }
 

@@ -7,13 +7,15 @@
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
-use onbeat_core::policy::{Action, Actions, Limit, Policy, View};
+use onbeat_core::policy::{Action, Actions, Limit, Policy, Shortage, View, evict_least_recently_used};
 use onbeat_core::spec::{DropRule, Preemption};
 use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::{Source, System};
 use onbeat_core::units::Nanos;
 
+use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
+use crate::kv_offload::{is_on_its_way, place_longest_far};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
@@ -74,6 +76,9 @@ struct Onbeat {
     without: Option<u64>,
     /// Stages for which this decision has made plans.
     planned: u32,
+    /// For the link to slower memory.
+    alarm: Alarm,
+    longest: Vec<(u64, u64, StageId)>,
     /// Until when each stage was last given a processor, with its serial, by [`StageId`].
     served: Vec<(u64, Nanos)>,
 }
@@ -92,6 +97,8 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
+        alarm: Alarm::default(),
+        longest: Vec::new(),
         served: Vec::new(),
     }))
 }
@@ -117,6 +124,14 @@ impl Policy for Onbeat {
             }
         }
     }
+
+    fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+        if view.can_offload(shortage.stage) {
+            place_longest_far(view, shortage, actions, &mut self.longest);
+        } else {
+            evict_least_recently_used(view, shortage, actions);
+        }
+    }
 }
 
 impl Onbeat {
@@ -136,6 +151,10 @@ impl Onbeat {
     fn list_tasks(&mut self, view: &View<'_>, actions: &mut Actions) {
         let dropped_before = actions.as_slice().len();
         for &stage in view.ready() {
+            if is_on_its_way(view, stage) {
+                self.alarm.set(view.now(), view.state.memory.swap_free_at, actions);
+                continue;
+            }
             let (live, source) = (view.stage(stage), view.source(stage));
             let mut due = view.due(stage);
             let (row, best, variants) = self.list_spans(view, stage, due);
@@ -472,7 +491,7 @@ impl Onbeat {
     }
 
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
-    fn make_room(&self, view: &View<'_>, actions: &mut Actions, task: &Task, row: usize) {
+    fn make_room(&mut self, view: &View<'_>, actions: &mut Actions, task: &Task, row: usize) {
         for p in view.processors() {
             if !view.preemptible(p) || self.table.span(row, p).ns == NOWHERE {
                 continue;
@@ -490,6 +509,8 @@ impl Onbeat {
                 }
                 if in_time && less_urgent && run.start < view.now() {
                     actions.preempt(run.stage);
+                    // Nobody joins it any more.
+                    self.plan.close(p, run.model);
                     return;
                 }
             }
@@ -705,5 +726,18 @@ mod tests {
             }
             rig.state.ready.clear();
         }
+    }
+
+    #[test]
+    fn nobody_joins_a_batch_that_makes_room() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
+        let chat = rig.session("chat", &[5.0], 4);
+        let frame = rig.stream("frame", Some(12.0), &[Some(4.0)]);
+        let writing = rig.running_decode(chat, 0, 0.0);
+        let answer = rig.ready_decode(chat, 0.0);
+        assert_eq!(rig.decide("onbeat"), [start(answer, 0)], "it joins");
+        rig.state.now = ms(1.0);
+        let _frame = rig.ready(frame, 1.0);
+        assert_eq!(rig.decide("onbeat"), [crate::test_rig::preempt(writing)]);
     }
 }
