@@ -4,7 +4,7 @@
 //!
 //! | phase | unit | units in all |
 //! |---|---|---|
-//! | [`Phase::Forward`] | the whole inference | 1 |
+//! | [`Phase::Forward`] | the whole inference | 1; less if it ends at an early exit |
 //! | [`Phase::Before`], [`Phase::After`] | the whole part | 1 |
 //! | [`Phase::Steps`] | one step | the stage's number of steps |
 //! | [`Phase::Prefill`] | one prompt token | the prompt length |
@@ -57,7 +57,7 @@ impl Phase {
 }
 
 /// The size of one stage's work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Prompt length [tokens].
     pub prompt: u32,
@@ -65,13 +65,33 @@ pub struct Work {
     pub output: u32,
     /// Steps of an iterative model.
     pub steps: u32,
+    /// Where an inference ends, as a share of all of it, in (0, 1]: 1 unless it leaves at an [early exit](crate::exits). Policies see the
+    /// mean, not the real one.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub exit: f64,
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_whole(exit: &f64) -> bool {
+    *exit == 1.0
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self { prompt: 0, output: 0, steps: 0, exit: 1.0 }
+    }
 }
 
 impl Work {
     /// Units that a phase has for work of this size.
     pub fn units(&self, phase: Phase) -> f64 {
         match phase {
-            Phase::Forward | Phase::Before | Phase::After => 1.0,
+            Phase::Forward => self.exit,
+            Phase::Before | Phase::After => 1.0,
             Phase::Steps => f64::from(self.steps),
             Phase::Prefill => f64::from(self.prompt),
             Phase::Decode => f64::from(self.output.saturating_sub(1)),
@@ -269,7 +289,7 @@ impl PhaseCost {
         let end = work.units(phase);
         match self {
             Self::Fixed { boundaries, .. } => {
-                boundaries.iter().copied().find(|&b| b > position + SAME_POSITION).unwrap_or(end)
+                boundaries.iter().copied().find(|&b| b > position + SAME_POSITION).unwrap_or(end).min(end)
             }
             Self::Prefill { chunk: None, .. } => end,
             Self::Prefill { chunk: Some(chunk), .. } => next_multiple(position, f64::from(*chunk)).min(end),
@@ -604,7 +624,7 @@ mod tests {
 
     #[test]
     fn small_pieces_of_a_prompt_are_less_efficient() {
-        let work = Work { prompt: 400, output: 1, steps: 0 };
+        let work = Work { prompt: 400, output: 1, steps: 0, exit: 1.0 };
         let cost = any_size();
         // The tokens 100 to 150 take 1000 ns in the whole prompt, and twice that alone; 125 tokens run at 0.75 of the speed.
         assert_eq!(cost.piece_ns(work, 100.0, 150.0), 2000.0);
@@ -617,7 +637,7 @@ mod tests {
 
     #[test]
     fn a_limit_in_units_ends_where_the_device_can_end() {
-        let work = Work { prompt: 250, output: 9, steps: 0 };
+        let work = Work { prompt: 250, output: 9, steps: 0, exit: 1.0 };
         let end = |cost: &PhaseCost, from, units| cost.limit_end(work, Phase::Prefill, from, Limit::Units(units));
         assert_eq!(end(&any_size(), 30.0, 70), 100.0);
         assert_eq!(end(&any_size(), 230.0, 70), 250.0);
@@ -648,7 +668,7 @@ mod tests {
 
     #[test]
     fn a_prompt_in_chunks_costs_its_latency_plus_an_overhead_per_later_chunk() {
-        let work = Work { prompt: 250, output: 4, steps: 0 };
+        let work = Work { prompt: 250, output: 4, steps: 0, exit: 1.0 };
         // 250 tokens: 1000 + 150 * 20 = 4000 ns; chunks of 100: two later ones.
         assert_eq!(prefill(None).latency_ns(work, 0.0, 250.0), 4000.0);
         let chunked = prefill(Some(100));
@@ -689,7 +709,7 @@ mod tests {
             bytes_per_context_token: 2.0,
             energy_mj: Some(3.0),
         };
-        let work = Work { prompt: 99, output: 11, steps: 0 };
+        let work = Work { prompt: 99, output: 11, steps: 0, exit: 1.0 };
         // Contexts 100..110, 200 ns at context 100 and one more per token.
         let by_hand: f64 = (0..10).map(|i| 200.0 + f64::from(i)).sum();
         assert!((cost.latency_ns(work, 0.0, 10.0) - by_hand).abs() < 1e-9);

@@ -12,6 +12,7 @@ pub mod cost;
 pub mod curve;
 pub mod distribution;
 pub mod event;
+pub mod exits;
 pub mod id;
 pub mod joint;
 pub mod metric;

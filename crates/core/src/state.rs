@@ -154,7 +154,7 @@ pub struct Stage {
     pub ready_at: Nanos,
     /// Size of the work as far as a policy may know it: for autoregressive models the real prompt length, and the expected or
     /// predicted output length (at least what was generated so far). Where a cache is computed again, the tokens so far count as
-    /// prompt.
+    /// prompt. Of early exits, the mean of those that it had not passed when it stopped last.
     pub work: Work,
     /// Number of the current phase.
     pub phase: u8,
@@ -232,7 +232,12 @@ impl Stage {
     pub fn in_variant(self, system: &System, variant: u8) -> Self {
         let node = &system.nodes[self.node];
         let model = node.model_of(variant);
-        Self { variant, model, weights: system.weights_of(model), work: node.work_of(variant, self.work), ..self }
+        let mut work = node.work_of(variant, self.work);
+        if variant == self.variant {
+            // What is known of its exits by now.
+            work.exit = self.work.exit;
+        }
+        Self { variant, model, weights: system.weights_of(model), work, ..self }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
+use crate::exits::Exits;
 use crate::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
 use crate::joint::{Attention, Draft, Split};
 use crate::offload::Offload;
@@ -355,6 +356,9 @@ pub struct Node {
     /// Weights that it needs in memory beside those of its model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
+    /// Where inferences of its model may end early.
+    #[serde(default, skip_serializing_if = "Exits::is_empty")]
+    pub exits: Exits,
 }
 
 impl Node {
@@ -392,9 +396,24 @@ impl Node {
         self.alternative(variant).map_or(self.steps, |other| other.steps)
     }
 
-    /// Work of a stage, if a variant did it: only the number of steps differs.
+    /// Where inferences of a variant may end early.
+    pub fn exits_of(&self, variant: u8) -> &Exits {
+        self.alternative(variant).map_or(&self.exits, |other| &other.exits)
+    }
+
+    /// Work of a stage that has not begun, if a variant did it: the number of steps differs, and the mean of the exits.
     pub fn work_of(&self, variant: u8, work: Work) -> Work {
-        Work { steps: self.steps_of(variant), ..work }
+        Work { steps: self.steps_of(variant), exit: self.exits_of(variant).mean(), ..work }
+    }
+
+    /// The least work of a stage that has not begun, if a variant did it: it leaves at the first exit.
+    pub fn least_work_of(&self, variant: u8, work: Work) -> Work {
+        Work { exit: self.exits_of(variant).least_after(0.0), ..self.work_of(variant, work) }
+    }
+
+    /// Whether it may end early in one of its variants.
+    pub fn has_exits(&self) -> bool {
+        self.variant_numbers().any(|variant| !self.exits_of(variant).is_empty())
     }
 
     /// The number of the variant that is this model.
@@ -432,6 +451,9 @@ pub struct Alternative {
     pub steps: u32,
     /// Quality relative to the best of the stage's variants; see [`Node::quality`].
     pub quality: Option<f64>,
+    /// Where its inferences may end early.
+    #[serde(default, skip_serializing_if = "Exits::is_empty")]
+    pub exits: Exits,
 }
 
 /// Weights that a stage needs beside those of its model, on whatever processor it runs.

@@ -218,7 +218,10 @@ impl<S: Sink> Course<'_, S> {
         self.free_cache(live.cache);
         let switched = Stage { refused: 0, cache: Cache::default(), ..live.in_variant(self.system, variant) };
         self.state.stages[stage] = switched;
-        self.hidden(stage).work.steps = switched.work.steps;
+        let exits = self.system.nodes[live.node].exits_of(variant);
+        let hidden = self.hidden(stage);
+        hidden.work.steps = switched.work.steps;
+        hidden.work.exit = exits.of(hidden.ease);
         // The policy is asked again: its view showed the other variant's costs.
         self.changed = true;
         self.emit(What::Switch { stage: live.serial, variant, model: switched.model });

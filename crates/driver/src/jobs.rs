@@ -81,6 +81,8 @@ pub struct Hidden {
     pub acceptance: f64,
     /// Whether memory is reserved for a draft model's cache.
     pub drafts: bool,
+    /// Which of the exits its input takes, in whatever variant: a uniform number; small ones are easy inputs.
+    pub(crate) ease: f64,
     /// Tokens that a step of its run writes into the cache besides the next one: those that were drafted.
     pub(crate) ahead: u32,
 }
@@ -98,6 +100,8 @@ pub struct NodeTraits {
     pub streaming: bool,
     /// Some edge asks for one instance per so many tokens.
     pub per_tokens: bool,
+    /// Inferences may end early.
+    exits: bool,
     first_phase: Phase,
 }
 
@@ -111,6 +115,7 @@ impl NodeTraits {
                 cost.phases.iter().any(|(_, phase)| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. }))
             }),
             streaming: system.models[node.model].shape == ModelShape::Streaming,
+            exits: node.has_exits(),
             per_tokens: node.after.iter().any(|edge| edge.per_tokens.is_some()),
             // A tool has no costs, and no phases that matter.
             first_phase: node.costs[node.fastest].as_ref().map_or(Phase::Forward, |cost| cost.phases[0].0),
@@ -137,6 +142,7 @@ mod purpose {
     pub(super) const PREDICTION: u64 = 3;
     pub(super) const TOOL: u64 = 4;
     pub(super) const DRAFT: u64 = 5;
+    pub(super) const EXIT: u64 = 6;
 }
 
 impl<S: Sink> Course<'_, S> {
@@ -289,6 +295,11 @@ impl<S: Sink> Course<'_, S> {
                 hidden.work.output = length(&spec.output, traced.map(|t| t.1)).max(1);
             }
         }
+        if traits.exits {
+            let key = self.key(job, purpose::EXIT, node).part(u64::from(instance));
+            hidden.ease = uniform(&mut key.stream());
+            hidden.work.exit = spec.exits.of(hidden.ease);
+        }
         if let Some(draft) = &spec.draft {
             hidden.acceptance = sample(&draft.acceptance, &mut self.draft_key(job, node, instance).stream());
         }
@@ -378,8 +389,19 @@ impl<S: Sink> Course<'_, S> {
 
     /// A stage that has not ended waits for a processor from now on.
     pub fn make_wait(&mut self, stage: StageId) {
+        if self.nodes[self.state.stages[stage].node].exits {
+            self.rule_out_exits(stage);
+        }
         let best_effort = self.nodes[self.state.stages[stage].node].best_effort;
         self.state.wait(stage, best_effort);
+    }
+
+    /// What has not ended takes none of the exits that it has passed: policies see the mean of the others.
+    fn rule_out_exits(&mut self, stage: StageId) {
+        let view = View { system: self.system, state: &self.state };
+        let passed = view.passed(stage);
+        let live = &mut self.state.stages[stage];
+        live.work.exit = self.system.nodes[live.node].exits_of(live.variant).mean_after(passed);
     }
 
     /// When policies may count on the end of a run that should last to `end`: work that gives way frees its slot whenever it is asked to.

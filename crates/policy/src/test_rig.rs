@@ -13,7 +13,7 @@ use onbeat_core::system::{
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
-const WORK: Work = Work { prompt: 100, output: 101, steps: 0 };
+const WORK: Work = Work { prompt: 100, output: 101, steps: 0, exit: 1.0 };
 
 /// A system and a state.
 #[derive(Debug)]
@@ -215,6 +215,7 @@ impl Rig {
             quality: None,
             tool: None,
             adapter: None,
+            exits: onbeat_core::exits::Exits::default(),
         });
         self.system.sources.push(Source {
             name: name.to_owned(),
@@ -250,7 +251,7 @@ impl Rig {
         let (best, fastest) = costs.ids().filter_map(total).min().expect("a variant can run somewhere");
         let node = &mut self.system.nodes[node];
         node.quality = Some(1.0);
-        node.variants.push(Alternative { model, costs, fastest, best, steps: 0, quality: Some(quality) });
+        node.variants.push(Alternative { model, costs, fastest, best, steps: 0, quality: Some(quality), exits: onbeat_core::exits::Exits::default() });
     }
 
     /// Switches a stage to another variant.

@@ -118,6 +118,12 @@ pub enum RunError {
         /// Why.
         error: Error,
     },
+    /// A stage's model states early exits: a backend runs the whole network, and nothing tells it when the answer is sure.
+    #[error("stage `{stage}`: `exits` of its model are simulated only; devices run whole networks")]
+    Exits {
+        /// Name of the stage.
+        stage: String,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -37,6 +37,9 @@ pub fn run<S: Sink + Debug, K: Keep>(plan: Plan, sink: S, keep: K) -> Result<(Fi
     let (to_us, messages) = unbounded();
     let models = Arc::new(Models::default());
     let system = Arc::clone(&plan.system);
+    if let Some(node) = system.nodes.iter().find(|node| node.has_exits()) {
+        return Err(RunError::Exits { stage: node.name.clone() });
+    }
     let mut slots = BTreeMap::new();
     let mut threads = Vec::new();
     for (p, unit) in system.platform.processors.enumerate() {

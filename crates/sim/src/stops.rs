@@ -2,6 +2,7 @@
 
 use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::event::{Sink, StopReason, What};
+use onbeat_core::exits::SAME_PLACE;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::View;
 use onbeat_core::spec::Preemption;
@@ -217,6 +218,10 @@ impl<S: Sink> Engine<'_, S> {
             self.account(p, run, visible, stage, cost, work, (from, exact), share, end);
         }
         self.course.hidden[stage.index()].piece_end = piece_end;
+        if complete && kind == Phase::Forward && (position - end).abs() < SAME_PLACE {
+            // The sum of where it started and how far it went may miss the end by rounding.
+            position = end;
+        }
 
         if let Some(joint) = &run.joint {
             self.note_draft(joint, stage, position);

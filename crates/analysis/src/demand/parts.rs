@@ -63,7 +63,7 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
                 let in_variant = |variant: u8| {
                     let at_widths = node.costs_of(variant)[p].iter().flat_map(onbeat_core::cost::Cost::at_all_widths);
                     at_widths.filter_map(move |(units, phases)| {
-                        Some((node.work_of(variant, work), &phases.get(i)?.1, unit.share(units)))
+                        Some((node.least_work_of(variant, work), &phases.get(i)?.1, unit.share(units)))
                     })
                 };
                 node.variant_numbers().flat_map(in_variant).collect()

@@ -1,5 +1,6 @@
 //! What processors and the memory bus did.
 
+use onbeat_core::cost::Work;
 use onbeat_core::event::StopReason;
 use onbeat_core::id::{IdVec, ModelId, NodeId, ProcessorId, ProcessorSet};
 use onbeat_core::spec::ProvenanceKind;
@@ -276,13 +277,14 @@ impl<'s> Lanes<'s> {
 
 /// The largest energy that the stage's work can cost in any variant on any processor that can run it [mJ]; `None` if some processor's
 /// is unknown.
-pub(super) fn worst_energy(system: &System, node: NodeId, work: onbeat_core::cost::Work) -> Option<f64> {
+pub(super) fn worst_energy(system: &System, node: NodeId, work: Work) -> Option<f64> {
     let mut worst = 0.0_f64;
     let node = &system.nodes[node];
     let costs = |variant| node.costs_of(variant).enumerate().map(move |(p, cost)| (variant, p, cost));
     for (variant, p, cost) in node.variant_numbers().flat_map(costs) {
         let Some(cost) = cost else { continue };
-        let work = node.work_of(variant, work);
+        // The costliest input runs to the end.
+        let work = Work { exit: 1.0, ..node.work_of(variant, work) };
         let active_w = system.platform.processors[p].active_w;
         let mut sum: f64;
         for (taken, phases) in cost.at_all_widths() {

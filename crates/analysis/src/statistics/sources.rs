@@ -269,7 +269,7 @@ impl<'s> Tallies<'s> {
             worst_energy(
                 self.system,
                 stage.node,
-                Work { prompt: stage.prompt, output: stage.output, steps: node.steps },
+                Work { prompt: stage.prompt, output: stage.output, steps: node.steps, ..Work::default() },
             )
         } else {
             self.fixed_worst[stage.node]

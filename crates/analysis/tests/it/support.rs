@@ -158,7 +158,7 @@ impl Builder {
             vec![(Phase::Prefill, prefill), (Phase::Decode, decode)]
         };
         let phases = speeds.iter().map(|speed| speed.map(phases)).collect();
-        let work = Work { prompt, output, steps: 0 };
+        let work = Work { prompt, output, steps: 0, exit: 1.0 };
         let node = self.node(source, 1.0, ModelShape::Autoregressive, phases, work);
         self.system.nodes[node].prompt = Some(Distribution::constant(f64::from(prompt)));
         self.system.nodes[node].output = Some(Distribution::constant(f64::from(output)));
@@ -243,6 +243,7 @@ impl Builder {
             quality: None,
             tool: None,
             adapter: None,
+            exits: onbeat_core::exits::Exits::default(),
         })
     }
 }

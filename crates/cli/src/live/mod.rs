@@ -98,6 +98,10 @@ fn failure(error: &onbeat_runtime::RunError) -> Failure {
                 "`onbeat doctor` shows devices and models; `onbeat models fetch` gets what is missing".to_owned(),
             ),
         },
+        RunError::Exits { .. } => Failure::Device {
+            message: error.to_string(),
+            help: Some("leave `exits` out for real runs: what a whole network takes is then measured".to_owned()),
+        },
         RunError::Thread(_) => Failure::Internal(error.to_string()),
         RunError::Drive(_) => Failure::Policy { message: error.to_string(), help: None },
     }

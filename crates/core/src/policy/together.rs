@@ -1,7 +1,7 @@
 //! What policies see of several processors on one stage; see [`crate::joint`].
 
 use super::View;
-use crate::cost::Phase;
+use crate::cost::{Phase, PhaseCost, Work};
 use crate::id::{ProcessorId, StageId};
 use crate::joint::{Cycle, TOKEN_BYTES, Together, divided_ns, expected_tokens};
 use crate::units::Nanos;
@@ -33,10 +33,14 @@ impl<'a> View<'a> {
         Nanos::from_ns_f64((least.as_f64() * factor).floor())
     }
 
-    /// [`View::remaining_as`] at the best of the widths, where the processor can be divided.
+    /// [`View::remaining_as`] at the first exit that it may take, and at the best of the widths where the processor can be divided.
     fn remaining_least_on(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
-        let widest = self.remaining_as(stage, variant, processor)?;
-        let live = self.stage(stage).in_variant(self.system, variant);
+        let mut live = self.stage(stage).in_variant(self.system, variant);
+        let exits = self.node(stage).exits_of(variant);
+        if !exits.is_empty() {
+            live.work.exit = exits.least_after(self.passed(stage));
+        }
+        let widest = self.remaining_of(&live, processor)?;
         let cost = self.system.nodes[live.node].costs_of(variant)[processor].as_ref()?;
         if cost.widths.narrower.is_empty() {
             return Some(widest);
@@ -53,6 +57,17 @@ impl<'a> View<'a> {
         };
         let rest: f64 = phases.map(least).sum();
         Some(Nanos::from_ns_f64((rest - live.partial_ns).max(0.0).floor()))
+    }
+
+    /// How far a stage is in its phase, what it has done within a segment included [units].
+    pub fn passed(&self, stage: StageId) -> f64 {
+        let live = self.stage(stage);
+        let cost = live.processor.filter(|_| live.partial_ns > 0.0).and_then(|p| self.cost(stage, p));
+        let phase = cost.and_then(|cost| cost.on_units(live.units).get(usize::from(live.phase)));
+        // An inference that may end early is taken for a whole one: where it ends is not known.
+        let work = Work { exit: 1.0, ..live.work };
+        let position = |cost: &PhaseCost| cost.position_after(work, live.position, work.units(live.kind), live.partial_ns);
+        phase.map_or(live.position, |(_, cost)| position(cost))
     }
 
     /// Nominal time of the rest of a stage's phase on several processors, alone and by expected lengths, without

@@ -56,6 +56,10 @@ pub struct ModelSpec {
     pub state_kb: Option<f64>,
     /// Quality of the default variant.
     pub quality: Option<QualitySpec>,
+    /// `one_shot`: exits on the way of an inference, each with the share of its work that is done there (rising, > 0, the last 1) and the
+    /// share of the inputs that leave there (0 to 1, all together 1): `exits = [[0.5, 0.3], [1, 0.7]]`. Which one an input takes is drawn for
+    /// each; policies see the mean. The cost entries are those of the whole inference. Default: all run to the end.
+    pub exits: Option<Vec<(f64, f64)>>,
     /// Other variants, by name (precision, size, early exit). The default variant has no name.
     #[serde(default)]
     pub variant: IndexMap<String, VariantSpec>,
@@ -164,6 +168,8 @@ pub struct VariantSpec {
     /// Network file for real runs, relative to this file. Needed where a scenario lets policies choose between variants; otherwise left
     /// out: the model's.
     pub path: Option<String>,
+    /// Exits of the variant, as of a model; those of the default variant are not its own.
+    pub exits: Option<Vec<(f64, f64)>>,
     /// Quality of the variant.
     pub quality: Option<QualitySpec>,
     /// Key of `[source]`.

@@ -113,6 +113,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("reuse that saves nothing", "step_ms = 50", "step_ms = 50\nreuse = { every = 1, step_ms = 60 }"),
     ("divided nowhere", "weights_mb = 900 }", "weights_mb = 900, split = { points = 0 } }"),
+    ("exits that fall", "weights_mb = 5,", "weights_mb = 5, exits = [[0.5, 0.5], [0.4, 0.2], [1, 0.3]],"),
+    ("exits before the end", "weights_mb = 5,", "weights_mb = 5, exits = [[0.5, 0.5], [0.9, 0.5]],"),
+    ("exits for some", "weights_mb = 1 }", "weights_mb = 1, exits = [[0.5, 0.3], [1, 0.3]] }"),
+    ("an exit beyond the end", "weights_mb = 5,", "weights_mb = 5, exits = [[1.5, 0.5], [1, 1.5]],"),
+    ("no exits", "weights_mb = 5,", "weights_mb = 5, exits = [],"),
+    ("exits of a loop", "weights_mb = 900 }", "weights_mb = 900, exits = [[0.5, 0.5], [1, 0.5]] }"),
     (
         "a streaming model that is divided",
         "speaker = {}",

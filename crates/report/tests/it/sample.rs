@@ -159,6 +159,7 @@ fn source(
         system.nodes.push(Node {
             tool: None,
             adapter: None,
+            exits: onbeat_core::exits::Exits::default(),
             name: (*stage).to_owned(),
             source: id,
             model,
@@ -172,7 +173,7 @@ fn source(
             steps: 0,
             prompt: None,
             output: None,
-            expected: Work { prompt: 1, output: 2, steps: 0 },
+            expected: Work { prompt: 1, output: 2, steps: 0, exit: 1.0 },
             output_max: 0,
             output_bytes: 0.0,
             draft: None,

@@ -3,6 +3,8 @@
 use onbeat_core::event::What;
 use onbeat_core::policy::{Actions, View};
 
+use onbeat_runtime::RunError;
+
 use crate::support::{Script, Setup, first_come, scenario};
 
 const CHOICE: &str = "[[cost]]\nmodel = \"x\"\nvariant = \"light\"\nprocessor = \"a\"\nlatency_ms = 1\n\
@@ -59,4 +61,12 @@ fn variants_that_do_not_fit_together_take_turns() {
     let real = ran.log.loads.lock().unwrap().len();
     assert!((loads - 1..=loads).contains(&real), "{loads} {real}");
     assert!(ran.done() > 1);
+}
+
+#[test]
+fn early_exits_are_refused() {
+    let stream = "[[stream]]\nname = \"s\"\nmodel = \"x\"\nperiod_ms = 20\n";
+    let toml = scenario(0.1, &["a"], &[("x", "exits = [[0.5, 0.5], [1, 0.5]]", "latency_ms = 2")], stream);
+    let ran = Setup::new(toml, &[("x", Script::default())]).try_run();
+    assert!(matches!(ran, Err(RunError::Exits { stage }) if stage == "x"));
 }

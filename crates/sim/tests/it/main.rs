@@ -10,6 +10,7 @@ mod contention;
 mod conversations;
 mod determinism;
 mod draft;
+mod exits;
 mod generative;
 mod isolation;
 mod joint;

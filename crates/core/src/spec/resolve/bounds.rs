@@ -38,7 +38,7 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
                     return tool.smallest();
                 }
                 let least = |variant: u8| {
-                    let work = node.work_of(variant, work);
+                    let work = node.least_work_of(variant, work);
                     let latencies = node.costs_of(variant).enumerate().filter_map(|(p, cost)| {
                         let decode = if together { node.decode_least(p) } else { 1.0 };
                         Some(shortest_ns(cost.as_ref()?, work, variation, decode))

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use crate::exits::Exits;
 use crate::id::ProcessorId;
 use crate::spec::check::Check;
 use crate::spec::document::Document;
@@ -104,6 +105,12 @@ impl<'a> Variant<'a> {
     /// Size of the weights that must be in memory for it [MB], where known.
     pub(super) fn held_mb(&self) -> Option<f64> {
         self.weights_of().unwrap_or(*self).weights_mb()
+    }
+
+    /// Where its inferences may end early.
+    pub(super) fn exits(&self) -> Exits {
+        let exits = self.own().map_or(&self.spec.exits, |own| &own.exits);
+        exits.clone().map(Exits::new).unwrap_or_default()
     }
 
     /// Its quality, where known.
@@ -295,7 +302,8 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
         || model.state_kb.is_some()
         || model.split.is_some()
         || model.kv_offload.is_some()
-        || model.attention.is_some();
+        || model.attention.is_some()
+        || model.exits.is_some();
     if figures || model.source.is_some() {
         sources.check_key(check, &at.key("source"), "model", model.source.as_deref());
     }
@@ -339,14 +347,16 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
             check.wrong(&at.key(key), problem, format!("it belongs to `{}`", shape_name(shape)));
         }
     }
+    check_exits(check, at, model.exits.as_deref(), model.shape);
     let mut qualities = vec![(at.clone(), &model.quality)];
     for (name, variant) in &model.variant {
         let at = at.key("variant").key(name);
         check.name(&at, name);
         check.optional(&at, "weights_mb", variant.weights_mb, &limits::SIZE_MB);
-        if let Some(source) = &variant.source {
-            sources.check_key(check, &at.key("source"), "variant", Some(source));
+        if variant.source.is_some() || variant.exits.is_some() {
+            sources.check_key(check, &at.key("source"), "variant", variant.source.as_deref());
         }
+        check_exits(check, &at, variant.exits.as_deref(), model.shape);
         qualities.push((at, &variant.quality));
     }
     for (at, quality) in qualities {
@@ -361,6 +371,48 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
         }
     }
 }
+
+/// Checks the exits of a model or variant.
+fn check_exits(check: &mut Check<'_>, at: &Field, exits: Option<&[(f64, f64)]>, shape: ModelShape) {
+    let Some(exits) = exits else { return };
+    let at = at.key("exits");
+    if shape != ModelShape::OneShot {
+        let problem = format!("`exits` does not belong to a model of shape `{}`", shape_name(shape));
+        check.wrong(&at, problem, format!("it belongs to `{}`", shape_name(ModelShape::OneShot)));
+    }
+    if exits.is_empty() {
+        check.wrong(&at, "there are no exits", "leave `exits` out if all inferences run to the end");
+        return;
+    }
+    // Further rules mean something only for numbers that are possible.
+    let before = exits.iter().enumerate().filter(|&(i, &(place, share))| {
+        let at = at.index(i);
+        let place = check.value(&at.index(0), place, &limits::SHARE);
+        let share = check.value(&at.index(1), share, &limits::PROBABILITY);
+        !(place && share)
+    });
+    if before.count() > 0 {
+        return;
+    }
+    for (i, pair) in exits.windows(2).enumerate() {
+        if pair[1].0 <= pair[0].0 {
+            let problem = format!("the exit at {} follows the one at {}", pair[1].0, pair[0].0);
+            check.wrong(&at.index(i + 1), problem, "exits rise: the earliest comes first");
+        }
+    }
+    let (last, _) = exits[exits.len() - 1];
+    if last != 1.0 {
+        let problem = format!("the last exit is at {last} of the work");
+        check.wrong(&at.index(exits.len() - 1), problem, "the last one is the end of the inference: 1");
+    }
+    let sum: f64 = exits.iter().map(|&(_, share)| share).sum();
+    if (sum - 1.0).abs() > SUM_TOLERANCE {
+        check.wrong(&at, format!("the shares of the inputs sum to {sum}"), "every input leaves somewhere: they sum to 1");
+    }
+}
+
+/// Shares that are written with a few digits sum to 1 within this.
+const SUM_TOLERANCE: f64 = 1e-6;
 
 /// Figures of a cost entry that may have a source of their own.
 const COST_FIGURES: [&str; 25] = [

@@ -194,16 +194,19 @@ impl<'a, 'c> Builder<'a, 'c> {
             sizes.largest.prompt = sizes.largest.prompt.max(most);
         }
         let output = output.map(|output| self.cut_to_reserve(output, sizes, &stage.spec.name));
+        let exits = variant.exits();
+        sizes = sizes.with_exits(&exits);
         let model = self.model(&variant);
         let mut kinds = None;
         let (costs, fastest, best) = self.costs(stage, &variant, &rows, sizes, &mut kinds)?;
         let mut variants = Vec::new();
         for (other, rows) in choice {
             let steps = self.steps(stage, &other)?;
-            let sizes = sizes.with_steps(steps);
+            let exits = other.exits();
+            let sizes = sizes.with_steps(steps).with_exits(&exits);
             let model = self.model(&other);
             let (costs, fastest, best) = self.costs(stage, &other, &rows, sizes, &mut kinds)?;
-            variants.push((other, Alternative { model, costs, fastest, best, steps, quality: None }));
+            variants.push((other, Alternative { model, costs, fastest, best, steps, quality: None, exits }));
         }
         let draft = match &stage.draft {
             Some(draft) => Some(self.draft(stage, draft, &rows, sizes)?),
@@ -235,6 +238,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             quality,
             tool: None,
             adapter,
+            exits,
         };
         Some((node, sizes.smallest))
     }
@@ -467,6 +471,11 @@ impl<'a, 'c> Builder<'a, 'c> {
         let (spec, own) = (variant.spec, variant.own());
         let weights_of = variant.weights_of().map(|whole| self.model(&whole));
         let path = own.and_then(|own| own.path.as_ref()).or(spec.path.as_ref());
+        if !variant.exits().is_empty() {
+            let sources = self.catalogue.layers[variant.layer].sources();
+            let key = own.map_or(&spec.source, |own| &own.source).as_deref();
+            self.figures.push(sources.figure(format!("{name}: early exits"), key, None));
+        }
         if let Some(mb) = variant.resident_mb() {
             let sources = self.catalogue.layers[variant.layer].sources();
             let key = own.and_then(|own| own.source.as_deref()).or(spec.source.as_deref());

@@ -2,6 +2,7 @@
 
 use crate::cost::{Cost, PhaseCost, Work};
 use crate::distribution::{Distribution, Family};
+use crate::exits::Exits;
 use crate::spec::CostSpec;
 use crate::system::{Arrival, Request};
 
@@ -22,6 +23,13 @@ impl Sizes {
         let work = |work: Work| Work { steps, ..work };
         Self { smallest: work(self.smallest), expected: work(self.expected), largest: work(self.largest) }
     }
+
+    /// The same, for a model whose inferences may end early.
+    pub(super) fn with_exits(self, exits: &Exits) -> Self {
+        let work = |work: Work, exit: f64| Work { exit, ..work };
+        let (least, mean) = (exits.least_after(0.0), exits.mean());
+        Self { smallest: work(self.smallest, least), expected: work(self.expected, mean), largest: self.largest }
+    }
 }
 
 /// Sizes by the stage's lengths of prompt and output, if its model has such; a length that is not given is that of the trace's
@@ -41,7 +49,7 @@ pub(super) fn of(
         ],
         None => [[0; 3]; 2],
     };
-    let work = |i: usize| Work { prompt: prompt[i], output: output[i], steps };
+    let work = |i: usize| Work { prompt: prompt[i], output: output[i], steps, exit: 1.0 };
     Ok(Sizes { smallest: work(0), expected: work(1), largest: work(2) })
 }
 

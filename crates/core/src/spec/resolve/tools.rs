@@ -3,6 +3,7 @@
 use crate::cost::{Cost, Phase, PhaseCost, Widths, Work};
 use crate::curve::{Below, Curve};
 use crate::distribution::{Distribution, Family};
+use crate::exits::Exits;
 use crate::id::{IdVec, ModelId, ProcessorId, SourceId};
 use crate::spec::check::Check;
 use crate::spec::field::Field;
@@ -84,6 +85,7 @@ impl<'a> Builder<'a, '_> {
             to_first_token: None,
             attention: None,
             steps: 0,
+            exits: Exits::default(),
             prompt: None,
             output: None,
             expected: Work::default(),
