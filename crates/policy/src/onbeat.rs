@@ -13,6 +13,7 @@ use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::{Source, System};
 use onbeat_core::units::Nanos;
 
+use crate::bus::{Demand, bandwidth, demand, rates};
 use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
 use crate::kv_offload::{is_on_its_way, place_longest_far};
@@ -76,6 +77,9 @@ struct Onbeat {
     without: Option<u64>,
     /// Stages for which this decision has made plans.
     planned: u32,
+    /// What runs ask of the memory bus, and one place for what may start; empty as long as this decision has not looked.
+    beside: Vec<Demand>,
+    rates: Vec<f64>,
     /// For the link to slower memory.
     alarm: Alarm,
     longest: Vec<(u64, u64, StageId)>,
@@ -97,6 +101,8 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
+        beside: Vec::new(),
+        rates: Vec::new(),
         alarm: Alarm::default(),
         longest: Vec::new(),
         served: Vec::new(),
@@ -112,6 +118,7 @@ impl Policy for Onbeat {
         self.planned = 0;
         self.without = None;
         self.table.begin();
+        self.beside.clear();
         self.list_slots(view);
         self.list_tasks(view, actions);
         let makes_room = view.processors().any(|p| view.preemptible(p) && !view.occupancy(p).runs.is_empty());
@@ -392,6 +399,7 @@ impl Onbeat {
             return true;
         }
         self.planned += 1;
+        let stretch = self.stretch(view, stage, place.processor);
         let own = if place.finish > task.due { task.weight } else { 0 };
         let span = self.table.span(row, place.processor).ns;
         let portions = [
@@ -401,7 +409,7 @@ impl Onbeat {
         // With a single segment, the two are the same.
         let different = if portions[0] == portions[1] { 1 } else { 2 };
         for (segments, held) in portions.into_iter().take(different) {
-            let until = view.now().saturating_add(held);
+            let until = view.now().saturating_add(Nanos((held.as_f64() * stretch) as u64));
             if task.impatient || self.harms_nobody(&[place], until, i, own) {
                 if variant != view.stage(stage).variant {
                     actions.switch(stage, variant);
@@ -415,6 +423,21 @@ impl Onbeat {
             }
         }
         false
+    }
+
+    /// How many times longer than alone a stage would take on a processor beside what runs now, because the memory bus is shared.
+    fn stretch(&mut self, view: &View<'_>, stage: StageId, p: ProcessorId) -> f64 {
+        let Some(bus) = bandwidth(view) else { return 1.0 };
+        if self.beside.is_empty() {
+            for q in view.processors() {
+                self.beside.extend(view.occupancy(q).runs.iter().map(|run| demand(view, run.stage, q)));
+            }
+            self.beside.push(Demand::default());
+        }
+        let last = self.beside.len() - 1;
+        self.beside[last] = demand(view, stage, p);
+        rates(bus, self.beside.iter().copied(), &mut self.rates);
+        1.0 / self.rates[last].max(0.01)
     }
 
     fn start(&mut self, view: &View<'_>, stage: StageId, place: Place, segments: Option<u32>, actions: &mut Actions) {
@@ -611,133 +634,4 @@ fn segments(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>) -> (u64, 
 }
 
 #[cfg(test)]
-mod tests {
-    use onbeat_core::cost::Phase;
-    use onbeat_core::id::ProcessorId;
-    use onbeat_core::joint::Together;
-    use onbeat_core::policy::{Action, Limit};
-    use onbeat_core::spec::Preemption;
-    use onbeat_core::system::Arrival;
-    use onbeat_core::units::Nanos;
-
-    use crate::speculative::tests::let_draft;
-    use crate::test_rig::{Rig, ms, start};
-
-    #[test]
-    fn does_not_wait_for_work_that_is_overdue() {
-        let mut rig = Rig::new(&[("cpu0", Preemption::Never), ("cpu1", Preemption::Never)]);
-        let long = rig.stream("long", None, &[Some(10.0), Some(10.0)]);
-        let frame = rig.stream("frame", Some(16.0), &[Some(1.0), Some(1.0)]);
-        rig.running(long, 0, 0.0);
-        // Expected to end at 10 ms, and still running: it may go on until 36 ms.
-        rig.state.now = ms(18.0);
-        rig.state.processors[ProcessorId(0)].runs[0].expected_end = ms(10.0);
-        let stage = rig.ready(frame, 18.0);
-        assert_eq!(rig.decide("onbeat"), [start(stage, 1)], "the other processor is as fast, and free");
-    }
-
-    #[test]
-    fn waits_for_a_much_faster_processor_that_is_free_soon() {
-        let mut rig = Rig::new(&[("cpu", Preemption::Never), ("npu", Preemption::Never)]);
-        let long = rig.stream("long", None, &[None, Some(2.0)]);
-        let frame = rig.stream("frame", Some(30.0), &[Some(20.0), Some(1.0)]);
-        rig.running(long, 1, 0.0);
-        let _frame = rig.ready(frame, 0.0);
-        // On the NPU at 2 + 1 = 3 ms, on the CPU at 20 ms.
-        assert_eq!(rig.decide("onbeat"), []);
-    }
-
-    #[test]
-    fn idle_time_work_gives_way_only_at_the_end_of_its_segment() {
-        for (preemption, first) in [(Preemption::Segment, 1), (Preemption::Anytime, 0)] {
-            let mut rig = Rig::new(&[("npu", preemption), ("gpu", Preemption::Segment)]);
-            let notes = rig.stream("notes", None, &[Some(42.0), None]);
-            rig.system.sources[notes].best_effort = true;
-            let frame = rig.stream("frame", Some(33.0), &[Some(2.0), Some(10.0)]);
-            let background = rig.running(notes, 0, 0.0);
-            let stage = rig.ready(frame, 0.0);
-            let waits = vec![crate::test_rig::preempt(background)];
-            // On the NPU it would be done after 2 ms, or after 42 + 2.
-            assert_eq!(rig.decide("onbeat"), if first == 1 { vec![start(stage, 1)] } else { waits });
-        }
-    }
-
-    #[test]
-    fn work_that_nobody_waits_for_leaves_the_processor_that_a_question_would_need() {
-        for (latency, place) in [(800.0, 0), (1100.0, 1)] {
-            let mut rig = Rig::new(&[("npu", Preemption::Never), ("cpu", Preemption::Never)]);
-            // A question needs 100 ms on the NPU for its first token, which is due after 1000 ms: it can wait for 900.
-            let chat = rig.session("chat", &[5.0, 5.0], 1);
-            let node = rig.system.nodes_of(chat).next().unwrap();
-            rig.system.nodes[node].costs[ProcessorId(1)] = None;
-            let index = rig.stream("index", None, &[Some(latency), Some(3000.0)]);
-            rig.system.sources[index].arrival = Arrival::Periodic { first: Nanos::ZERO, period: ms(5000.0) };
-            let stage = rig.ready(index, 0.0);
-            assert_eq!(rig.decide("onbeat"), [start(stage, place)], "{latency} ms");
-        }
-    }
-
-    #[test]
-    fn patience_counts_from_when_work_was_last_served() {
-        let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
-        let notes = rig.session("notes", &[40.0], 1);
-        (rig.system.sources[notes].ttft, rig.system.sources[notes].tpot) = (None, None);
-        let frame = rig.stream("frame", Some(50.0), &[Some(20.0)]);
-        let mut policy = rig.make("onbeat");
-        let answer = rig.ready_decode(notes, 0.0);
-        rig.state.now = ms(550.0);
-        let Action::Start { stage, limit, .. } = rig.decide_with(&mut policy)[0] else { panic!("it starts") };
-        assert_eq!((stage, limit), (answer, Some(Limit::Segments(1))));
-        rig.state.now = ms(590.0);
-        let stage = rig.ready(frame, 590.0);
-        assert_eq!(rig.decide_with(&mut policy), [start(stage, 0)]);
-    }
-
-    #[test]
-    fn an_answer_never_runs_to_an_end_that_nobody_knows() {
-        let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
-        let chat = rig.session("chat", &[5.0], 1);
-        let answer = rig.ready_decode(chat, 0.0);
-        // One step before the expected end; quanta of 20 ms hold four.
-        rig.state.stages[answer].position = rig.state.stages[answer].work.units(Phase::Decode) - 1.0;
-        let Action::Start { limit, .. } = rig.decide("onbeat")[0] else { panic!("it starts") };
-        assert_eq!(limit, Some(Limit::Segments(1)));
-    }
-
-    #[test]
-    fn answers_that_are_too_slow_alone_are_drafted_and_keep_their_drafter() {
-        let mut rig =
-            Rig::new(&[("gpu", Preemption::Segment), ("npu", Preemption::Segment), ("cpu", Preemption::Segment)]);
-        let small = rig.session("small", &[9.0, 3.0, 4.0], 1);
-        // 50 ms per token is the goal.
-        for (step, drafts) in [(60.0, true), (40.0, false)] {
-            let large = rig.session("large", &[step, 90.0, 90.0], 1);
-            let_draft(&mut rig, small, large, 0.8);
-            let stage = rig.ready_decode(large, 0.0);
-            let decided = rig.decide("onbeat");
-            let drafted = matches!(decided[0], Action::StartTogether { stage: s, processor: ProcessorId(0), together: Together::Draft { processor: ProcessorId(1), .. }, .. } if s == stage);
-            assert_eq!(drafted, drafts, "{step} ms per token: {decided:?}");
-            if drafts {
-                // The CPU could draft, too, but would have to read the context first.
-                rig.state.stages[stage].drafted = Some((ProcessorId(1), 101));
-                let busy = rig.stream("busy", Some(50.0), &[None, Some(20.0), None]);
-                rig.running(busy, 1, 0.0);
-                assert!(matches!(rig.decide("onbeat")[0], Action::Start { stage: s, .. } if s == stage));
-            }
-            rig.state.ready.clear();
-        }
-    }
-
-    #[test]
-    fn nobody_joins_a_batch_that_makes_room() {
-        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
-        let chat = rig.session("chat", &[5.0], 4);
-        let frame = rig.stream("frame", Some(12.0), &[Some(4.0)]);
-        let writing = rig.running_decode(chat, 0, 0.0);
-        let answer = rig.ready_decode(chat, 0.0);
-        assert_eq!(rig.decide("onbeat"), [start(answer, 0)], "it joins");
-        rig.state.now = ms(1.0);
-        let _frame = rig.ready(frame, 1.0);
-        assert_eq!(rig.decide("onbeat"), [crate::test_rig::preempt(writing)]);
-    }
-}
+mod tests;

@@ -66,16 +66,20 @@ impl<'a> View<'a> {
         let phase = cost.and_then(|cost| cost.on_units(live.units).get(usize::from(live.phase)));
         // An inference that may end early is taken for a whole one: where it ends is not known.
         let work = Work { exit: 1.0, ..live.work };
-        let position = |cost: &PhaseCost| cost.position_after(work, live.position, work.units(live.kind), live.partial_ns);
+        let position =
+            |cost: &PhaseCost| cost.position_after(work, live.position, work.units(live.kind), live.partial_ns);
         phase.map_or(live.position, |(_, cost)| position(cost))
     }
 
     /// Nominal time of the rest of a stage's phase on several processors, alone and by expected lengths, without
-    /// [setup](View::setup_together). `None` if they cannot.
+    /// [setup](View::setup_together). `None` if they cannot: in real runs nobody can.
     ///
     /// * Divided, the ratio is taken once for the whole rest; solved for every segment, as in a run, it can only be better.
     /// * With a draft model, it is the mean time for the mean acceptance.
     pub fn remaining_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Option<Nanos> {
+        if self.state.real {
+            return None;
+        }
         let live = self.stage(stage);
         let end = live.work.units(live.kind).max(live.position);
         let cost_on = |p| Some(&self.cost(stage, p)?.phases[usize::from(live.phase)].1);
@@ -120,8 +124,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What a cycle of drafting and verifying is made of; `None` if the stage is not in decode, or one of the processors cannot do its
-    /// part.
+    /// What a cycle of drafting and verifying is made of; `None` if the stage is not in decode, one of the processors cannot do its
+    /// part, or the run is real.
     pub fn cycle(
         &self,
         stage: StageId,
@@ -130,7 +134,7 @@ impl<'a> View<'a> {
         tokens: u32,
     ) -> Option<Cycle<'a>> {
         let live = self.stage(stage);
-        let draft = self.node(stage).draft.as_ref().filter(|_| live.kind == Phase::Decode)?;
+        let draft = self.node(stage).draft.as_ref().filter(|_| live.kind == Phase::Decode && !self.state.real)?;
         let links = &self.system.platform.links;
         let bytes = f64::from(tokens) * TOKEN_BYTES;
         let way = |a: ProcessorId, b: ProcessorId| if a == b { 0.0 } else { links[a][b].time(bytes).as_f64() };
