@@ -43,7 +43,8 @@ impl Exits {
 
     /// The mean over the inputs that have not left at a place or before it.
     pub fn mean_after(&self, place: f64) -> f64 {
-        let (sum, shares) = self.later(place).fold((0.0, 0.0), |(sum, shares), (at, share)| (sum + at * share, shares + share));
+        let (sum, shares) =
+            self.later(place).fold((0.0, 0.0), |(sum, shares), (at, share)| (sum + at * share, shares + share));
         if shares > 0.0 { (sum / shares).min(1.0) } else { 1.0 }
     }
 
@@ -75,9 +76,10 @@ mod tests {
     #[test]
     fn each_exit_is_taken_by_its_share_of_the_inputs() {
         let exits = published();
-        assert_eq!([0.0, 0.0578, 0.058, 0.157, 0.158, 0.582, 0.583, 0.999_999].map(|u| exits.of(u)), [
-            0.192, 0.192, 0.444, 0.444, 0.802, 0.802, 1.0, 1.0
-        ]);
+        assert_eq!(
+            [0.0, 0.0578, 0.058, 0.157, 0.158, 0.582, 0.583, 0.999_999].map(|u| exits.of(u)),
+            [0.192, 0.192, 0.444, 0.444, 0.802, 0.802, 1.0, 1.0]
+        );
         let draws = 100_000;
         let sum: f64 = (0..draws).map(|i| exits.of((f64::from(i) + 0.5) / f64::from(draws))).sum();
         assert!((sum / f64::from(draws) - exits.mean()).abs() < 1e-4);

@@ -251,7 +251,15 @@ impl Rig {
         let (best, fastest) = costs.ids().filter_map(total).min().expect("a variant can run somewhere");
         let node = &mut self.system.nodes[node];
         node.quality = Some(1.0);
-        node.variants.push(Alternative { model, costs, fastest, best, steps: 0, quality: Some(quality), exits: onbeat_core::exits::Exits::default() });
+        node.variants.push(Alternative {
+            model,
+            costs,
+            fastest,
+            best,
+            steps: 0,
+            quality: Some(quality),
+            exits: onbeat_core::exits::Exits::default(),
+        });
     }
 
     /// Switches a stage to another variant.

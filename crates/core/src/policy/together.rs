@@ -66,7 +66,8 @@ impl<'a> View<'a> {
         let phase = cost.and_then(|cost| cost.on_units(live.units).get(usize::from(live.phase)));
         // An inference that may end early is taken for a whole one: where it ends is not known.
         let work = Work { exit: 1.0, ..live.work };
-        let position = |cost: &PhaseCost| cost.position_after(work, live.position, work.units(live.kind), live.partial_ns);
+        let position =
+            |cost: &PhaseCost| cost.position_after(work, live.position, work.units(live.kind), live.partial_ns);
         phase.map_or(live.position, |(_, cost)| position(cost))
     }
 

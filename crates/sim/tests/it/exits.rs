@@ -129,8 +129,9 @@ fn a_variant_has_exits_of_its_own_and_easy_inputs_are_easy_in_all() {
     let toml = |variant: u8| {
         let extra = "[[chain.see.stage]]\nname = 'see'\nmodel = 'net'\nvariants = ['net/other']\n\
                      [[cost]]\nmodel = 'net'\nvariant = 'other'\nprocessor = 'npu'\nlatency_ms = 5\n";
-        let toml = scenario("[[0.5, 0.5], [1, 0.5]]\nvariant.other = { exits = [[0.2, 0.6], [1, 0.4]] }", "", "count = 300")
-            .replace("model = \"net\"\n        period_ms", "chain = \"see\"\n        period_ms");
+        let toml =
+            scenario("[[0.5, 0.5], [1, 0.5]]\nvariant.other = { exits = [[0.2, 0.6], [1, 0.4]] }", "", "count = 300")
+                .replace("model = \"net\"\n        period_ms", "chain = \"see\"\n        period_ms");
         let rule: fn(&View<'_>, &mut Actions) = if variant == 0 {
             first_come
         } else {
@@ -164,7 +165,8 @@ fn a_job_is_hopeless_only_if_the_first_exit_is_too_late() {
         let stream = format!("count = 1\nphase_ms = 1\ndeadline_ms = {deadline}\ndrop = 'hopeless'");
         let block = "\n[model.block]\n[[cost]]\nmodel = 'block'\nprocessor = 'npu'\nlatency_ms = 8\nbytes_mb = 0\nenergy_mj = 0\n\
                      [[stream]]\nname = 'block'\nmodel = 'block'\nperiod_ms = 500\ncount = 1\n";
-        let (_, events) = run_script(&format!("{}{block}", scenario("[[0.2, 0.5], [1, 0.5]]", "", &stream)), first_come);
+        let (_, events) =
+            run_script(&format!("{}{block}", scenario("[[0.2, 0.5], [1, 0.5]]", "", &stream)), first_come);
         let hopeless = |event: &&Event| matches!(event.what, What::Drop { cause: DropCause::Hopeless, .. });
         events.iter().find(hopeless).map(|event| event.at.as_ms())
     };

@@ -407,7 +407,11 @@ fn check_exits(check: &mut Check<'_>, at: &Field, exits: Option<&[(f64, f64)]>, 
     }
     let sum: f64 = exits.iter().map(|&(_, share)| share).sum();
     if (sum - 1.0).abs() > SUM_TOLERANCE {
-        check.wrong(&at, format!("the shares of the inputs sum to {sum}"), "every input leaves somewhere: they sum to 1");
+        check.wrong(
+            &at,
+            format!("the shares of the inputs sum to {sum}"),
+            "every input leaves somewhere: they sum to 1",
+        );
     }
 }
 
