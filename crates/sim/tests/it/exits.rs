@@ -96,8 +96,7 @@ fn an_input_that_has_passed_an_exit_does_not_take_it() {
         let live = view.stage(stage);
         // Ends of segments: a quarter, a half, three quarters. The mean of what is left.
         let (mean, least) = match live.position {
-            0.0 => (0.75, 0.5),
-            0.25 => (0.75, 0.5),
+            0.0 | 0.25 => (0.75, 0.5),
             _ => (1.0, 1.0),
         };
         assert_eq!(live.work.exit, mean, "at {}", live.position);
