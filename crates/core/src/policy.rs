@@ -14,6 +14,7 @@
 mod batches;
 mod caches;
 mod eviction;
+mod setup;
 mod together;
 mod units;
 
@@ -579,55 +580,6 @@ impl<'a> View<'a> {
         self.processors().filter_map(|p| self.remaining(stage, p)).min().expect("every stage can run somewhere")
     }
 
-    /// What precedes progress if a stage starts on a processor now: context switch, loading of weights, hand-over of inputs, state
-    /// and caches.
-    #[inline]
-    pub fn setup(&self, stage: StageId, processor: ProcessorId) -> Nanos {
-        self.setup_of(self.stage(stage), processor, None)
-    }
-
-    /// Like [`View::setup`], if the stage ran another of its variants.
-    pub fn setup_as(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Nanos {
-        self.setup_of(&self.stage(stage).in_variant(self.system, variant), processor, None)
-    }
-
-    fn setup_of(&self, live: &Stage, processor: ProcessorId, units: Option<u32>) -> Nanos {
-        let unit = &self.system.platform.processors[processor];
-        let occupancy = self.occupancy(processor);
-        let mut setup = Nanos::ZERO;
-        let mut last_model = occupancy.last_model;
-        if let (Some(_), Some(0)) = (unit.division, units) {
-            last_model = None;
-        } else if let Some(division) = unit.division {
-            let units = units.or_else(|| Some(self.cost_of(live, processor)?.widths.widest)).unwrap_or(division.units);
-            last_model = occupancy.model_before(units, live.weights);
-            if !occupancy.has_part(units) {
-                setup += division.repartition;
-            }
-        }
-        if last_model.is_some_and(|last| last != live.weights) {
-            setup += unit.switch_cost;
-        }
-        if !self.state.memory.is_resident(live.weights, processor)
-            && let Some(cost) = self.cost_of(live, processor)
-        {
-            setup += Nanos(cost.load_ns);
-        }
-        if live.cache.swapped > Bytes::ZERO
-            && let Some(swap) = self.system.platform.swap
-        {
-            // What the link was given before goes first, a cache on its way out included.
-            let busy = self.state.memory.swap_free_at.saturating_sub(self.now());
-            setup += if live.cache.far { busy } else { busy + swap.link.time(live.cache.swapped.as_f64()) };
-        }
-        if let Some(adapter) = self.system.nodes[live.node].adapter
-            && !self.state.memory.is_resident(adapter.model, processor)
-        {
-            setup += adapter.load;
-        }
-        setup + self.handover(live, processor)
-    }
-
     /// When the stage could finish on a processor by nominal latencies, if it started there at `start` or now, whichever is later.
     /// `None` if it cannot run there.
     pub fn finish(&self, stage: StageId, processor: ProcessorId, start: Nanos) -> Option<Nanos> {
@@ -730,35 +682,5 @@ impl<'a> View<'a> {
     fn keeps_partial(&self, stage: &Stage, processor: ProcessorId) -> bool {
         let group = |p: ProcessorId| self.system.platform.processors[p].group;
         stage.processor.is_some_and(|p| group(p) == group(processor))
-    }
-
-    /// Time to bring a stage's input – or, once it has started, its caches – and its state to a processor.
-    fn handover(&self, stage: &Stage, processor: ProcessorId) -> Nanos {
-        let model = &self.system.models[stage.model];
-        let begun = stage.phase > 0 || stage.position > 0.0 || stage.partial_ns > 0.0;
-        let links = &self.system.platform.links;
-        let mut time = Nanos::ZERO;
-        if let Some(from) = stage.processor
-            && from != processor
-        {
-            let context = match stage.kind {
-                _ if stage.cache.swapped > Bytes::ZERO => 0.0,
-                Phase::Prefill => stage.position,
-                Phase::Decode => f64::from(stage.work.prompt) + 1.0 + stage.position,
-                _ => 0.0,
-            };
-            let copy = stage.copy.filter(|copy| copy.to == processor && context > 0.0);
-            let missing = (context - copy.map_or(0.0, |copy| copy.tokens)).max(0.0);
-            // What is on its way comes first.
-            time += copy.map_or(Nanos::ZERO, |copy| copy.done.saturating_sub(self.now()));
-            time += links[from][processor].time(model.kv_per_token.as_f64() * missing + model.state.as_f64());
-        }
-        if let Some((from, bytes)) = stage.input
-            && from != processor
-            && !begun
-        {
-            time += links[from][processor].time(bytes);
-        }
-        time
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Stream {
     pub(crate) source: SourceId,
     pub(crate) first: Nanos,
     pub(crate) period: Nanos,
+    /// The first release in the future, as far as is known.
+    pub(crate) next: Nanos,
     pub(crate) deadline: Nanos,
     /// A whole job on each processor, stages that cannot run there on their fastest one.
     pub(crate) spans: IdVec<ProcessorId, Span>,
@@ -41,7 +43,7 @@ impl Stream {
                 system.platform.processors.ids().map(|p| whole_job(system, id, p, deadline)).collect();
             let shortest = spans.iter().map(|span| span.ns).min().map_or(Nanos::ZERO, Nanos);
             let droppable = source.drop != DropRule::None;
-            Some(Self { source: id, first, period, deadline, spans, shortest, droppable })
+            Some(Self { source: id, first, period, next: first, deadline, spans, shortest, droppable })
         });
         streams.collect()
     }

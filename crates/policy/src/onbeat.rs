@@ -8,11 +8,12 @@ use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Actions, Limit, Policy, Shortage, View, evict_least_recently_used};
-use onbeat_core::spec::{DropRule, Preemption};
-use onbeat_core::state::{Run, Stage};
-use onbeat_core::system::{Source, System};
+use onbeat_core::spec::Preemption;
+use onbeat_core::state::Run;
+use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
+use self::needs::{Need, Needs, tokens_left};
 use crate::bus::{Demand, bandwidth, demand, rates};
 use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
@@ -71,6 +72,7 @@ struct Onbeat {
     sporadic: Vec<Sporadic>,
     plan: Plan,
     times: Times,
+    needs: Needs,
     choices: Choices,
     table: Timetable,
     /// What is missed with what this decision has started so far, if that was computed.
@@ -97,6 +99,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         sporadic: Sporadic::all(system),
         plan: Plan::default(),
         times: Times::default(),
+        needs: Needs::default(),
         choices: Choices::new(system),
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
@@ -121,12 +124,13 @@ impl Policy for Onbeat {
         self.beside.clear();
         self.list_slots(view);
         self.list_tasks(view, actions);
-        let makes_room = view.processors().any(|p| view.preemptible(p) && !view.occupancy(p).runs.is_empty());
+        let yields = yields_until(view);
         for k in 0..self.table.order.len() {
-            let i = self.table.order[k].2 as usize;
-            let Some(stage) = self.table.tasks[i].stage else { continue };
-            // Where nothing is free and nothing can be made to be, only batches can be joined.
-            if makes_room || self.table.has_free(view.now()) || view.stage(stage).kind.is_batched() {
+            let i = self.table.order[k].1 as usize;
+            let task = &self.table.tasks[i];
+            let Some(stage) = task.stage else { continue };
+            // Where nothing is free, batches can be joined, and room can be made if somebody is less urgent.
+            if self.table.has_free(view.now()) || task.kind.is_batched() || task.due < yields {
                 self.serve(view, actions, i, stage);
             }
         }
@@ -156,46 +160,45 @@ impl Onbeat {
 
     /// Lists what has to be done, by latest start. Jobs that cannot be on time any more are dropped, where their scenario allows that.
     fn list_tasks(&mut self, view: &View<'_>, actions: &mut Actions) {
-        let dropped_before = actions.as_slice().len();
+        let actions_before = actions.as_slice().len();
         for &stage in view.ready() {
-            if is_on_its_way(view, stage) {
+            let Some((need, row, best, variants)) = self.list_needs(view, stage) else {
                 self.alarm.set(view.now(), view.state.memory.swap_free_at, actions);
                 continue;
-            }
-            let (live, source) = (view.stage(stage), view.source(stage));
-            let mut due = view.due(stage);
-            let (row, best, variants) = self.list_spans(view, stage, due);
+            };
+            let mut due = need.due;
             let unhurried = due == Nanos::MAX;
-            let droppable = source.drop != DropRule::None;
-            let too_late = match source.tpot {
+            let too_late = match need.per_token {
                 // A late token can be made up for: the goal is for the mean.
-                Some(tpot) if live.kind == Phase::Decode => {
-                    let more = u64::from(tokens_left(live)) - 1;
+                Some(goal) => {
+                    let more = u64::from(need.tokens_left) - 1;
                     let whole = best.saturating_mul(more + 1);
-                    view.now().saturating_add(Nanos(whole)) > due.saturating_add(Nanos(tpot.0.saturating_mul(more)))
+                    view.now().saturating_add(Nanos(whole)) > due.saturating_add(Nanos(goal.0.saturating_mul(more)))
                 }
-                _ => view.now().saturating_add(Nanos(best)) > due,
+                None => view.now().saturating_add(Nanos(best)) > due,
             };
             if due != Nanos::MAX && too_late {
-                let free_to_drop = droppable && best != NOWHERE && view.state.jobs[live.job].running == 0;
-                if free_to_drop && !is_dropped(actions, live.job) {
-                    actions.drop_job(live.job);
+                let droppable = need.droppable && best != NOWHERE && view.job(stage).running == 0;
+                let job = view.stage(stage).job;
+                if droppable && !is_dropped(actions, job) {
+                    actions.drop_job(job);
                 }
                 due = Nanos::MAX;
             }
             let soft = due == Nanos::MAX;
             if soft {
-                due = self.waits_since(view, stage).saturating_add(self.patience);
+                due = self.waits_since(view, stage, &need).saturating_add(self.patience);
             }
             self.table.tasks.push(Task {
                 latest: if soft { due } else { Nanos(due.0.saturating_sub(best)) },
-                tie: live.serial,
                 stage: Some(stage),
+                kind: need.kind,
+                drafted: need.drafted,
                 release: view.now(),
                 due,
-                weight: weight(live, source),
+                weight: need.weight,
                 impatient: soft && due <= view.now(),
-                droppable: droppable && !soft,
+                droppable: need.droppable && !soft,
                 row,
                 variants,
                 unhurried,
@@ -204,7 +207,7 @@ impl Onbeat {
             });
         }
         // A job that was just given up takes its other ready stages with it.
-        let dropped = actions.as_slice().len() > dropped_before;
+        let dropped = actions.as_slice().len() > actions_before;
         for task in self.table.tasks.iter_mut().filter(|_| dropped) {
             if task.stage.is_some_and(|stage| is_dropped(actions, view.stage(stage).job)) {
                 task.stage = None;
@@ -216,11 +219,10 @@ impl Onbeat {
     }
 
     /// Since when a ready stage waits: when it became ready, or was last given a processor.
-    fn waits_since(&self, view: &View<'_>, stage: StageId) -> Nanos {
-        let live = view.stage(stage);
+    fn waits_since(&self, view: &View<'_>, stage: StageId, need: &Need) -> Nanos {
         match self.served.get(stage.index()) {
-            Some(&(serial, until)) if serial == live.serial => until.min(view.now()).max(live.ready_at),
-            _ => live.ready_at,
+            Some(&(serial, until)) if serial == need.serial => until.min(view.now()).max(need.ready_at),
+            _ => need.ready_at,
         }
     }
 
@@ -230,6 +232,29 @@ impl Onbeat {
             self.served.resize(stage.index() + 1, (u64::MAX, Nanos::ZERO));
         }
         self.served[stage.index()] = (view.stage(stage).serial, until);
+    }
+
+    /// What a ready stage needs; with its row of times, the shortest of them [ns], and the rows of its variants, all of which it lists.
+    /// `None` as long as its cache is on its way.
+    fn list_needs(&mut self, view: &View<'_>, stage: StageId) -> Option<(Need, usize, u64, (usize, usize))> {
+        let Some((need, on)) = self.needs.of(view, stage, &mut self.times, &self.choices) else {
+            if is_on_its_way(view, stage) {
+                return None;
+            }
+            let need = Need::of(view, stage);
+            let (row, best, variants) = self.list_spans(view, stage, need.due);
+            return Some((need, row, best, variants));
+        };
+        let (row, mut best) = (self.table.next_row(), NOWHERE);
+        for (p, on) in view.processors().zip(on) {
+            let ns = match on.ns {
+                NOWHERE => NOWHERE,
+                ns => ns + view.setup_beside(need.weights, on.load, p).0,
+            };
+            best = best.min(ns);
+            self.table.add_span(Span { ns, units: 1 });
+        }
+        Some((need, row, best, (row, 0)))
     }
 
     /// Lists what a ready stage takes on each processor, in each variant that it may run: the row of the fastest one, its shortest time
@@ -271,14 +296,17 @@ impl Onbeat {
     /// Adds the jobs that periodic streams will release within the horizon.
     fn list_upcoming(&mut self, view: &View<'_>) {
         let (now, end) = (view.now(), view.now().saturating_add(self.horizon).min(view.system.duration));
-        for stream in &self.streams {
-            let source = &view.system.sources[stream.source];
-            let passed = (now.0 + 1).saturating_sub(stream.first.0).div_ceil(stream.period.0);
+        for stream in &mut self.streams {
+            if stream.next <= now {
+                let passed = (now.0 + 1).saturating_sub(stream.first.0).div_ceil(stream.period.0);
+                stream.next = Nanos(stream.first.0 + passed * stream.period.0);
+            }
             for k in 0..u64::from(UPCOMING_PER_SOURCE_MAX) {
-                let release = Nanos(stream.first.0 + (passed + k) * stream.period.0);
+                let release = Nanos(stream.next.0 + k * stream.period.0);
                 if release >= end {
                     break;
                 }
+                let source = &view.system.sources[stream.source];
                 if !source.active.is_empty() && !source.active.iter().any(|&(from, to)| from <= release && release < to)
                 {
                     continue;
@@ -288,8 +316,9 @@ impl Onbeat {
                 stream.spans.iter().for_each(|&span| self.table.add_span(span));
                 self.table.tasks.push(Task {
                     latest: Nanos(due.0.saturating_sub(stream.shortest.0)),
-                    tie: u64::MAX - u64::from(u32::MAX) + u64::from(stream.source.0),
                     stage: None,
+                    kind: Phase::Forward,
+                    drafted: false,
                     release,
                     due,
                     weight: stream.period.0,
@@ -307,7 +336,10 @@ impl Onbeat {
 
     /// Starts ready stage number `i` where and if that harms nobody.
     fn serve(&mut self, view: &View<'_>, actions: &mut Actions, i: usize, stage: StageId) {
-        if let Some(p) = self.plan.batch_for(view, stage, |_| true) {
+        let task = self.table.tasks[i];
+        if task.kind.is_batched()
+            && let Some(p) = self.plan.batch_for(view, stage, |_| true)
+        {
             self.plan.join(view, stage, p, actions);
             let rest = self.times.of(view, stage)[p.index()].map_or(Nanos::ZERO, |rest| rest.phase);
             self.note(view, stage, view.now().saturating_add(rest));
@@ -315,11 +347,7 @@ impl Onbeat {
             self.without = None;
             return;
         }
-        let task = self.table.tasks[i];
-        if view.stage(stage).kind == Phase::Decode
-            && view.node(stage).draft.is_some()
-            && self.serve_drafted(view, actions, i, stage)
-        {
+        if task.drafted && self.serve_drafted(view, actions, i, stage) {
             return;
         }
         if task.variants.1 == 0 {
@@ -410,7 +438,8 @@ impl Onbeat {
         let different = if portions[0] == portions[1] { 1 } else { 2 };
         for (segments, held) in portions.into_iter().take(different) {
             let until = view.now().saturating_add(Nanos((held.as_f64() * stretch) as u64));
-            if task.impatient || self.harms_nobody(&[place], until, i, own) {
+            let with = if task.impatient { None } else { self.harms_nobody(&[place], until, i, own) };
+            if task.impatient || with.is_some() {
                 if variant != view.stage(stage).variant {
                     actions.switch(stage, variant);
                 }
@@ -418,7 +447,7 @@ impl Onbeat {
                 self.note(view, stage, until);
                 self.table.put(place, until);
                 self.table.tasks[i].started = true;
-                self.without = None;
+                self.without = with;
                 return true;
             }
         }
@@ -450,11 +479,13 @@ impl Onbeat {
         }
     }
 
-    /// Whether no more is missed if task number `i`, which costs `own` by itself, is put at some places up to a time.
-    fn harms_nobody(&mut self, places: &[Place], until: Nanos, i: usize, own: u64) -> bool {
+    /// Whether no more is missed if task number `i`, which costs `own` by itself, is put at some places up to a time: then so much is.
+    fn harms_nobody(&mut self, places: &[Place], until: Nanos, i: usize, own: u64) -> Option<u64> {
         let table = &mut self.table;
         let without = *self.without.get_or_insert_with(|| table.missed(&[], Nanos::ZERO, None, u64::MAX));
-        own <= without && self.table.missed(places, until, Some(i), without - own) <= without - own
+        let most = without.checked_sub(own)?;
+        let missed = self.table.missed(places, until, Some(i), most);
+        (missed <= most).then_some(missed)
     }
 
     /// Lets a small model draft an answer that no processor writes in time by itself, for a few cycles, where and if that harms nobody.
@@ -482,7 +513,11 @@ impl Onbeat {
         let places = if p == drafter { &places[..1] } else { &places };
         let whole = |p: ProcessorId| view.system.platform.processors[p].division.is_none() && self.plan.is_free(p);
         let free = places.iter().all(|place| whole(place.processor));
-        if self.planned == PLANNED_MAX || !free || !(task.impatient || self.harms_nobody(places, until, i, 0)) {
+        if self.planned == PLANNED_MAX || !free {
+            return false;
+        }
+        let with = if task.impatient { None } else { self.harms_nobody(places, until, i, 0) };
+        if !task.impatient && with.is_none() {
             return false;
         }
         self.planned += 1;
@@ -493,7 +528,7 @@ impl Onbeat {
         }
         self.note(view, stage, until);
         self.table.tasks[i].started = true;
-        self.without = None;
+        self.without = with;
         true
     }
 
@@ -539,6 +574,13 @@ impl Onbeat {
             }
         }
     }
+}
+
+/// When the least urgent work is due that can be taken off its processor.
+fn yields_until(view: &View<'_>) -> Nanos {
+    let runs = view.processors().filter(|&p| view.preemptible(p)).flat_map(|p| &view.occupancy(p).runs);
+    let dues = runs.filter_map(|run| run.stages().map(|stage| view.due(stage)).min());
+    dues.max().unwrap_or(Nanos::ZERO)
 }
 
 /// When a run will end. One that outlives its expected length – an answer longer than most – may go on for as long again as it has
@@ -610,17 +652,6 @@ fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>, span
     }
 }
 
-/// What it costs if a ready stage is late: the mean time between jobs of its source [ns]; for a token, its share of the request's.
-fn weight(live: &Stage, source: &Source) -> u64 {
-    let period = source.period().unwrap_or(Nanos::from_secs(1.0)).0;
-    if live.kind == Phase::Decode { period / u64::from(live.work.output.max(1)) } else { period }
-}
-
-/// Output tokens that a stage in decode is expected to generate yet, at least 1.
-fn tokens_left(live: &Stage) -> u32 {
-    live.work.output.saturating_sub(live.tokens).max(1)
-}
-
 /// Length of a stage's next segment at a cost [ns], and how many segments are left, as far as they matter.
 fn segments(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>) -> (u64, u32) {
     let live = view.stage(stage);
@@ -633,5 +664,6 @@ fn segments(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>) -> (u64, 
     (segment, left.min(1e9) as u32)
 }
 
+mod needs;
 #[cfg(test)]
 mod tests;

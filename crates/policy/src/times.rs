@@ -4,10 +4,12 @@
 //! stage waits, nothing of that changes.
 
 use onbeat_core::cost::Phase;
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, StageId};
 use onbeat_core::policy::View;
-use onbeat_core::state::Stage;
 use onbeat_core::units::Nanos;
+
+/// No stage has changed so often.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// What is left of a stage on one processor, by nominal latencies and without setup.
 #[derive(Clone, Copy, Debug)]
@@ -22,38 +24,10 @@ pub(crate) struct Rest {
 /// alive at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
-    /// What the times of each stage were computed for, by [`StageId`].
-    known: Vec<Option<Known>>,
+    /// The [changes](onbeat_core::slab::Slab::changes) of each stage that its times are of, by [`StageId`]; [`NEVER`]: none yet.
+    known: Vec<u64>,
     /// Times by stage and processor; `None` where it cannot run.
     rest: Vec<Option<Rest>>,
-}
-
-/// All that the times of a stage depend on and that changes; serials are never reused, ids are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Known {
-    serial: u64,
-    variant: u8,
-    phase: u8,
-    position: f64,
-    partial_ns: f64,
-    prompt: u32,
-    output: u32,
-    processor: Option<ProcessorId>,
-}
-
-impl From<&Stage> for Known {
-    fn from(live: &Stage) -> Self {
-        Self {
-            serial: live.serial,
-            variant: live.variant,
-            phase: live.phase,
-            position: live.position,
-            partial_ns: live.partial_ns,
-            prompt: live.work.prompt,
-            output: live.work.output,
-            processor: live.processor,
-        }
-    }
 }
 
 impl Times {
@@ -61,10 +35,10 @@ impl Times {
     pub(crate) fn of(&mut self, view: &View<'_>, stage: StageId) -> &[Option<Rest>] {
         let count = view.processors().len();
         if stage.index() >= self.known.len() {
-            self.known.resize(stage.index() + 1, None);
+            self.known.resize(stage.index() + 1, NEVER);
             self.rest.resize(self.known.len() * count, None);
         }
-        let current = Some(Known::from(view.stage(stage)));
+        let current = view.state.stages.changes(stage);
         let rest = &mut self.rest[stage.index() * count..(stage.index() + 1) * count];
         if self.known[stage.index()] != current {
             self.known[stage.index()] = current;

@@ -1,5 +1,6 @@
 //! When every slot will be free, and what a greedy plan for all that has to be done would miss: what `onbeat` decides by.
 
+use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::units::Nanos;
 
@@ -22,9 +23,11 @@ pub(crate) struct Span {
 pub(crate) struct Task {
     /// Latest start at which it is still on time on its fastest processor.
     pub(crate) latest: Nanos,
-    /// Ties: ready stages in order of readiness, then upcoming jobs by source.
-    pub(crate) tie: u64,
     pub(crate) stage: Option<StageId>,
+    /// What the stage does next.
+    pub(crate) kind: Phase,
+    /// Whether a small model may draft it.
+    pub(crate) drafted: bool,
     pub(crate) release: Nanos,
     pub(crate) due: Nanos,
     /// What being late costs: the mean time between jobs of the source [ns]; for a token, its share of the request's.
@@ -59,10 +62,10 @@ pub(crate) struct Place {
 /// Slots, tasks, and what each task takes where. Processors that can be divided have a slot for each of their units.
 #[derive(Clone, Debug)]
 pub(crate) struct Timetable {
-    /// Ready stages and upcoming jobs.
+    /// Ready stages, those that wait longest first, and then upcoming jobs by source.
     pub(crate) tasks: Vec<Task>,
-    /// Tasks by latest start, then by tie: both, and the place in `tasks`. Small, because sorting moves it about.
-    pub(crate) order: Vec<(Nanos, u64, u32)>,
+    /// Tasks by latest start, with their place in `tasks`, which decides ties. Small, because sorting moves it about.
+    pub(crate) order: Vec<(Nanos, u32)>,
     /// Time of each task, in each variant that it may run, on each processor [ns], row by row.
     spans: Vec<u64>,
     /// The units that each of them takes; empty if no processor can be divided.
@@ -131,7 +134,7 @@ impl Timetable {
     /// Puts the tasks in order.
     pub(crate) fn sort(&mut self) {
         self.order.clear();
-        self.order.extend(self.tasks.iter().enumerate().map(|(i, task)| (task.latest, task.tie, i as u32)));
+        self.order.extend(self.tasks.iter().enumerate().map(|(i, task)| (task.latest, i as u32)));
         self.order.sort_unstable();
     }
 
@@ -174,7 +177,7 @@ impl Timetable {
             occupy(&mut slots, place.processor, place.units, until);
         }
         let mut missed = 0_u64;
-        for &(_, _, i) in &self.order {
+        for &(_, i) in &self.order {
             let task = &self.tasks[i as usize];
             if task.started || skip == Some(i as usize) {
                 continue;
@@ -183,9 +186,10 @@ impl Timetable {
             let (finish, slot, wide) = if row.units.is_empty() {
                 let mut best = (u64::MAX, usize::MAX);
                 for (slot, &(p, free)) in slots.iter().enumerate() {
-                    let span = row.spans[p.index()];
-                    if span != NOWHERE {
-                        best = best.min((free.max(task.release).0.saturating_add(span), slot));
+                    // The sum saturates where it cannot run.
+                    let finish = free.max(task.release).0.saturating_add(row.spans[p.index()]);
+                    if finish < best.0 {
+                        best = (finish, slot);
                     }
                 }
                 (best.0, best.1, None)
