@@ -185,6 +185,19 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The stage that it starts, its own processor, and the others that it takes; `None` if it starts nothing.
+    pub fn starts(&self) -> Option<(StageId, ProcessorId, ProcessorSet)> {
+        match *self {
+            Self::Start { stage, processor, .. } => Some((stage, processor, ProcessorSet::default())),
+            Self::StartTogether { stage, processor, together, .. } => {
+                Some((stage, processor, together.others(processor)))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The actions of one decision, in the order in which they are to be done. The buffer is reused.
 #[derive(Clone, Debug, Default)]
 pub struct Actions {
@@ -660,6 +673,11 @@ impl<'a> View<'a> {
     #[inline]
     pub fn preemptible(&self, processor: ProcessorId) -> bool {
         self.system.platform.processors[processor].preemption != Preemption::Never
+    }
+
+    /// Whether a run can be taken off all the processors that it is on.
+    pub fn can_preempt(&self, processor: ProcessorId, run: &Run) -> bool {
+        self.preemptible(processor) && run.over.iter().all(|p| self.preemptible(p))
     }
 
     /// Whether a model's weights for a processor are in memory and no live stage that has started there uses them.

@@ -152,12 +152,7 @@ impl<S: Sink> Course<'_, S> {
         let is_free = units.map_or(view.free_slots(p) > 0, |units| view.free_units(p) >= units);
         if !is_free {
             let Some(batch) = view.batch_to_join(stage, p).map(|run| run.serial) else {
-                if self.hidden[stage.index()].lost_in == self.outcome.decisions {
-                    // It could have joined before this decision took its cache away; the policy is asked again.
-                    self.changed = true;
-                    return Ok(Effect::Done);
-                }
-                return Err(ActionError::Busy);
+                return self.unless_overtaken(stage, ActionError::Busy);
             };
             let i = self.state.processors[p].runs.iter().position(|run| run.serial == batch);
             let i = i.expect("the batch was just found");
@@ -216,7 +211,8 @@ impl<S: Sink> Course<'_, S> {
         }
         // What was refused for lack of memory was refused to the other variant; its cache, if it was reserved, is the other one's.
         self.free_cache(live.cache);
-        let switched = Stage { refused: 0, cache: Cache::default(), ..live.in_variant(self.system, variant) };
+        let refused = self.refused_as(live.serial, variant);
+        let switched = Stage { refused, cache: Cache::default(), ..live.in_variant(self.system, variant) };
         self.state.stages[stage] = switched;
         let exits = self.system.nodes[live.node].exits_of(variant);
         let hidden = self.hidden(stage);
@@ -230,18 +226,39 @@ impl<S: Sink> Course<'_, S> {
 
     fn preempt(&mut self, stage: StageId) -> Result<Effect, ActionError> {
         let live = self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
-        let p = live.processor.filter(|_| live.running).ok_or(ActionError::NotRunning)?;
-        let runs = &self.state.processors[p].runs;
-        let i = runs.iter().position(|run| run.stages().any(|other| other == stage)).ok_or(ActionError::NotRunning)?;
-        let view = View { system: self.system, state: &self.state };
-        let over = self.state.processors[p].runs[i].over;
-        if !view.preemptible(p) || !over.iter().all(|q| view.preemptible(q)) {
+        // It may wait for its turn in a batch elsewhere than it ran last.
+        let serves = |p: ProcessorId| {
+            let i = self.state.processors[p].runs.iter().position(|run| run.stages().any(|other| other == stage))?;
+            Some((p, i))
+        };
+        let mut places = live.processor.into_iter().chain(self.state.processors.ids());
+        let Some((p, i)) = places.find_map(serves).filter(|_| live.running) else {
+            return self.unless_overtaken(stage, ActionError::NotRunning);
+        };
+        let run = &self.state.processors[p].runs[i];
+        if !(View { system: self.system, state: &self.state }).can_preempt(p, run) {
             return Err(ActionError::NotPreemptible);
         }
-        if self.state.processors[p].runs[i].ending {
+        if run.ending {
             return Ok(Effect::Done);
         }
+        for member in run.stages() {
+            self.hidden[member.index()].overtaken_in = self.outcome.decisions;
+        }
         Ok(Effect::Cut { processor: p, run: i })
+    }
+
+    /// A decision is made by the state at its beginning: what an earlier one of its actions has overtaken – it took the stage off its
+    /// processor, or its cache away, or found no memory, so that another start took the slot – is no error. Nothing happens, and the
+    /// policy is asked again.
+    pub(crate) fn unless_overtaken(&mut self, stage: StageId, error: ActionError) -> Result<Effect, ActionError> {
+        let decision = self.outcome.decisions;
+        let refused = error == ActionError::Busy && self.refused_in == decision;
+        if self.hidden[stage.index()].overtaken_in != decision && !refused {
+            return Err(error);
+        }
+        self.changed = true;
+        Ok(Effect::Done)
     }
 
     fn evict(&mut self, model: ModelId, p: ProcessorId) -> Result<(), ActionError> {
@@ -389,8 +406,7 @@ impl<S: Sink> Course<'_, S> {
             if let Some(missing) = self.missing(need) {
                 let serial = self.state.stages[stage].serial;
                 self.emit(What::OutOfMemory { stage: serial, processor: p, missing });
-                self.state.stages[stage].refused |= refusal_bit(p);
-                self.changed = true;
+                self.refuse(stage, refusal_bit(p));
                 return Ok(false);
             }
         }
@@ -401,7 +417,7 @@ impl<S: Sink> Course<'_, S> {
                 self.load(model, p);
             }
         }
-        self.state.stages[stage].refused &= !refusal_bit(p);
+        self.accept(stage, p);
         self.hidden(stage).reused = false;
         self.read_back(stage);
         self.hidden(stage).activation += activation;
@@ -446,13 +462,6 @@ impl<S: Sink> Course<'_, S> {
             let used = self.state.memory.used;
             self.emit(What::Memory { used });
             self.forgive_refusals();
-        }
-    }
-
-    /// Memory was freed: what was refused may be tried again.
-    pub(crate) fn forgive_refusals(&mut self) {
-        for &stage in self.state.ready.iter().chain(&self.state.background) {
-            self.state.stages[stage].refused = 0;
         }
     }
 }

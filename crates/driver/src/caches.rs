@@ -167,16 +167,17 @@ impl<S: Sink> Course<'_, S> {
         let done = if moved > Bytes::ZERO { self.occupy_swap(took) } else { self.state.now };
         self.hidden(stage).drafts = false;
         self.hidden(stage).reused = false;
+        self.hidden(stage).overtaken_in = self.outcome.decisions;
         let live = &mut self.state.stages[stage];
         live.drafted = None;
         live.cache = Cache { held: Bytes::ZERO, swapped, far };
         live.copy = None;
         // What is done of a step was done at the other pace.
         live.partial_ns = 0.0;
-        live.refused = 0;
+        let serial = live.serial;
+        self.forget_refusals(stage);
         // The policy is asked again: its view showed other costs.
         self.changed = true;
-        let serial = live.serial;
         self.emit(What::PlaceCache { stage: serial, far, held, moved, took });
         if held > Bytes::ZERO {
             self.free_when_written(held, done);
@@ -190,7 +191,7 @@ impl<S: Sink> Course<'_, S> {
         let decision = self.outcome.decisions;
         let live = &mut self.state.stages[stage];
         let hidden = &mut self.hidden[stage.index()];
-        hidden.lost_in = decision;
+        hidden.overtaken_in = decision;
         if live.kind == Phase::Decode {
             let written = live.position as u32 + 1;
             hidden.before += written;

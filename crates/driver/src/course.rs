@@ -16,6 +16,7 @@ use crate::error::DriveError;
 use crate::facts::Facts;
 use crate::jobs::{Book, Hidden, InOrder, NodeTraits};
 use crate::power::Power;
+use crate::refusals::Refusal;
 
 /// Jobs alive at once after which a scenario counts as a runaway.
 const JOBS_ALIVE_MAX: usize = 1_000_000;
@@ -74,6 +75,10 @@ pub struct Course<'a, S> {
     pub(crate) conversations: BTreeMap<(SourceId, ModelId), Conversation>,
     pub(crate) sequence: u64,
     pub(crate) room: Actions,
+    /// Starts that found no memory.
+    pub(crate) refusals: Vec<Refusal>,
+    /// Number of the last decision of which a start found no memory; 0: there was none.
+    pub(crate) refused_in: u64,
     /// Speed, power and heat of processors, where the platform says anything about them.
     pub power: Option<Power>,
     /// Scratch of what is told about them.
@@ -145,6 +150,8 @@ impl<'a, S: Sink> Course<'a, S> {
             conversations: BTreeMap::new(),
             sequence: 0,
             room: Actions::default(),
+            refusals: Vec::new(),
+            refused_in: 0,
             power: Power::new(system),
             told: Vec::new(),
             to_judge: Vec::new(),

@@ -71,8 +71,8 @@ pub struct Hidden {
     pub instance: u32,
     /// Where the prompt piece ends that it is in the middle of, or that it joins a batch with [units]; 0 without one.
     pub piece_end: f64,
-    /// Number of the decision in which it lost its cache; 0 if in none.
-    pub(crate) lost_in: u64,
+    /// Number of the last decision that took it off its processor, or its cache away; 0: none has.
+    pub(crate) overtaken_in: u64,
     /// Number of the conversation that it continues; 0 without one.
     pub(crate) conversation: u32,
     /// Whether it has the cache of that conversation and has not started.

@@ -1,6 +1,5 @@
 //! Several processors on one stage: whether they can, and the memory that they need.
 
-use onbeat_core::cost::Phase;
 use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::joint::{DRAFT_MAX, Together};
@@ -23,7 +22,9 @@ impl<S: Sink> Course<'_, S> {
         if live.running || !self.state.is_waiting(stage) {
             return Err(ActionError::NotReady);
         }
-        self.check_together(stage, p, together)?;
+        if let Err(error) = self.check_together(stage, p, together) {
+            return self.unless_overtaken(stage, error);
+        }
         if segments == Some(0) {
             return Err(ActionError::NoSegments);
         }
@@ -65,14 +66,13 @@ impl<S: Sink> Course<'_, S> {
                 if helpers.is_empty() || helpers.contains(p) {
                     return Err(ActionError::NoHelper);
                 }
-                let attention = view.node(stage).attention.as_ref();
-                let attention = attention.filter(|_| live.kind == Phase::Decode && live.variant == 0);
-                if !attention.ok_or(ActionError::NoAttention)?.can_divide(helpers.with(p)) {
+                let attention = view.attention(stage).ok_or(ActionError::NoAttention)?;
+                if !attention.can_divide(helpers.with(p)) {
                     return Err(ActionError::CannotRunHere);
                 }
             }
             Together::Draft { processor: drafter, tokens } => {
-                if live.kind != Phase::Decode || view.node(stage).draft.is_none() || live.variant != 0 {
+                if view.draft(stage).is_none() {
                     return Err(ActionError::NoDraft);
                 }
                 if !(1..=DRAFT_MAX).contains(&tokens) {
@@ -137,6 +137,8 @@ impl<S: Sink> Course<'_, S> {
             } else {
                 self.make_room(stage, q)?
             };
+            // The policy may have made room with the stage's own cache: then there is nothing to work on together.
+            has_room = has_room && self.state.stages[stage].cache.held >= cached && !self.state.stages[stage].cache.far;
             if !has_room {
                 break;
             }
@@ -149,27 +151,20 @@ impl<S: Sink> Course<'_, S> {
         if has_room && !needs.iter().all(there) {
             let (serial, missing) = (self.state.stages[stage].serial, self.system.models[own].weights);
             self.emit(What::OutOfMemory { stage: serial, processor: last, missing });
-            self.state.stages[stage].refused |= refusal_bit(last);
-            self.changed = true;
+            self.refuse(stage, refusal_bit(last));
             has_room = false;
         }
+        let refused = self.state.stages[stage].refused & refusal_bit(last) != 0;
         if has_room {
             self.hidden(stage).drafts |= drafter.is_some();
             return Ok(Some(loaded));
         }
-        // What is given back here was of no use to anybody: what was refused stays refused.
-        let refused: Vec<(StageId, u64)> = self
-            .state
-            .ready
-            .iter()
-            .chain(&self.state.background)
-            .map(|&ready| (ready, self.state.stages[ready].refused))
-            .collect();
         self.hidden(stage).drafts = before;
         self.free_activation(stage);
-        self.free_cache_down_to(stage, cached);
-        for (ready, refused) in refused {
-            self.state.stages[ready].refused = refused;
+        self.free_cache_down_to(stage, cached.min(self.state.stages[stage].cache.held));
+        // What was given back was of no use.
+        if refused {
+            self.refuse(stage, refusal_bit(last));
         }
         Ok(None)
     }

@@ -39,7 +39,7 @@ impl Policy for AttentionOffload {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         let gain = self.gain;
         self.spare.decide(view, actions, |plan, stage, processor| {
-            view.node(stage).attention.as_ref()?;
+            view.attention(stage)?;
             // It need not be able to run the stage.
             let free = |p: ProcessorId| plan.is_free(p) && view.state.failed & refusal_bit(p) == 0;
             let together = |helpers| Together::Attention { helpers };

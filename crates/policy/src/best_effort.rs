@@ -9,7 +9,7 @@
 //! The second is the first one's opposite, so that there is no going round in a circle. Where a processor never preempts, one segment
 //! runs at a time.
 
-use onbeat_core::id::{Id, IdVec, ModelId, StageId};
+use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, Shortage, View};
 use onbeat_core::system::System;
 
@@ -71,16 +71,14 @@ impl BestEffort {
         self.wanted.clear();
         self.wanted.resize(self.free.len(), false);
         for action in actions.as_slice() {
-            if let Action::Start { processor, .. } = *action {
-                let free = &mut self.free[processor.index()];
-                *free = free.saturating_sub(1);
+            for p in taken(action) {
+                self.free[p.index()] = self.free[p.index()].saturating_sub(1);
             }
         }
         for &stage in view.ready() {
             let goes = actions.as_slice().iter().any(|action| match *action {
-                Action::Start { stage: other, .. } => other == stage,
                 Action::Drop { job } => view.stage(stage).job == job,
-                _ => false,
+                _ => action.starts().is_some_and(|(other, ..)| other == stage),
             });
             if goes {
                 continue;
@@ -99,9 +97,8 @@ impl BestEffort {
             }
             // What the policy has joined or preempts itself is its business.
             let touched = actions.as_slice().iter().any(|action| match *action {
-                Action::Start { processor, .. } => processor == p,
                 Action::Preempt { stage } => view.stage(stage).processor == Some(p),
-                _ => false,
+                _ => taken(action).any(|other| other == p),
             });
             let runs = &view.occupancy(p).runs;
             let on_its_way = runs.iter().any(|run| run.ending);
@@ -114,7 +111,11 @@ impl BestEffort {
     /// Starts best-effort work on processors that nothing waits for: first come, first served, each where it is done first.
     fn start(&mut self, view: &View<'_>, actions: &mut Actions) {
         self.queue.clear();
-        self.queue.extend(view.background().iter().map(|&stage| (view.stage(stage).serial, stage)));
+        let dropped = |job| {
+            actions.as_slice().iter().any(|action| matches!(*action, Action::Drop { job: other } if other == job))
+        };
+        let alive = view.background().iter().filter(|&&stage| !dropped(view.stage(stage).job));
+        self.queue.extend(alive.map(|&stage| (view.stage(stage).serial, stage)));
         self.queue.sort_unstable();
         for &(_, stage) in &self.queue {
             let idle = view
@@ -156,6 +157,11 @@ impl BestEffort {
         }
         missing
     }
+}
+
+/// The processors that an action starts something on.
+pub(crate) fn taken(action: &Action) -> impl Iterator<Item = ProcessorId> {
+    action.starts().into_iter().flat_map(|(_, own, others)| others.with(own).iter())
 }
 
 #[cfg(test)]

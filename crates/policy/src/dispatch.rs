@@ -8,6 +8,7 @@ use onbeat_core::policy::{Action, Actions, Limit, View};
 use onbeat_core::state::Run;
 use onbeat_core::units::Nanos;
 
+use crate::best_effort::taken;
 use crate::plan::Plan;
 
 /// What distinguishes one priority-driven policy from another.
@@ -101,6 +102,14 @@ impl Dispatch {
             return;
         }
         self.plan.begin(view);
+        // Nobody joins what this decision takes off its processor.
+        for action in actions.as_slice() {
+            if let &Action::Preempt { stage } = action
+                && let Some(p) = view.stage(stage).processor
+            {
+                self.plan.close(p, view.stage(stage).model);
+            }
+        }
         self.victims_listed = false;
         let margin = order.preemption_margin();
         if let &[stage] = ready {
@@ -241,16 +250,16 @@ impl Dispatch {
 }
 
 /// Takes off the processors what may not run, where they preempt. Where a stage starts in this decision, or a run ends anyway, the next
-/// decision looks again.
+/// decision looks again. Idle-time work gives way by itself.
 pub(crate) fn hold_back(view: &View<'_>, actions: &mut Actions, may_run: impl Fn(ProcessorId, &Run) -> bool) {
     for processor in view.processors().filter(|&p| view.preemptible(p)) {
         for run in &view.occupancy(processor).runs {
             let handled = |action: &Action| match *action {
-                Action::Start { processor: p, .. } => p == processor,
                 Action::Preempt { stage } => stage == run.stage,
-                _ => false,
+                _ => taken(action).any(|p| p == processor),
             };
-            if !run.ending && !may_run(processor, run) && !actions.as_slice().iter().any(handled) {
+            let stays = run.ending || view.gives_way(run) || may_run(processor, run);
+            if !stays && !actions.as_slice().iter().any(handled) {
                 actions.preempt(run.stage);
             }
         }

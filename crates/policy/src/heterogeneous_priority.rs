@@ -43,7 +43,8 @@ impl Policy for HeterogeneousPriority {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
         // What no processor can take at the moment holds nobody back.
         let ready = view.ready().iter().copied().filter(|&stage| view.processors().any(|p| view.can_run(stage, p)));
-        let running = view.processors().flat_map(|p| &view.occupancy(p).runs).flat_map(Run::stages);
+        let runs = view.processors().flat_map(|p| &view.occupancy(p).runs).filter(|run| !view.gives_way(run));
+        let running = runs.flat_map(Run::stages);
         self.order.priority = ready.chain(running).map(|stage| view.source(stage).priority).max();
         self.dispatch.run(view, actions, &mut self.order);
         hold_back(view, actions, |_, run| run.stages().any(|stage| self.order.considers(view, stage)));

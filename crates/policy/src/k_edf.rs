@@ -61,7 +61,8 @@ impl Admitted {
     fn list(&mut self, view: &View<'_>) {
         self.rank.clear();
         let ready = view.ready().iter().copied().filter(|&stage| view.processors().any(|p| view.can_run(stage, p)));
-        let running = view.processors().flat_map(|p| &view.occupancy(p).runs).flat_map(Run::stages);
+        let runs = view.processors().flat_map(|p| &view.occupancy(p).runs).filter(|run| !view.gives_way(run));
+        let running = runs.flat_map(Run::stages);
         for stage in ready.chain(running) {
             self.rank.push((view.due(stage).0, view.stage(stage).serial, stage));
         }

@@ -181,8 +181,13 @@ impl Llumnix {
             let Some(live) = view.state.stages.get(one.stage).filter(|live| live.serial == one.serial) else {
                 return false;
             };
-            let stays =
-                live.processor != Some(one.from) || (live_copies && live.copy.is_none_or(|copy| copy.to != one.to));
+            let serves = |run: &&Run| run.stages().any(|other| other == one.stage);
+            let run = view.occupancy(one.from).runs.iter().find(serves);
+            // It may have joined a batch elsewhere meanwhile.
+            let stays = live.running && run.is_none_or(|run| !view.can_preempt(one.from, run));
+            let stays = stays
+                || live.processor != Some(one.from)
+                || (live_copies && live.copy.is_none_or(|copy| copy.to != one.to));
             if stays || !view.can_run(one.stage, one.to) {
                 return false;
             }

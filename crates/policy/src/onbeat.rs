@@ -269,7 +269,8 @@ impl Onbeat {
                 if span < best {
                     (row, best) = (first + k, span);
                 }
-                let widest = view.widths(stage, p).last().unwrap_or(1);
+                let cost = view.node(stage).costs_of(choice.number)[p].as_ref();
+                let widest = cost.map_or(1, |cost| cost.widths.widest.max(1));
                 self.table.add_span(Span { ns: span, units: widest });
             }
         }
@@ -415,7 +416,8 @@ impl Onbeat {
     ) -> bool {
         let task = self.table.tasks[i];
         let Some(place) = self.table.place(row, view.now()) else { return false };
-        let place = if task.unhurried { self.spare(view, (stage, variant), row, place) } else { place };
+        let spares = task.unhurried && self.planned < PLANNED_MAX;
+        let place = if spares { self.spare(view, (stage, variant), row, place) } else { place };
         if !self.is_free(view, place) || place.free > view.now() {
             // The processor where it finishes first is busy: wait for it – or make room, if waiting means being late.
             if place.finish > task.due {
@@ -551,12 +553,17 @@ impl Onbeat {
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
     fn make_room(&mut self, view: &View<'_>, actions: &mut Actions, task: &Task, row: usize) {
         for p in view.processors() {
-            if !view.preemptible(p) || self.table.span(row, p).ns == NOWHERE {
+            if self.table.span(row, p).ns == NOWHERE {
                 continue;
             }
-            for run in &view.occupancy(p).runs {
+            for run in view.occupancy(p).runs.iter().filter(|run| view.can_preempt(p, run)) {
                 let start = view.now().saturating_add(Nanos(to_boundary(view, p, run.stage))).min(run.expected_end);
-                let in_time = start.saturating_add(Nanos(self.table.span(row, p).ns)) <= task.due;
+                let Span { ns, units } = self.table.span(row, p);
+                let in_time = start.saturating_add(Nanos(ns)) <= task.due;
+                let divided = view.system.platform.processors[p].division.is_some();
+                if divided && self.table.free_by(p, start) + view.stage(run.stage).units < units {
+                    continue;
+                }
                 let less_urgent = run.stages().all(|other| view.due(other) > task.due);
                 let asked = actions
                     .as_slice()
@@ -578,8 +585,9 @@ impl Onbeat {
 
 /// When the least urgent work is due that can be taken off its processor.
 fn yields_until(view: &View<'_>) -> Nanos {
-    let runs = view.processors().filter(|&p| view.preemptible(p)).flat_map(|p| &view.occupancy(p).runs);
-    let dues = runs.filter_map(|run| run.stages().map(|stage| view.due(stage)).min());
+    let runs = view.processors().flat_map(|p| view.occupancy(p).runs.iter().map(move |run| (p, run)));
+    let yielding = runs.filter(|&(p, run)| view.can_preempt(p, run));
+    let dues = yielding.filter_map(|(_, run)| run.stages().map(|stage| view.due(stage)).min());
     dues.max().unwrap_or(Nanos::ZERO)
 }
 
@@ -587,10 +595,15 @@ fn yields_until(view: &View<'_>) -> Nanos {
 /// lasted; to take it for over at any moment would make everybody wait for it. Idle-time work gives way, but not within a segment.
 fn likely_end(view: &View<'_>, p: ProcessorId, run: &Run) -> Nanos {
     let now = view.now();
-    if view.gives_way(run) && view.preemptible(p) {
-        return now.saturating_add(Nanos(to_boundary(view, p, run.stage)));
-    }
-    if run.expected_end > now { run.expected_end } else { now.saturating_add(now.saturating_sub(run.start)) }
+    let end = if view.gives_way(run) && view.can_preempt(p, run) {
+        now.saturating_add(Nanos(to_boundary(view, p, run.stage)))
+    } else if run.expected_end > now {
+        run.expected_end
+    } else {
+        now.saturating_add(now.saturating_sub(run.start))
+    };
+    // What is free now is what nothing runs on.
+    end.max(now.saturating_add(Nanos(1)))
 }
 
 /// How long it takes at most until running work can be taken off its processor [ns].

@@ -252,7 +252,7 @@ impl Plan {
             return None;
         }
         view.processors()
-            .filter(|&p| allowed(p) && self.room(view, stage, p) > 0)
+            .filter(|&p| allowed(p) && !self.is_free(p) && self.room(view, stage, p) > 0)
             .filter_map(|p| Some((holding_time(view, stage, p)?, p)))
             .min()
             .map(|(_, p)| p)

@@ -1,4 +1,5 @@
-//! How policies give processors that nobody else needs to work that can use more than one: `hetero-split` and `speculative`.
+//! How policies give processors that nobody else needs to work that can use more than one: `attention-offload`,
+//! `hetero-split` and `speculative`.
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
@@ -82,7 +83,7 @@ fn ask_back(view: &View<'_>, stage: StageId, actions: &mut Actions) {
     for processor in view.processors().filter(|&p| view.can_run(stage, p)) {
         for run in &view.occupancy(processor).runs {
             let helps = !run.over.is_empty() && view.stage(run.stage).processor != Some(processor);
-            if !helps || !run.over.iter().all(|p| view.preemptible(p)) {
+            if !helps || !view.can_preempt(processor, run) {
                 continue;
             }
             if !run.ending && !actions.as_slice().contains(&Action::Preempt { stage: run.stage }) {

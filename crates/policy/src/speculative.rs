@@ -1,6 +1,5 @@
 //! `speculative`: a small model drafts, on a processor that nobody else needs or on the same one, where that is expected to be faster.
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::joint::{DRAFT_MAX, Together};
 use onbeat_core::policy::{Actions, Policy, View};
@@ -63,7 +62,7 @@ pub(crate) fn drafted(
     processor: ProcessorId,
     (tokens, gain): (u32, f64),
 ) -> Option<(ProcessorId, Together)> {
-    let draft = view.node(stage).draft.as_ref().filter(|_| view.stage(stage).kind == Phase::Decode)?;
+    let draft = view.draft(stage)?;
     let tokens = if tokens == 0 { draft.tokens } else { tokens };
     let alone = view.remaining_in_phase(stage, processor)?.saturating_add(view.setup(stage, processor));
     let time = |own: ProcessorId, drafter: ProcessorId| {

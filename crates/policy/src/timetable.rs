@@ -112,6 +112,11 @@ impl Timetable {
         self.slots.iter().any(|slot| slot.1 <= now)
     }
 
+    /// How many slots of a processor are free by a time.
+    pub(crate) fn free_by(&self, p: ProcessorId, time: Nanos) -> u32 {
+        self.slots.iter().filter(|slot| slot.0 == p && slot.1 <= time).count() as u32
+    }
+
     /// The number of the row that the next [`Timetable::add_span`] begins.
     pub(crate) fn next_row(&self) -> usize {
         self.spans.len() / self.columns

@@ -3,7 +3,7 @@
 use super::View;
 use crate::cost::{Phase, PhaseCost, Work};
 use crate::id::{ProcessorId, StageId};
-use crate::joint::{Cycle, TOKEN_BYTES, Together, divided_ns, expected_tokens};
+use crate::joint::{Attention, Cycle, Draft, TOKEN_BYTES, Together, divided_ns, expected_tokens};
 use crate::units::Nanos;
 
 impl<'a> View<'a> {
@@ -76,11 +76,12 @@ impl<'a> View<'a> {
     ///
     /// * Divided, the ratio is taken once for the whole rest; solved for every segment, as in a run, it can only be better.
     /// * With a draft model, it is the mean time for the mean acceptance.
+    /// * Nobody shares the work on a stage whose cache is in slower memory, and nobody drafts or reads attention for a variant.
     pub fn remaining_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Option<Nanos> {
-        if self.state.real {
+        let live = self.stage(stage);
+        if self.state.real || live.cache.far {
             return None;
         }
-        let live = self.stage(stage);
         let end = live.work.units(live.kind).max(live.position);
         let cost_on = |p| Some(&self.cost(stage, p)?.phases[usize::from(live.phase)].1);
         match together {
@@ -96,7 +97,7 @@ impl<'a> View<'a> {
                 Some(Nanos::from_ns_f64(divided_ns(whole) + waiting))
             }
             Together::Attention { helpers } => {
-                let attention = self.node(stage).attention.as_ref().filter(|_| live.kind == Phase::Decode)?;
+                let attention = self.attention(stage)?;
                 let (all, cost, left) = (helpers.with(processor), cost_on(processor)?, end - live.position);
                 if !attention.can_divide(all) {
                     return None;
@@ -124,8 +125,20 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What a cycle of drafting and verifying is made of; `None` if the stage is not in decode, one of the processors cannot do its
-    /// part, or the run is real.
+    /// The draft model of a stage: in decode, in its default variant.
+    pub fn draft(&self, stage: StageId) -> Option<&'a Draft> {
+        let live = self.stage(stage);
+        self.node(stage).draft.as_ref().filter(|_| live.kind == Phase::Decode && live.variant == 0)
+    }
+
+    /// How the attention of a stage can be divided: in decode, in its default variant.
+    pub fn attention(&self, stage: StageId) -> Option<&'a Attention> {
+        let live = self.stage(stage);
+        self.node(stage).attention.as_ref().filter(|_| live.kind == Phase::Decode && live.variant == 0)
+    }
+
+    /// What a cycle of drafting and verifying is made of; `None` if the stage has no [draft model](View::draft) now, its cache is in
+    /// slower memory, one of the processors cannot do its part, or the run is real.
     pub fn cycle(
         &self,
         stage: StageId,
@@ -134,7 +147,7 @@ impl<'a> View<'a> {
         tokens: u32,
     ) -> Option<Cycle<'a>> {
         let live = self.stage(stage);
-        let draft = self.node(stage).draft.as_ref().filter(|_| live.kind == Phase::Decode && !self.state.real)?;
+        let draft = self.draft(stage).filter(|_| !self.state.real && !live.cache.far)?;
         let links = &self.system.platform.links;
         let bytes = f64::from(tokens) * TOKEN_BYTES;
         let way = |a: ProcessorId, b: ProcessorId| if a == b { 0.0 } else { links[a][b].time(bytes).as_f64() };

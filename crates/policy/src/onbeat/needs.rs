@@ -69,7 +69,7 @@ impl Need {
             weights: live.weights,
             kind: live.kind,
             droppable: source.drop != DropRule::None,
-            drafted: live.kind == Phase::Decode && view.node(stage).draft.is_some(),
+            drafted: view.draft(stage).is_some(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod migration;
 mod noise;
 mod offload;
 mod oracles;
+mod possible;
 mod power;
 mod preemption;
 mod properties;

@@ -1,0 +1,96 @@
+//! Starts that were refused for lack of memory, and when they may be tried again.
+
+use onbeat_core::event::Sink;
+use onbeat_core::id::{ProcessorId, StageId};
+use onbeat_core::policy::refusal_bit;
+use onbeat_core::state::Stage;
+use onbeat_core::units::{Bytes, Nanos};
+
+use crate::course::Course;
+
+/// That a stage, in one of its variants, found no memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    stage: StageId,
+    serial: u64,
+    variant: u8,
+    /// Where, as bits by id.
+    processors: u64,
+    at: Nanos,
+    /// The least memory that was [taken](Course::taken) at that instant when it was refused, or could be tried again.
+    least: Bytes,
+}
+
+impl<S: Sink> Course<'_, S> {
+    /// A start was refused on some processors, in the variant that the stage runs.
+    pub(crate) fn refuse(&mut self, stage: StageId, processors: u64) {
+        let taken = self.taken();
+        let live = &mut self.state.stages[stage];
+        live.refused |= processors;
+        let (serial, variant) = (live.serial, live.variant);
+        let refusal = Refusal { stage, serial, variant, processors, at: self.state.now, least: taken };
+        match self.refusals.iter_mut().find(|other| (other.serial, other.variant) == (serial, variant)) {
+            Some(other) if other.at == refusal.at => {
+                let (processors, least) = (other.processors | processors, other.least.min(taken));
+                *other = Refusal { processors, least, ..refusal };
+            }
+            Some(other) => *other = Refusal { processors: other.processors | processors, ..refusal },
+            None => self.refusals.push(refusal),
+        }
+        self.refused_in = self.outcome.decisions;
+        self.changed = true;
+    }
+
+    /// A stage was given memory on a processor after all.
+    pub(crate) fn accept(&mut self, stage: StageId, p: ProcessorId) {
+        let bit = refusal_bit(p);
+        let live = &self.state.stages[stage];
+        if live.refused & bit != 0 {
+            let serial = live.serial;
+            self.state.stages[stage].refused &= !bit;
+            self.refusals.iter_mut().filter(|other| other.serial == serial).for_each(|other| other.processors &= !bit);
+        }
+    }
+
+    /// Where a stage has been refused in a variant, as bits by id.
+    pub(crate) fn refused_as(&self, serial: u64, variant: u8) -> u64 {
+        let found = self.refusals.iter().find(|other| (other.serial, other.variant) == (serial, variant));
+        found.map_or(0, |refusal| refusal.processors)
+    }
+
+    /// Nothing that was found out about a stage holds any more.
+    pub(crate) fn forget_refusals(&mut self, stage: StageId) {
+        let serial = self.state.stages[stage].serial;
+        self.refusals.retain(|refusal| refusal.serial != serial);
+        self.state.stages[stage].refused = 0;
+    }
+
+    /// Memory that is used, less the caches that can make room because their stages wait.
+    fn taken(&self) -> Bytes {
+        let waiting = self.state.ready.iter().chain(&self.state.background);
+        let waiting = waiting.filter(|_| self.caches_grow()).map(|&stage| self.state.stages[stage].cache.held);
+        self.state.memory.used - waiting.fold(Bytes::ZERO, |sum, held| sum + held)
+    }
+
+    /// Memory was freed: what was refused may be tried again – at the instant at which it was refused only if less is taken than ever at
+    /// that instant. Work that is taken off its processor gives back what it takes when it goes on there, and so do models that are
+    /// loaded and evicted in turn: to try again at each turn would go round in a circle.
+    pub(crate) fn forgive_refusals(&mut self) {
+        if self.refusals.is_empty() {
+            return;
+        }
+        let (now, taken) = (self.state.now, self.taken());
+        let stages = &mut self.state.stages;
+        self.refusals.retain_mut(|refusal| {
+            if refusal.at == now && taken >= refusal.least {
+                return true;
+            }
+            (refusal.least, refusal.processors) = (taken, 0);
+            let is_it = |live: &&Stage| (live.serial, live.variant) == (refusal.serial, refusal.variant);
+            if stages.get(refusal.stage).filter(is_it).is_some_and(|live| live.refused != 0) {
+                stages[refusal.stage].refused = 0;
+            }
+            refusal.at == now
+        });
+    }
+}
