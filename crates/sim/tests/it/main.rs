@@ -19,6 +19,7 @@ mod migration;
 mod noise;
 mod offload;
 mod oracles;
+mod phases;
 mod power;
 mod preemption;
 mod properties;
