@@ -168,6 +168,9 @@ Without --platform: every platform that the scenario says it runs on. Files of p
 Ends with exit code 4 if no policy can meet every deadline and goal, because a run takes too long even alone or because the load \
 is more than the processors can do, or if a scenario does not fit a platform that it says it runs on.
 
+Loads count nominal latencies alone, of the default variants: without contention, batches, switching and loading. On a processor that is \
+divided into units, each phase counts its unit-time (units × latency ÷ units of the processor) on as many units as make that least.
+
 Examples:
   onbeat check video-conference
   onbeat check all --platform all

@@ -232,6 +232,35 @@ pub fn mixed_step_ns(decode_ns: f64, pieces_ns: f64, weights_ns: f64) -> f64 {
 const SAME_POSITION: f64 = 1e-9;
 
 impl PhaseCost {
+    /// A whole inference of so many ns in one segment, of which neither bytes nor energy are known.
+    pub fn fixed(latency_ns: f64) -> Self {
+        Self::Fixed { latency_ns, quantiles: None, boundaries: vec![1.0], bytes: 0.0, energy_mj: None }
+    }
+
+    /// Prompts in one segment, by their length; neither bytes nor energy are known.
+    pub fn prefill(latency_ns: Curve) -> Self {
+        Self::Prefill {
+            latency_ns,
+            chunk: None,
+            chunk_overhead_ns: 0.0,
+            bytes_per_segment: 0.0,
+            bytes_per_token: 0.0,
+            energy_mj: None,
+            pieces: Pieces::default(),
+        }
+    }
+
+    /// Decode steps one by one, by the length of the context; neither bytes nor energy are known.
+    pub fn decode(step_ns: Curve) -> Self {
+        Self::Decode {
+            step_ns: StepSum::new(step_ns),
+            batch: None,
+            bytes_per_step: 0.0,
+            bytes_per_context_token: 0.0,
+            energy_mj: None,
+        }
+    }
+
     /// Nominal latency of the units `from`..`to` [ns], alone and unbatched.
     pub fn latency_ns(&self, work: Work, from: f64, to: f64) -> f64 {
         match self {
@@ -545,6 +574,11 @@ impl Widths {
 }
 
 impl Cost {
+    /// The cost of these phases on all of a processor, without activations and loading, by the first of the system's figures.
+    pub fn of(phases: Vec<(Phase, PhaseCost)>) -> Self {
+        Self { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() }
+    }
+
     /// The cost while the cache is in slower memory (`far`), where that is possible, or in memory.
     pub fn with_cache(&self, far: bool) -> &Self {
         match &self.far {

@@ -295,6 +295,13 @@ pub enum What {
     End,
 }
 
+impl What {
+    /// A run starts on all of one processor.
+    pub fn start(run: u64, stage: u64, processor: ProcessorId, phase: Phase, setup: Nanos) -> Self {
+        Self::Start { run, stage, processor, phase, setup, over: ProcessorSet::EMPTY, units: 0 }
+    }
+}
+
 /// Why a stage's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -129,7 +129,7 @@ fn combine(compute: &Curve, fetch: &Curve, layers: f64, below: Below) -> Curve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::{Pieces, Widths, Work};
+    use crate::cost::Work;
     use crate::units::Nanos;
 
     fn link(us: f64, gbps: f64) -> Link {
@@ -137,24 +137,9 @@ mod tests {
     }
 
     fn near() -> Cost {
-        let prefill = PhaseCost::Prefill {
-            latency_ns: Curve::new(vec![(100.0, 10e6)], Below::Origin),
-            chunk: None,
-            chunk_overhead_ns: 0.0,
-            bytes_per_segment: 0.0,
-            bytes_per_token: 0.0,
-            energy_mj: None,
-            pieces: Pieces::default(),
-        };
-        let decode = PhaseCost::Decode {
-            step_ns: StepSum::new(Curve::new(vec![(100.0, 10e6), (300.0, 12e6)], Below::Hold)),
-            batch: None,
-            bytes_per_step: 0.0,
-            bytes_per_context_token: 0.0,
-            energy_mj: None,
-        };
-        let phases = vec![(Phase::Prefill, prefill), (Phase::Decode, decode)];
-        Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() }
+        let prefill = PhaseCost::prefill(Curve::new(vec![(100.0, 10e6)], Below::Origin));
+        let decode = PhaseCost::decode(Curve::new(vec![(100.0, 10e6), (300.0, 12e6)], Below::Hold));
+        Cost::of(vec![(Phase::Prefill, prefill), (Phase::Decode, decode)])
     }
 
     #[test]

@@ -381,6 +381,11 @@ impl Node {
         self.variants.get(usize::from(variant) - 1).map_or(&self.costs, |other| &other.costs)
     }
 
+    /// The processor on which a variant is fastest; that of the default one if there is none with this number.
+    pub fn fastest_of(&self, variant: u8) -> ProcessorId {
+        self.alternative(variant).map_or(self.fastest, |other| other.fastest)
+    }
+
     /// The model that a variant is; that of the default one if there is none with this number.
     pub fn model_of(&self, variant: u8) -> ModelId {
         self.alternative(variant).map_or(self.model, |other| other.model)

@@ -1,7 +1,7 @@
 //! Systems and states built by hand, for the policies' unit tests. Times are in milliseconds.
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Pieces, Widths, Work};
-use onbeat_core::curve::{Below, Curve, StepSum};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::curve::{Below, Curve};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, ProcessorSet, SourceId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
@@ -40,21 +40,7 @@ pub(crate) fn preempt(stage: StageId) -> Action {
 
 /// The cost of an inference in one piece.
 fn fixed(latency: f64) -> Cost {
-    let fixed = PhaseCost::Fixed {
-        latency_ns: latency * 1e6,
-        quantiles: None,
-        boundaries: vec![1.0],
-        bytes: 0.0,
-        energy_mj: None,
-    };
-    Cost {
-        phases: vec![(Phase::Forward, fixed)],
-        activation_bytes: 0,
-        load_ns: 0,
-        figure: 0,
-        far: None,
-        widths: Widths::default(),
-    }
+    Cost::of(vec![(Phase::Forward, PhaseCost::fixed(latency * 1e6))])
 }
 
 fn distribution(tokens: u32) -> Distribution {
@@ -134,24 +120,12 @@ impl Rig {
     /// 1000 ms to the first token and 50 ms per token after it; batches of at most `batch`.
     pub(crate) fn session(&mut self, name: &str, steps: &[f64], batch: u32) -> SourceId {
         let cost = |step: &f64| {
-            let prefill = PhaseCost::Prefill {
-                latency_ns: Curve::new(vec![(100.0, 100e6)], Below::Origin),
-                chunk: None,
-                chunk_overhead_ns: 0.0,
-                bytes_per_segment: 0.0,
-                bytes_per_token: 0.0,
-                energy_mj: None,
-                pieces: Pieces::default(),
-            };
-            let decode = PhaseCost::Decode {
-                step_ns: StepSum::new(Curve::constant(step * 1e6)),
-                batch: (batch > 1).then(|| Curve::new(vec![(1.0, 1.0), (f64::from(batch), 1.5)], Below::Hold)),
-                bytes_per_step: 0.0,
-                bytes_per_context_token: 0.0,
-                energy_mj: None,
-            };
-            let phases = vec![(Phase::Prefill, prefill), (Phase::Decode, decode)];
-            Some(Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() })
+            let prefill = PhaseCost::prefill(Curve::new(vec![(100.0, 100e6)], Below::Origin));
+            let mut decode = PhaseCost::decode(Curve::constant(step * 1e6));
+            if let PhaseCost::Decode { batch: curve, .. } = &mut decode {
+                *curve = (batch > 1).then(|| Curve::new(vec![(1.0, 1.0), (f64::from(batch), 1.5)], Below::Hold));
+            }
+            Some(Cost::of(vec![(Phase::Prefill, prefill), (Phase::Decode, decode)]))
         };
         let costs = steps.iter().map(cost).collect();
         let arrival = Arrival::Poisson { start: Nanos::ZERO, rate_per_s: 0.5 };

@@ -28,3 +28,28 @@ fn load_is_rate_times_latency() {
     let load = offered_load(&builder.system);
     assert!((load.fastest[ProcessorId(1)] - 0.25 / 3.0).abs() < 1e-12 && (load.total - 0.75 / 4.0).abs() < 1e-12);
 }
+
+#[test]
+fn on_a_divided_processor_the_width_with_the_least_unit_time_counts() {
+    // 100 jobs/s: 6 ms on all four units, 10 on two, 18 on one. Unit-times are 24, 20 and 18 ms of 4: 0.45 of the processor. Undivided, or
+    // with the entry for all units alone, the load is 0.6.
+    let load = |widths: &[(u32, u32)]| {
+        let entry = |&(units, latency): &(u32, u32)| {
+            format!("[[cost]]\nmodel = \"a\"\nprocessor = \"npu\"\nunits = {units}\nlatency_ms = {latency}\n")
+        };
+        let costs: String = widths.iter().map(entry).collect();
+        let text = format!(
+            "name = \"parts\"\nduration_s = 1\n[platform]\nname = \"p\"\nmemory = {{}}\n\
+             processor = [{{ name = \"npu\", kind = \"npu\", units = 4 }}]\n[model.a]\n{costs}\
+             [[stream]]\nname = \"s\"\nmodel = \"a\"\nperiod_ms = 10\n"
+        );
+        let system = onbeat_core::system::System::from_toml(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        offered_load(&system)
+    };
+    let narrow = load(&[(4, 6), (2, 10), (1, 18)]);
+    assert!((narrow.total - 0.45).abs() < 1e-12, "{}", narrow.total);
+    assert!((narrow.sources[0].on[ProcessorId(0)].unwrap() - 0.45).abs() < 1e-12);
+    assert!((load(&[(4, 6)]).total - 0.6).abs() < 1e-12);
+    // What does not gain from fewer units takes all of them.
+    assert!((load(&[(4, 5), (2, 10), (1, 21)]).total - 0.5).abs() < 1e-12);
+}

@@ -3,7 +3,7 @@
 use onbeat_analysis::statistics::Statistics;
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{DropCause, Event, Sink, StopReason, What};
-use onbeat_core::id::{NodeId, ProcessorId, ProcessorSet, SourceId};
+use onbeat_core::id::{NodeId, ProcessorId, SourceId};
 use onbeat_core::metric::{Metric, Values};
 use onbeat_core::spec::ProvenanceKind;
 use onbeat_core::summary::Summary;
@@ -32,18 +32,7 @@ impl Script {
         self.at(at, What::Ready { stage, job, node: NodeId(node), prompt: output.min(1), output })
     }
     fn start(&mut self, at: u64, run: u64, stage: u64, processor: ProcessorId, setup: u64) -> &mut Self {
-        self.at(
-            at,
-            What::Start {
-                run,
-                stage,
-                processor,
-                phase: Phase::Forward,
-                setup: ms(setup),
-                over: ProcessorSet::EMPTY,
-                units: 0,
-            },
-        )
+        self.at(at, What::start(run, stage, processor, Phase::Forward, ms(setup)))
     }
     fn stop(
         &mut self,

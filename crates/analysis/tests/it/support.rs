@@ -1,7 +1,7 @@
 //! Small systems made by hand.
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Widths, Work};
-use onbeat_core::curve::{Below, Curve, StepSum};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::curve::{Below, Curve};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{Id, IdVec, ModelId, NodeId, ProcessorId, SourceId};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind};
@@ -139,22 +139,8 @@ impl Builder {
         output: u32,
     ) -> NodeId {
         let phases = |(prefill, decode): (f64, f64)| {
-            let prefill = PhaseCost::Prefill {
-                latency_ns: Curve::new(vec![(1.0, prefill * 1e6)], Below::Origin),
-                chunk: None,
-                chunk_overhead_ns: 0.0,
-                bytes_per_segment: 0.0,
-                bytes_per_token: 0.0,
-                energy_mj: None,
-                pieces: onbeat_core::cost::Pieces::default(),
-            };
-            let decode = PhaseCost::Decode {
-                step_ns: StepSum::new(Curve::constant(decode * 1e6)),
-                batch: None,
-                bytes_per_step: 0.0,
-                bytes_per_context_token: 0.0,
-                energy_mj: None,
-            };
+            let prefill = PhaseCost::prefill(Curve::new(vec![(1.0, prefill * 1e6)], Below::Origin));
+            let decode = PhaseCost::decode(Curve::constant(decode * 1e6));
             vec![(Phase::Prefill, prefill), (Phase::Decode, decode)]
         };
         let phases = speeds.iter().map(|speed| speed.map(phases)).collect();
@@ -189,19 +175,8 @@ impl Builder {
             weights_of: None,
             role: onbeat_core::system::Role::Network,
         });
-        let costs: IdVec<ProcessorId, Option<Cost>> = phases
-            .into_iter()
-            .map(|phases| {
-                phases.map(|phases| Cost {
-                    phases,
-                    activation_bytes: 0,
-                    load_ns: 0,
-                    figure: 1,
-                    far: None,
-                    widths: Widths::default(),
-                })
-            })
-            .collect();
+        let costs: IdVec<ProcessorId, Option<Cost>> =
+            phases.into_iter().map(|phases| phases.map(|phases| Cost { figure: 1, ..Cost::of(phases) })).collect();
         let total = |p: ProcessorId| costs[p].as_ref().map(|cost| cost.total_ns(expected));
         let fastest = costs
             .ids()

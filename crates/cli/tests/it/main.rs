@@ -2,6 +2,7 @@
 
 mod basics;
 mod comparing;
+mod documented;
 mod errors;
 mod estimating;
 mod recording;

@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use onbeat_core::metric::{Metric, Unit};
 use serde_json::Value;
 
-use crate::support::Folder;
+use crate::support::{Folder, Ran};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios")
+}
 
 #[test]
 fn scenarios_come_out_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
+    let folder = folder();
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
@@ -42,15 +46,9 @@ fn check(text: &str) -> Vec<String> {
                 result = None;
             }
             "run" => {
-                let setting = |key: &str| setting(&block.body, key);
-                let policy = setting("policy").unwrap_or("edf");
-                let seed = setting("seed").unwrap_or("1");
-                let mut command =
-                    vec!["simulate", "scenario.toml", "--policy", policy, "--seed", seed, "--format", "json"];
-                command.extend(setting("governor").into_iter().flat_map(|governor| ["--governor", governor]));
-                let ran = folder.onbeat(&command);
+                let ran = run(&folder, &block.body, policy_of(&block.body));
                 if ran.code == 0 {
-                    result = Some(ran.json()["comparisons"][0]["policies"][0]["runs"][0].clone());
+                    result = Some(values_of(&ran));
                 } else {
                     problems.push(format!("line {}: exit code {}\n{}", block.line, ran.code, ran.stderr));
                 }
@@ -73,6 +71,61 @@ fn check(text: &str) -> Vec<String> {
         problems.push("nothing is expected".to_owned());
     }
     problems
+}
+
+/// Runs the scenario as a `run` block says, under a policy.
+fn run(folder: &Folder, block: &str, policy: &str) -> Ran {
+    let seed = setting(block, "seed").unwrap_or("1");
+    let mut command = vec!["simulate", "scenario.toml", "--policy", policy, "--seed", seed, "--format", "json"];
+    command.extend(setting(block, "governor").into_iter().flat_map(|governor| ["--governor", governor]));
+    folder.onbeat(&command)
+}
+
+fn policy_of(block: &str) -> &str {
+    setting(block, "policy").unwrap_or("edf")
+}
+
+fn values_of(ran: &Ran) -> Value {
+    ran.json()["comparisons"][0]["policies"][0]["runs"][0].clone()
+}
+
+/// Whether another policy does all that a file expects of a policy, whatever its parameters are.
+fn does_the_same(text: &str, policy: &str, other: &str) -> bool {
+    let folder = Folder::new();
+    let mut result: Option<Value> = None;
+    for block in blocks(text) {
+        match block.kind {
+            "toml" => folder.write("scenario.toml", &block.body),
+            "run" => {
+                let asked = policy_of(&block.body);
+                let ours = asked.split(':').next() == Some(policy);
+                result = ours.then(|| values_of(&run(&folder, &block.body, other).ended_with(0)));
+            }
+            "expect" => {
+                let lines = || block.body.lines().filter(|line| !line.trim().is_empty());
+                if result.as_ref().is_some_and(|result| lines().any(|line| !compare(result, line).is_empty())) {
+                    return false;
+                }
+            }
+            _ => {}
+        }
+    }
+    true
+}
+
+#[test]
+fn what_a_policys_example_shows_is_more_than_edf_and_fcfs_do() {
+    let mut same = Vec::new();
+    for policy in onbeat_policy::all() {
+        let path = folder().join(format!("{}.md", policy.name));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        for plain in ["edf", "fcfs"].into_iter().filter(|plain| *plain != policy.name) {
+            if does_the_same(&text, policy.name, plain) {
+                same.push(format!("{}: {plain} does all that it expects", policy.name));
+            }
+        }
+    }
+    assert!(same.is_empty(), "\n{}", same.join("\n"));
 }
 
 struct Block<'a> {

@@ -118,7 +118,7 @@ pub struct ProcessorSpec {
     /// Options for the device's backend.
     #[serde(default)]
     pub options: IndexMap<String, String>,
-    /// The speeds that it can run at; the first, the fastest, is the one that the profiles were taken at.
+    /// The speeds that it can run at, from fast to slow; the first is the one that the profiles were taken at.
     #[serde(default)]
     pub operating_point: Vec<OperatingPointSpec>,
     /// Time from the request for another operating point until it takes effect [µs], ≥ 0. Work goes on at the old one meanwhile.
@@ -173,7 +173,8 @@ pub struct ThermalSpec {
     pub start_c: Option<f64>,
     /// From here on the processor is slowed down by one operating point per `step_ms` [°C]. Left out: never.
     pub throttle_c: Option<f64>,
-    /// From here down it is sped up again by one operating point per `step_ms` [°C], < `throttle_c`. Needed with `throttle_c`.
+    /// From here down it is sped up again by one operating point per `step_ms` [°C], < `throttle_c` and > `ambient_c`. Needed with
+    /// `throttle_c`.
     pub release_c: Option<f64>,
     /// Least time between two such steps [ms], ≥ 1. Default 100.
     pub step_ms: Option<f64>,

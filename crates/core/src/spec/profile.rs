@@ -244,7 +244,7 @@ pub struct CostSpec {
     pub decode_ms: Option<Vec<(f64, f64)>>,
     /// `autoregressive`: prompt tokens per prefill segment, ≥ 1. Left out: the whole prompt is one segment.
     pub prefill_chunk: Option<u32>,
-    /// `autoregressive`: extra latency of each prefill segment after the first [ms], ≥ 0.
+    /// `autoregressive`: extra latency of each prefill segment after the first [ms], ≥ 0. Needs `prefill_chunk` or `chunk_efficiency`.
     pub chunk_overhead_ms: Option<f64>,
     /// `autoregressive`: prompt pieces can have any size: points of (tokens, tokens per second of a piece of that size relative to
     /// those of the whole prompt, in (0, 1]), not decreasing; held outside of the points. Left out: only whole segments.

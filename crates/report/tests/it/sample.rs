@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use onbeat_core::cost::{Cost, Phase, PhaseCost, Widths, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
 use onbeat_core::event::{DropCause, Event, StopReason, What};
-use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, ProcessorSet, SourceId};
+use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, SourceId};
 use onbeat_core::metric::{Metric, Values};
 use onbeat_core::spec::{DropRule, ModelShape, Overflow, Preemption, ProcessorKind, ProvenanceKind};
 use onbeat_core::summary::{ProcessorSummary, SourceSummary, Summary};
@@ -22,7 +22,7 @@ fn cost(ms: f64, talks: bool) -> Cost {
     };
     // The report only asks which phases a stage has, and for its latency.
     let phases = if talks { vec![fixed(Phase::Prefill), fixed(Phase::Decode)] } else { vec![fixed(Phase::Forward)] };
-    Cost { phases, activation_bytes: 0, load_ns: 0, figure: 0, far: None, widths: Widths::default() }
+    Cost::of(phases)
 }
 
 fn processor(name: &str, kind: ProcessorKind, slots: u32) -> Processor {
@@ -262,10 +262,7 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
             let talks = n.costs[processor].as_ref().is_some_and(|cost| cost.phases.len() > 1);
             let phase = if talks { Phase::Prefill } else { Phase::Forward };
             push(ready, What::Ready { stage, job, node, prompt: u32::from(talks) * 64, output: u32::from(talks) * 20 });
-            push(
-                start,
-                What::Start { run, stage, processor, phase, setup: Nanos(setup), over: ProcessorSet::EMPTY, units: 0 },
-            );
+            push(start, What::start(run, stage, processor, phase, Nanos(setup)));
             push(start, What::Bus { traffic: 20.0 + 3.0 * lane as f64, speed: 0.9 });
             if talks {
                 push(end - (end - start) / 2, What::FirstToken { stage, job });

@@ -2,7 +2,7 @@
 
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{DropCause, Event, StopReason, What};
-use onbeat_core::id::{NodeId, ProcessorId, ProcessorSet, SourceId};
+use onbeat_core::id::{NodeId, ProcessorId, SourceId};
 use onbeat_core::units::{Bytes, Nanos};
 use onbeat_report::perfetto::{self, EventType};
 use onbeat_report::timeline::{MarkKind, Outcome, Timeline};
@@ -23,18 +23,7 @@ fn at(time: u64, what: What) -> Event {
 }
 
 fn start(time: u64, run: u64, stage: u64, processor: ProcessorId, setup: u64) -> Event {
-    at(
-        time,
-        What::Start {
-            run,
-            stage,
-            processor,
-            phase: Phase::Forward,
-            setup: ms(setup),
-            over: ProcessorSet::EMPTY,
-            units: 0,
-        },
-    )
+    at(time, What::start(run, stage, processor, Phase::Forward, ms(setup)))
 }
 
 fn stop(time: u64, run: u64, stage: u64, processor: ProcessorId, why: StopReason) -> Event {

@@ -5,31 +5,26 @@ use onbeat_core::event::What;
 
 use crate::support::{Script, Setup, scenario};
 
+/// A stream whose jobs run through stages: name, model, and edges into it.
+fn chain(period_ms: u32, stages: &[(&str, &str, &str)]) -> String {
+    let stage = |&(name, model, after): &(&str, &str, &str)| {
+        format!("[[chain.c.stage]]\nname = \"{name}\"\nmodel = \"{model}\"\nafter = [{after}]\n")
+    };
+    let stages: String = stages.iter().map(stage).collect();
+    format!("[[stream]]\nname = \"s\"\nchain = \"c\"\nperiod_ms = {period_ms}\n{stages}")
+}
+
 #[test]
 fn a_fan_out_gives_each_instance_its_region_and_a_join_gets_all_of_them_in_order() {
-    let rest = r#"
-        [[stream]]
-        name = "s"
-        chain = "c"
-        period_ms = 30
-        [[chain.c.stage]]
-        name = "detect"
-        model = "detect"
-        [[chain.c.stage]]
-        name = "crop"
-        model = "crop"
-        after = [{ stage = "detect", fan_out = { kind = "uniform", low = 0, high = 5 } }]
-        [[chain.c.stage]]
-        name = "merge"
-        model = "merge"
-        after = [{ stage = "crop" }]
-    "#;
+    let several = "{ stage = 'detect', fan_out = { kind = 'uniform', low = 0, high = 5 } }";
+    let rest =
+        chain(30, &[("detect", "detect", ""), ("crop", "crop", several), ("merge", "merge", "{ stage = 'crop' }")]);
     let one = "latency_ms = 1";
     let models = [("detect", "", one), ("crop", "", one), ("merge", "", one)];
     let stays = Script { movable: false, ..Script::default() };
     let scripts =
         [("detect", Script { regions: 3, gate: Gate::Follow(3), ..stays }), ("crop", stays), ("merge", stays)];
-    let ran = Setup::new(scenario(0.4, &["a", "b"], &models, rest), &scripts).run();
+    let ran = Setup::new(scenario(0.4, &["a", "b"], &models, &rest), &scripts).run();
     let mut merged = ran.inputs("merge");
     assert!(!merged.is_empty());
     // Jobs may overtake each other.
@@ -43,22 +38,10 @@ fn a_fan_out_gives_each_instance_its_region_and_a_join_gets_all_of_them_in_order
 
 #[test]
 fn a_gate_that_is_shut_skips_what_follows() {
-    let rest = r#"
-        [[stream]]
-        name = "s"
-        chain = "c"
-        period_ms = 20
-        [[chain.c.stage]]
-        name = "first"
-        model = "first"
-        [[chain.c.stage]]
-        name = "second"
-        model = "second"
-        after = [{ stage = "first", probability = 0.99 }]
-    "#;
+    let rest = chain(20, &[("first", "first", ""), ("second", "second", "{ stage = 'first', probability = 0.99 }")]);
     let models = [("first", "", "latency_ms = 1"), ("second", "", "latency_ms = 1")];
     let scripts = [("first", Script { gate: Gate::Stop, ..Script::default() }), ("second", Script::default())];
-    let ran = Setup::new(scenario(0.3, &["a"], &models, rest), &scripts).run();
+    let ran = Setup::new(scenario(0.3, &["a"], &models, &rest), &scripts).run();
     assert!(ran.done() > 0);
     assert_eq!(ran.inputs("second"), Vec::<String>::new());
 }
@@ -122,26 +105,15 @@ fn an_answer_that_would_go_on_is_cut_off_and_its_rest_is_handed_on() {
 
 #[test]
 fn what_stands_in_for_a_virtual_stage_comes_before_what_the_source_released() {
-    let rest = r#"
-        [[stream]]
-        name = "s"
-        chain = "c"
-        period_ms = 30
-        [[chain.c.stage]]
-        name = "first"
-        model = "first"
-        [[chain.c.stage]]
-        name = "skipped"
-        model = "first"
-        after = [{ stage = "first", probability = 0.0 }]
-        [[chain.c.stage]]
-        name = "second"
-        model = "second"
-        after = [{ stage = "first" }, { stage = "skipped" }]
-    "#;
+    let stages = [
+        ("first", "first", ""),
+        ("skipped", "first", "{ stage = 'first', probability = 0.0 }"),
+        ("second", "second", "{ stage = 'first' }, { stage = 'skipped' }"),
+    ];
+    let rest = chain(30, &stages);
     let models = [("first", "", "v@latency_ms = 1"), ("second", "", "a@latency_ms = 1")];
     let scripts = [("first", Script::default()), ("second", Script::default())];
-    let ran = Setup::new(scenario(0.3, &["a", "v:virtual"], &models, rest), &scripts).run();
+    let ran = Setup::new(scenario(0.3, &["a", "v:virtual"], &models, &rest), &scripts).run();
     let inputs = ran.inputs("second");
     assert!(!inputs.is_empty());
     for (i, input) in inputs.iter().enumerate() {

@@ -6,7 +6,7 @@ use onbeat_core::policy::{Actions, Policy, Shortage, View};
 use onbeat_core::system::System;
 use proptest::prelude::*;
 
-use crate::support::{Script, done_at, run, run_script, system, times};
+use crate::support::{Script, done_at, language_cost, request, run, run_script, system, times};
 
 /// A language model with 1 MB of cache per token: 0.1 ms per prompt token, 10 ms per step, whatever the batch.
 pub(crate) fn llm(memory: &str, sources: &str) -> String {
@@ -36,17 +36,25 @@ pub(crate) fn llm(memory: &str, sources: &str) -> String {
 }
 
 pub(crate) fn ask(name: &str, start_ms: u32, prompt: u32, output: u32) -> String {
-    format!(
+    request(name, "llm", start_ms, prompt, output)
+}
+
+/// The same with a second processor, `other`, behind a link of so many GB/s and half a millisecond.
+pub(crate) fn two(sources: &str, gbps: u32, step_ms: f64) -> String {
+    let other = format!(
         r#"
-        [[session]]
-        name = "{name}"
-        model = "llm"
-        arrival = {{ process = "periodic", period_s = 100, start_s = {} }}
-        prompt = {prompt}
-        output = {output}
-        "#,
-        f64::from(start_ms) / 1e3
-    )
+        [[platform.processor]]
+        name = "other"
+        kind = "gpu"
+        [[platform.link]]
+        from = "gpu"
+        to = "other"
+        latency_us = 500
+        bandwidth_gbps = {gbps}
+        "#
+    );
+    let cost = language_cost("llm", "other", 10.0, step_ms, "");
+    llm("", sources).replace("[model.llm]", &format!("{other}{cost}[model.llm]"))
 }
 
 /// Answers in one batch, the oldest first; a prompt when nothing is written.
@@ -141,22 +149,7 @@ fn a_cache_in_slower_memory_is_written_and_read_over_the_link() {
 
 #[test]
 fn a_request_that_moves_takes_its_cache_over_the_link() {
-    let two = r#"
-        [[platform.processor]]
-        name = "other"
-        kind = "gpu"
-        [[platform.link]]
-        from = "gpu"
-        to = "other"
-        latency_us = 500
-        bandwidth_gbps = 10
-        [[cost]]
-        model = "llm"
-        processor = "other"
-        prefill_ms = [[100, 10]]
-        decode_ms = [[0, 5]]
-        [model.llm]"#;
-    let toml = llm("", &ask("a", 0, 100, 11)).replace("[model.llm]", two);
+    let toml = two(&ask("a", 0, 100, 11), 10, 5.0);
     /// Prefill and two steps on the first processor, the rest on the other one.
     fn moves(view: &View<'_>, actions: &mut Actions) {
         let (gpu, other) = (view.system.processor("gpu").unwrap(), view.system.processor("other").unwrap());

@@ -3,7 +3,7 @@
 use onbeat_core::event::{Event, What};
 use onbeat_core::policy::{Actions, View};
 
-use crate::support::{done_at, first_come, run_script, times};
+use crate::support::{done_at, first_come, request, run_script, times};
 
 /// A language model with 1 MB of cache per token: 0.1 ms per prompt token, 10 ms per step.
 fn llm(memory: &str, sources: &str) -> String {
@@ -74,15 +74,7 @@ fn a_conversation_that_gets_too_long_begins_anew() {
 
 #[test]
 fn a_kept_cache_makes_way_for_others() {
-    let other = r#"
-        [[session]]
-        name = "other"
-        model = "llm"
-        arrival = { process = "periodic", period_s = 100, start_s = 0.2 }
-        prompt = 60
-        output = 11
-    "#;
-    let sources = chat(2, 1000) + other;
+    let sources = chat(2, 1000) + &request("other", "llm", 200, 60, 11);
     // The first turn leaves 60 MB, the other request needs 71, and the second turn 122.
     for (memory, expected) in [("capacity_gb = 0.14", 505.1), ("capacity_gb = 0.13", 511.1)] {
         let (_, events) = run_script(&llm(memory, &sources), first_come);

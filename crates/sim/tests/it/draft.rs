@@ -6,10 +6,12 @@ use onbeat_core::joint::expected_tokens;
 use onbeat_core::policy::{ActionError, Actions, View};
 use onbeat_sim::{SimError, simulate};
 
-use crate::support::{Script, done_at, jobs_of, run, run_script, system, times};
+use crate::support::{Script, done_at, jobs_of, language_cost, run, run_script, system, times};
 
 /// A large model on the CPU, a small one on both. The prompt takes no time worth mentioning.
 fn chat(draft: &str, output: u32, platform: &str) -> String {
+    let on_cpu = language_cost("small", "cpu", 0.001, 20.0, "bytes_mb = 200");
+    let on_gpu = language_cost("small", "gpu", 0.001, 5.0, "bytes_mb = 50");
     format!(
         r#"
         name = "draft"
@@ -36,18 +38,8 @@ fn chat(draft: &str, output: u32, platform: &str) -> String {
         decode_ms = [[0, 50]]
         bytes_mb = 500
         verify_factor = [[1, 1.0], [16, 1.0]]
-        [[cost]]
-        model = "small"
-        processor = "cpu"
-        prefill_ms = [[100, 0.001]]
-        decode_ms = [[0, 20]]
-        bytes_mb = 200
-        [[cost]]
-        model = "small"
-        processor = "gpu"
-        prefill_ms = [[100, 0.001]]
-        decode_ms = [[0, 5]]
-        bytes_mb = 50
+        {on_cpu}
+        {on_gpu}
         [[session]]
         name = "chat"
         chain = "chat"

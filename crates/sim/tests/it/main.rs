@@ -20,6 +20,7 @@ mod noise;
 mod offload;
 mod oracles;
 mod possible;
+mod phases;
 mod power;
 mod preemption;
 mod properties;

@@ -6,29 +6,12 @@ use onbeat_core::policy::{Actions, View};
 use onbeat_core::units::Nanos;
 use proptest::prelude::*;
 
-use crate::caches::{ask, llm};
+use crate::caches::ask;
 use crate::support::{done_at, run_script};
 
 /// Two alike processors, a link of 1 GB/s and half a millisecond between them, 1 MB of cache per token, 10 ms per step.
 fn two(sources: &str) -> String {
-    llm("", sources).replace(
-        "[model.llm]",
-        r#"
-        [[platform.processor]]
-        name = "other"
-        kind = "gpu"
-        [[platform.link]]
-        from = "gpu"
-        to = "other"
-        latency_us = 500
-        bandwidth_gbps = 1
-        [[cost]]
-        model = "llm"
-        processor = "other"
-        prefill_ms = [[100, 10], [1000, 100]]
-        decode_ms = [[0, 10]]
-        [model.llm]"#,
-    )
+    crate::caches::two(sources, 1, 10.0)
 }
 
 /// Copies until at most four tokens are left, then moves.

@@ -33,6 +33,40 @@ pub(crate) fn system(toml: &str) -> System {
     System::from_toml(toml).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// A processor of a platform, named after its kind.
+pub(crate) fn processor(kind: &str, more: &str) -> String {
+    format!("[[platform.processor]]\nname = \"{kind}\"\nkind = \"{kind}\"\n{more}\n")
+}
+
+/// What a language model costs on a processor: milliseconds for 100 prompt tokens, and for a step.
+pub(crate) fn language_cost(model: &str, processor: &str, prefill_ms: f64, step_ms: f64, more: &str) -> String {
+    format!(
+        r#"
+        [[cost]]
+        model = "{model}"
+        processor = "{processor}"
+        prefill_ms = [[100, {prefill_ms}]]
+        decode_ms = [[0, {step_ms}]]
+        {more}
+        "#
+    )
+}
+
+/// A session with one request, at `start_ms`.
+pub(crate) fn request(name: &str, model: &str, start_ms: u32, prompt: u32, output: u32) -> String {
+    format!(
+        r#"
+        [[session]]
+        name = "{name}"
+        model = "{model}"
+        arrival = {{ process = "periodic", period_s = 100, start_s = {} }}
+        prompt = {prompt}
+        output = {output}
+        "#,
+        f64::from(start_ms) / 1e3
+    )
+}
+
 /// The events of a run whose invariants have been checked.
 pub(crate) fn run(system: &System, policy: Box<dyn Policy>, seed: u64) -> Vec<Event> {
     let sinks = (Vec::new(), Checker::new(system));

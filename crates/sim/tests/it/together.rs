@@ -11,32 +11,30 @@ use onbeat_core::units::Nanos;
 use proptest::prelude::*;
 
 use crate::joint::DIVISIBLE;
-use crate::support::{done_at, run, run_script, system, times};
+use crate::support::{done_at, language_cost, processor, request, run, run_script, system, times};
 
 const GPU: ProcessorId = ProcessorId(0);
 const NPU: ProcessorId = ProcessorId(1);
 
 /// One frame, divided at ten points of 50 µs: 6 ms on a GPU of 4 W, 3 ms on an NPU of 2 W that can go at half its clock, 0.5 W.
 fn frame(npu: &str, cost: &str) -> String {
+    let gpu = processor("gpu", "active_w = 4\nidle_w = 1");
+    let two_speeds = processor(
+        "npu",
+        r#"idle_w = 0.25
+        operating_point = [
+            { name = "full", speed = 1, volts = 5, active_w = 2 },
+            { name = "low", speed = 0.5, volts = 3, active_w = 0.5 },
+        ]"#,
+    );
     format!(
         r#"
         name = "together"
         duration_s = 0.1
         platform.name = "p"
         platform.memory.handover_us = 50
-        [[platform.processor]]
-        name = "gpu"
-        kind = "gpu"
-        active_w = 4
-        idle_w = 1
-        [[platform.processor]]
-        name = "npu"
-        kind = "npu"
-        idle_w = 0.25
-        operating_point = [
-            {{ name = "full", speed = 1, volts = 5, active_w = 2 }},
-            {{ name = "low", speed = 0.5, volts = 3, active_w = 0.5 }},
-        ]
+        {gpu}
+        {two_speeds}
         {npu}
         [model.frame]
         split = {{ points = 10 }}
@@ -240,22 +238,9 @@ fn both_caches_grow_before_a_cycle_that_could_write_past_their_end() {
 #[test]
 fn a_cache_that_cannot_grow_ends_the_run_after_a_cycle() {
     // A neighbour's 20 MB leave no room for a second block until it ends.
-    let other = r#"
-        [[session]]
-        name = "other"
-        model = "other"
-        arrival = { process = "periodic", period_s = 100 }
-        prompt = 10
-        output = 11
-        [model.other]
-        shape = "autoregressive"
-        kv_kb_per_token = 1000
-        [[cost]]
-        model = "other"
-        processor = "gpu"
-        prefill_ms = [[100, 0.001]]
-        decode_ms = [[0, 50]]
-        "#;
+    let other = request("other", "other", 0, 10, 11)
+        + "[model.other]\nshape = \"autoregressive\"\nkv_kb_per_token = 1000\n"
+        + &language_cost("other", "gpu", 0.001, 50.0, "");
     /// The neighbour holds its cache on the CPU's slots first; drafts go on where there is room.
     fn both(view: &View<'_>, actions: &mut Actions) {
         let (cpu, gpu) = (ProcessorId(0), ProcessorId(1));
@@ -271,7 +256,7 @@ fn a_cache_that_cannot_grow_ends_the_run_after_a_cycle() {
             }
         }
     }
-    let toml = chat("kv_block_tokens = 16, capacity_gb = 0.04", "", other).replacen(
+    let toml = chat("kv_block_tokens = 16, capacity_gb = 0.04", "", &other).replacen(
         "period_s = 100 }",
         "period_s = 100, start_s = 0.01 }",
         1,
@@ -354,18 +339,9 @@ fn powered(governor: &str, cap: Option<f64>, transition_us: u32) -> System {
         [model.small]
         shape = "autoregressive"
         weights_mb = 20
-        [[cost]]
-        model = "small"
-        processor = "npu"
-        prefill_ms = [[100, 4]]
-        decode_ms = [[0, 3]]
-        energy_mj = 5
-        [[cost]]
-        model = "small"
-        processor = "cpu"
-        prefill_ms = [[100, 10]]
-        decode_ms = [[0, 6]]
-        "#;
+        "#
+        + &language_cost("small", "npu", 4.0, 3.0, "energy_mj = 5")
+        + &language_cost("small", "cpu", 10.0, 6.0, "");
     system(&toml.replace(
         "decode_ms = [[0, 20], [500, 22]]",
         "decode_ms = [[0, 20], [500, 22]]\n    verify_factor = [[1, 1.0], [8, 1.2]]",

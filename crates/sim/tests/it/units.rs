@@ -8,7 +8,7 @@ use onbeat_driver::DriveError;
 use onbeat_sim::simulate;
 use proptest::prelude::*;
 
-use crate::support::{Script, done_at, first_come, run, run_script, system, times};
+use crate::support::{Script, done_at, first_come, language_cost, request, run, run_script, system, times};
 
 const NPU: ProcessorId = ProcessorId(0);
 
@@ -212,32 +212,12 @@ fn answers_are_batched_on_the_part_where_the_batch_runs() {
         [platform.memory]
         [model.m]
         shape = "autoregressive"
-        [[cost]]
-        model = "m"
-        processor = "npu"
-        prefill_ms = [[100, 20]]
-        decode_ms = [[0, 4]]
-        batch_factor = [[1, 1.0], [2, 1.5]]
-        [[cost]]
-        model = "m"
-        processor = "npu"
-        units = 1
-        prefill_ms = [[100, 40]]
-        decode_ms = [[0, 5]]
-        batch_factor = [[1, 1.0], [2, 1.2]]
-        [[session]]
-        name = "s"
-        model = "m"
-        arrival = { process = "periodic", period_s = 100 }
-        prompt = 100
-        output = 11
-        [[session]]
-        name = "t"
-        model = "m"
-        arrival = { process = "periodic", period_s = 100 }
-        prompt = 100
-        output = 11
-    "#;
+        "#
+    .to_owned()
+        + &language_cost("m", "npu", 20.0, 4.0, "batch_factor = [[1, 1.0], [2, 1.5]]")
+        + &language_cost("m", "npu", 40.0, 5.0, "units = 1\nbatch_factor = [[1, 1.0], [2, 1.2]]")
+        + &request("s", "m", 0, 100, 11)
+        + &request("t", "m", 0, 100, 11);
     let script: fn(&View<'_>, &mut Actions) = |view, actions| {
         let mut free = view.free_units(NPU);
         for &stage in view.ready() {
@@ -250,7 +230,7 @@ fn answers_are_batched_on_the_part_where_the_batch_runs() {
         }
     };
     // Both prompts side by side until 40; the two answers on a unit each: 10 steps of 5 ms.
-    let (system, events) = run_script(text, script);
+    let (system, events) = run_script(&text, script);
     assert_eq!(done_at(&system, &events, "s"), [90.0]);
     assert_eq!(done_at(&system, &events, "t"), [90.0]);
     // One on the unit, and the other one joins it: 10 steps of 5 · 1.2 ms.
@@ -268,7 +248,7 @@ fn answers_are_batched_on_the_part_where_the_batch_runs() {
             }
         }
     };
-    let (system, events) = run_script(text, joined);
+    let (system, events) = run_script(&text, joined);
     assert_eq!(done_at(&system, &events, "s"), [100.0]);
     assert_eq!(done_at(&system, &events, "t"), [100.0]);
 }

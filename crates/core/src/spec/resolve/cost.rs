@@ -1,6 +1,6 @@
 //! A cost entry becomes a [`Cost`].
 
-use crate::cost::{Cost, Phase, PhaseCost, Pieces, Reuse, Widths, Work};
+use crate::cost::{Cost, Phase, PhaseCost, Pieces, Reuse, Work};
 use crate::curve::{Below, Curve, StepSum};
 use crate::distribution::Distribution;
 use crate::spec::{CostSpec, ModelShape};
@@ -110,14 +110,7 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
         (None, None) => Nanos::ZERO,
     };
     let activation_bytes = Bytes::from_mb(entry.memory_mb.unwrap_or(0.0)).0;
-    Some(Cost {
-        phases,
-        activation_bytes,
-        load_ns: load_ns.0,
-        figure: inputs.figure,
-        far: None,
-        widths: Widths::default(),
-    })
+    Some(Cost { activation_bytes, load_ns: load_ns.0, figure: inputs.figure, ..Cost::of(phases) })
 }
 
 /// Nominal latency of an inference [ns], and the distribution relative to it. The nominal latency of a distribution is the mean of

@@ -279,6 +279,11 @@ impl<'a> Catalogue<'a> {
         let variant = cost.variant.as_deref().map(|name| (&variant_at, name));
         if let Some(variant) = self.variant(check, &at.key("model"), &cost.model, variant) {
             check_shape(check, at, cost, variant.spec.shape);
+            let of_experts = [("experts_gbps", cost.experts_gbps.is_some()), ("expert_ms", cost.expert_ms.is_some())];
+            for (key, _) in of_experts.into_iter().filter(|&(_, given)| given && variant.spec.experts.is_none()) {
+                let problem = format!("`{key}` has no use: `{}` has no `experts`", cost.model);
+                check.wrong(&at.key(key), problem, "add `experts` to the model, or leave it out");
+            }
         }
         check_numbers(check, at, cost);
         // The entry's source covers all its figures that name none of their own.
@@ -449,6 +454,8 @@ const COST_FIGURES: [&str; 25] = [
 
 const FORWARD_FIELDS: [&str; 5] = ["latency_ms", "quantiles_ms", "by_size_ms", "segments", "segment_weights"];
 const STEP_FIELDS: [&str; 4] = ["step_ms", "reuse", "before_ms", "after_ms"];
+/// Steps of loops are batched as tokens are.
+const LOOP_FIELDS: [&str; 5] = ["step_ms", "reuse", "before_ms", "after_ms", "batch_factor"];
 const TOKEN_FIELDS: [&str; 13] = [
     "prefill_ms",
     "decode_ms",
@@ -500,13 +507,12 @@ fn check_shape(check: &mut Check<'_>, at: &Field, cost: &CostSpec, shape: ModelS
     let given = given_fields(cost);
     let (allowed, needed): (&[&str], &[&str]) = match shape {
         ModelShape::OneShot | ModelShape::Streaming => (&FORWARD_FIELDS, &[]),
-        ModelShape::Iterative => (&STEP_FIELDS, &["step_ms"]),
+        ModelShape::Iterative => (&LOOP_FIELDS, &["step_ms"]),
         ModelShape::Autoregressive => (&TOKEN_FIELDS, &["prefill_ms", "decode_ms"]),
     };
     let shape_name = shape_name(shape);
     for field in &given {
-        let steps_are_batched = shape == ModelShape::Iterative && *field == "batch_factor";
-        if !allowed.contains(field) && !steps_are_batched {
+        if !allowed.contains(field) {
             let problem = format!("`{field}` does not fit: `{}` has the shape `{shape_name}`", cost.model);
             check.wrong(&at.key(field), problem, format!("this shape has: {}", allowed.join(", ")));
         }
@@ -555,6 +561,14 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
     check.optional(at, "after_ms", cost.after_ms, &limits::OVERHEAD_MS);
     check.optional(at, "prefill_chunk", cost.prefill_chunk.map(f64::from), &limits::TOKENS);
     check.optional(at, "chunk_overhead_ms", cost.chunk_overhead_ms, &limits::OVERHEAD_MS);
+    if cost.chunk_overhead_ms.is_some() && cost.prefill_chunk.is_none() && cost.chunk_efficiency.is_none() {
+        let problem = "`chunk_overhead_ms` has no use: the whole prompt is one segment";
+        check.wrong(
+            &at.key("chunk_overhead_ms"),
+            problem,
+            "add `prefill_chunk` or `chunk_efficiency`, or leave it out",
+        );
+    }
     check.optional(at, "segments", cost.segments.map(f64::from), &limits::SEGMENTS);
     check.optional(at, "bytes_mb", cost.bytes_mb, &limits::SIZE_MB);
     check.optional(at, "prefill_kb_per_token", cost.prefill_kb_per_token, &limits::SIZE_KB);

@@ -26,6 +26,16 @@ pub(super) fn check_platform(check: &mut Check<'_>, root: &Field, spec: &Platfor
     check.optional(&at, "governor_period_ms", spec.power.governor_period_ms, &limits::GOVERNOR_PERIOD_MS);
     check.optional(&at, "cap_w", spec.power.cap_w, &limits::POWER_CAP_W);
     check.optional(&at, "ambient_c", spec.power.ambient_c, &limits::CELSIUS);
+    // What only warms up never cools down below its surroundings.
+    let ambient = spec.power.ambient_c.unwrap_or(AMBIENT_C);
+    for (i, processor) in spec.processor.iter().enumerate() {
+        let Some(release) = processor.thermal.as_ref().and_then(|node| node.release_c) else { continue };
+        if release <= ambient {
+            let at = root.key("processor").index(i).key("thermal").key("release_c");
+            let problem = format!("the throttle is released at {release} °C, and the surroundings have {ambient} °C");
+            check.wrong(&at, problem, "must be above `power.ambient_c`, or the processor stays slow for ever");
+        }
+    }
 }
 
 /// Checks a processor's points, leakage and heat. The figures that runs with them rest on.
@@ -44,9 +54,15 @@ pub(super) fn check(
         check.optional(&at, "active_w", point.active_w, &limits::POWER_W);
         check.optional(&at, "idle_w", point.idle_w, &limits::POWER_W);
         check.optional(&at, "volts", point.volts, &limits::VOLTS);
-        if check.number(&at, "speed", point.speed, &limits::POINT_SPEED) && i == 0 && point.speed != 1.0 {
+        let before = i.checked_sub(1).map(|before| &spec.operating_point[before]);
+        if !check.number(&at, "speed", point.speed, &limits::POINT_SPEED) {
+            // Further rules mean something only for a speed that is possible.
+        } else if i == 0 && point.speed != 1.0 {
             let problem = format!("the first operating point has speed {}", point.speed);
             check.wrong(&at.key("speed"), problem, "profiles are taken at the first one, the fastest: its speed is 1");
+        } else if let Some(before) = before.filter(|before| before.speed <= point.speed) {
+            let problem = format!("`{}` has speed {}, and follows one of {}", point.name, point.speed, before.speed);
+            check.wrong(&at.key("speed"), problem, "points get slower: throttles and governors go down the list");
         }
         sources.check_key(check, &at.key("source"), "operating_point", point.source.as_deref());
         if spec.operating_point.len() > 1 {

@@ -1,6 +1,6 @@
 //! Tools and adapters on the platform: stages that run no model, and weights beside a model's own.
 
-use crate::cost::{Cost, Phase, PhaseCost, Widths, Work};
+use crate::cost::{Cost, Phase, PhaseCost, Work};
 use crate::curve::{Below, Curve};
 use crate::distribution::{Distribution, Family};
 use crate::exits::Exits;
@@ -127,14 +127,7 @@ impl<'a> Builder<'a, '_> {
         for p in self.platform.platform.processors.ids() {
             if stage.spec.on.iter().any(|on| self.platform.means(p, on)) {
                 let phases = vec![(Phase::Forward, phase.clone())];
-                costs[p] = Some(Cost {
-                    phases,
-                    activation_bytes: 0,
-                    load_ns: 0,
-                    figure,
-                    far: None,
-                    widths: Widths::default(),
-                });
+                costs[p] = Some(Cost { figure, ..Cost::of(phases) });
                 found = true;
             }
         }
