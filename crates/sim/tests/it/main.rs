@@ -15,6 +15,7 @@ mod exits;
 mod generative;
 mod isolation;
 mod joint;
+mod layers;
 mod memory;
 mod migration;
 mod noise;
