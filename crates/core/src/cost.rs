@@ -65,8 +65,8 @@ pub struct Work {
     pub output: u32,
     /// Steps of an iterative model.
     pub steps: u32,
-    /// Where an inference ends, as a share of all of it, in (0, 1]: 1 unless it leaves at an [early exit](crate::exits). Policies see the
-    /// mean, not the real one.
+    /// Where an inference ends, as a share of all of it, in (0, 1]: 1 unless it leaves at an [early exit](crate::exits). Of a language
+    /// model, the share of each decode step that is computed. Policies see the mean, not the real one.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub exit: f64,
 }
@@ -279,7 +279,7 @@ impl PhaseCost {
             }
             Self::Decode { step_ns, .. } => {
                 let context = f64::from(work.prompt) + 1.0;
-                step_ns.between(context + from, context + to)
+                step_ns.between(context + from, context + to) * work.exit
             }
         }
     }
@@ -296,13 +296,13 @@ impl PhaseCost {
             }
             Self::Decode { bytes_per_step, bytes_per_context_token, .. } => {
                 let context = f64::from(work.prompt) + 1.0 + f64::midpoint(from, to - 1.0);
-                (bytes_per_step + bytes_per_context_token * context) * units
+                (bytes_per_step + bytes_per_context_token * context) * units * work.exit
             }
         }
     }
 
     /// Energy of the units `from`..`to` [mJ], where the profile states it.
-    pub fn energy_mj(&self, from: f64, to: f64) -> Option<f64> {
+    pub fn energy_mj(&self, work: Work, from: f64, to: f64) -> Option<f64> {
         if let Self::Steps { energy_mj, reuse: Some(reuse), .. } = self {
             return Some(reuse.sum(from, to, (*energy_mj)?, reuse.energy_mj?));
         }
@@ -310,7 +310,8 @@ impl PhaseCost {
         | Self::Steps { energy_mj, .. }
         | Self::Prefill { energy_mj, .. }
         | Self::Decode { energy_mj, .. }) = self;
-        energy_mj.map(|energy| energy * (to - from))
+        let computed = if matches!(self, Self::Decode { .. }) { work.exit } else { 1.0 };
+        energy_mj.map(|energy| energy * (to - from) * computed)
     }
 
     /// The first boundary after `position`; the end of the phase is the last one.
@@ -484,9 +485,9 @@ impl PhaseCost {
     }
 
     /// What the units of a phase move that a batch moves once for all of its members [bytes]: the weights, `weights` of them.
-    pub fn shared_bytes(&self, units: f64, weights: f64) -> f64 {
+    pub fn shared_bytes(&self, work: Work, units: f64, weights: f64) -> f64 {
         match self {
-            Self::Decode { bytes_per_step, .. } => bytes_per_step * units,
+            Self::Decode { bytes_per_step, .. } => bytes_per_step * units * work.exit,
             Self::Steps { bytes, .. } => bytes.min(weights) * units,
             _ => 0.0,
         }
@@ -725,7 +726,7 @@ mod tests {
         // Full, two that reuse, full, two that reuse, full.
         assert_eq!(cost.latency_ns(work, 0.0, 7.0), 3.0 * 100.0 + 4.0 * 20.0);
         assert_eq!(cost.bytes(work, 0.0, 7.0), 34.0);
-        assert_eq!(cost.energy_mj(0.0, 7.0), Some(14.0));
+        assert_eq!(cost.energy_mj(work, 0.0, 7.0), Some(14.0));
         assert_eq!(cost.latency_ns(work, 2.0, 4.0), 120.0);
         assert_eq!(cost.latency_ns(work, 2.5, 3.25), 10.0 + 25.0);
         assert_eq!(cost.position_after(work, 0.0, 7.0, 130.0), 2.5);
@@ -752,7 +753,14 @@ mod tests {
         assert_eq!(cost.position_after(work, 0.0, 10.0, 1e9), 10.0);
         // Mean context of ten steps: 104.5.
         assert_eq!(cost.bytes(work, 0.0, 10.0), (1000.0 + 209.0) * 10.0);
-        assert_eq!(cost.energy_mj(2.0, 4.0), Some(6.0));
+        assert_eq!(cost.energy_mj(work, 2.0, 4.0), Some(6.0));
         assert_eq!(cost.next_boundary(work, Phase::Decode, 2.0), 3.0);
+        // Half of the layers: half of everything, and steps end where they ended.
+        let half = Work { exit: 0.5, ..work };
+        assert!((cost.latency_ns(half, 0.0, 10.0) - by_hand / 2.0).abs() < 1e-9);
+        assert_eq!(cost.bytes(half, 0.0, 10.0), (1000.0 + 209.0) * 5.0);
+        assert_eq!((cost.energy_mj(half, 2.0, 4.0), cost.shared_bytes(half, 2.0, 0.0)), (Some(3.0), 1000.0));
+        assert_eq!(cost.position_after(half, 0.0, 10.0, 201.0), 2.0);
+        assert_eq!(half.units(Phase::Decode), 10.0);
     }
 }

@@ -240,7 +240,7 @@ impl Course {
                 let (ns, computing) = whole(part);
                 let share = divided / ns.max(f64::MIN_POSITIVE);
                 let bytes = share * part.cost.bytes(work, here, next);
-                let energy = part.cost.energy_mj(here, next).map(|energy| share * energy);
+                let energy = part.cost.energy_mj(work, here, next).map(|energy| share * energy);
                 contribution.add(at, bytes, energy, (divided, share * computing));
             }
             (divided, split.waiting_ns(links, set, parts[0].cost, work, (here, next)))

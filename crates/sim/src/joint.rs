@@ -70,6 +70,7 @@ impl LiveRun {
             next_at: Nanos::MAX,
             members: 1,
             decoders: 1,
+            depth: 1.0,
             piece: false,
             early: false,
             from: 0.0,

@@ -4,7 +4,7 @@
 //! memory bus is shared (see [`crate::bus`]). Its length comes from the profile in closed form, so that a thousand decode steps are
 //! one run as long as nothing interferes; where it is inside is computed when somebody asks.
 
-use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::policy::Limit;
@@ -28,6 +28,8 @@ pub(crate) struct LiveRun {
     pub(crate) members: usize,
     /// Those of the members that advance by the run's units. The others bring one piece of their prompts each: a mixed step.
     pub(crate) decoders: usize,
+    /// Share of each step that is computed: none of those that decode ends before the one that goes deepest.
+    pub(crate) depth: f64,
     /// Whether it is a prompt piece of a size that the policy chose.
     pub(crate) piece: bool,
     /// Whether it ends inside a segment.
@@ -264,6 +266,7 @@ impl<S: Sink> Engine<'_, S> {
             next_at: Nanos::MAX,
             members: stages.len(),
             decoders,
+            depth: 1.0,
             piece,
             early: false,
             from,
@@ -368,6 +371,7 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Works out what follows from a run's length and factor: up to where it goes first, what it asks of the bus, what it draws.
     fn lay_out(&self, p: ProcessorId, stages: &[StageId], run: &mut LiveRun) {
+        run.depth = self.depth(&stages[..run.decoders]);
         let whole = self.nominal_to(p, stages, run, run.length);
         run.target = self.next_mark(stages, run, 0.0);
         let nominal = if run.target == run.length { whole } else { self.nominal_to(p, stages, run, run.target) };
@@ -401,7 +405,10 @@ impl<S: Sink> Engine<'_, S> {
                 rest = rest.max(view.remaining_in_phase(stage, p).unwrap_or(Nanos::ZERO));
             }
         }
-        Nanos::from_ns_f64(rest.as_f64() * cost.batch_factor(batch))
+        // Nobody knows which of them goes deepest; all are the mean of what they could be.
+        let exits = self.course.system.nodes[live.node].exits_of(live.variant);
+        let deeper = if batch < 2 || exits.is_empty() { 1.0 } else { exits.deepest_mean(batch) / exits.mean() };
+        Nanos::from_ns_f64(rest.as_f64() * cost.batch_factor(batch) * deeper)
     }
 
     /// Time alone that a run takes from its start to `x` units, less what was done before [ns].
@@ -420,8 +427,8 @@ impl<S: Sink> Engine<'_, S> {
     /// The same without the prompt pieces of a mixed step.
     pub(crate) fn decode_ns(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
         let one = |stage: StageId, from: f64| {
-            let live = &self.course.state.stages[stage];
-            cost_of(self.course.system, live, p).latency_ns(self.course.hidden[stage.index()].work, from, from + x)
+            let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
+            cost.latency_ns(self.work_in(run, stage), from, from + x)
         };
         if run.decoders == 1 {
             return one(stages[0], run.from);
@@ -433,6 +440,24 @@ impl<S: Sink> Engine<'_, S> {
         let sum: f64 = (0..run.decoders).map(|k| one(stages[k], run.start_of(k))).sum();
         let cost = cost_of(self.course.system, &self.course.state.stages[stages[0]], p);
         sum / run.decoders as f64 * cost.batch_factor(run.decoders as u32)
+    }
+
+    /// The work of a stage in a run that it shares with others: all of them go as deep as the deepest.
+    pub(crate) fn work_in(&self, run: &LiveRun, stage: StageId) -> Work {
+        let work = self.course.hidden[stage.index()].work;
+        if run.decoders > 1 { Work { exit: run.depth, ..work } } else { work }
+    }
+
+    /// The share of each step that stages compute which decode together.
+    fn depth(&self, decoders: &[StageId]) -> f64 {
+        let exit = |&stage: &StageId| self.course.hidden[stage.index()].work.exit;
+        let live = &self.course.state.stages[decoders[0]];
+        match decoders {
+            [only] => exit(only),
+            // Nothing to look up where nothing is left out: the rule.
+            _ if decoders.iter().all(|stage| exit(stage) == 1.0) => 1.0,
+            _ => self.course.system.nodes[live.node].exits_of(live.variant).deepest(decoders.iter().map(exit)),
+        }
     }
 
     /// The next position after `x` [units since the start] at which tokens are to be handed on or a cache is full, at most the run's

@@ -29,11 +29,12 @@ impl<S: Sink> Engine<'_, S> {
         for (k, &stage) in stages[..whole].iter().enumerate() {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
-            bytes += cost.bytes(self.course.hidden[stage.index()].work, from, from + run.length);
+            let work = self.work_in(run, stage);
+            bytes += cost.bytes(work, from, from + run.length);
             if run.decoders > 1 {
                 // The weights are read once for the whole batch.
                 let weights = self.course.system.models[self.course.state.stages[stage].weights].weights.as_f64();
-                bytes -= cost.shared_bytes(run.length, weights) * (1.0 - 1.0 / run.decoders as f64);
+                bytes -= cost.shared_bytes(work, run.length, weights) * (1.0 - 1.0 / run.decoders as f64);
             }
         }
         Demand::new(bytes, alone_ns, limit)

@@ -52,7 +52,8 @@ impl<S: Sink> Engine<'_, S> {
     /// Nominal time of a mixed step [ns].
     pub(crate) fn mixed_ns(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> f64 {
         let model = self.course.state.stages[stages[0]].model;
-        let weights = self.course.system.reading_weights_ns(model, p);
+        // Of the weights, those that decoding reads.
+        let weights = self.course.system.reading_weights_ns(model, p) * run.depth;
         mixed_step_ns(self.decode_ns(p, stages, run, 1.0), self.pieces_ns(p, stages, run), weights)
     }
 

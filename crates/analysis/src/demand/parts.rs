@@ -111,9 +111,9 @@ pub(crate) fn parts(system: &System, node: NodeId, work: Work, u: f64, variation
 
 /// The least latency of any cut of the units `from`..`to`: their number times the least cost of a unit.
 fn least_ns(phase: &PhaseCost, work: Work, from: f64, to: f64) -> f64 {
-    let (curve, start, by_slope) = match phase {
-        PhaseCost::Prefill { latency_ns, .. } => (latency_ns, 0.0, true),
-        PhaseCost::Decode { step_ns, .. } => (step_ns.curve(), f64::from(work.prompt) + 1.0, false),
+    let (curve, start, by_slope, computed) = match phase {
+        PhaseCost::Prefill { latency_ns, .. } => (latency_ns, 0.0, true, 1.0),
+        PhaseCost::Decode { step_ns, .. } => (step_ns.curve(), f64::from(work.prompt) + 1.0, false, work.exit),
         PhaseCost::Fixed { .. } | PhaseCost::Steps { .. } => {
             return phase.latency_ns(work, from, to);
         }
@@ -126,7 +126,7 @@ fn least_ns(phase: &PhaseCost, work: Work, from: f64, to: f64) -> f64 {
     } else {
         edges.iter().map(|&x| curve.at(x)).fold(f64::MAX, f64::min)
     };
-    least.max(0.0) * (to - from)
+    least.max(0.0) * (to - from) * computed
 }
 
 /// The smallest latency factor of any batch, and the smallest share of a batch's time per request.

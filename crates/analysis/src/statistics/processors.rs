@@ -293,7 +293,7 @@ pub(super) fn worst_energy(system: &System, node: NodeId, work: Work) -> Option<
             for (kind, phase) in phases {
                 let units = work.units(*kind);
                 let of_power = || active_w.map(|watts| watts * share * phase.latency_ns(work, 0.0, units) / 1e6);
-                sum += phase.energy_mj(0.0, units).or_else(of_power)?;
+                sum += phase.energy_mj(work, 0.0, units).or_else(of_power)?;
             }
             worst = worst.max(sum);
         }

@@ -119,7 +119,7 @@ impl Course {
                 moved += part_bytes;
                 part.add(at, part_bytes, None, (divided, 0.0));
             }
-            let energy = own.cost.energy_mj(here, next);
+            let energy = own.cost.energy_mj(work, here, next);
             parts[0].add(at, (bytes - moved).max(0.0), energy, (rest_ns + divided, computing));
             (rest_ns + divided, attention.split.waiting_ns(links, set, own.cost, work, (here, next)))
         });

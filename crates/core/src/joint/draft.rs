@@ -130,8 +130,8 @@ impl Course {
             let drafted_to = here + f64::from(cycle.tokens);
             let bytes = [step.bytes(work, here, here + 1.0), draft.bytes(work, here, drafted_to)];
             let energies = [
-                step.energy_mj(here, here + 1.0).map(|energy| energy * cycle.verify),
-                draft.energy_mj(here, drafted_to),
+                step.energy_mj(work, here, here + 1.0).map(|energy| energy * cycle.verify),
+                draft.energy_mj(work, here, drafted_to),
             ];
             let times =
                 [step.latency_ns(work, here, here + 1.0) * cycle.verify, draft.latency_ns(work, here, drafted_to)];

@@ -59,9 +59,13 @@ impl<'a> View<'a> {
         Some(Nanos::from_ns_f64((rest - live.partial_ns).max(0.0).floor()))
     }
 
-    /// How far a stage is in its phase, what it has done within a segment included [units].
+    /// How far an inference is that may end early, what it has done within a segment included, as a share of all of it. Stages of other
+    /// shapes pass no exit on their way: what a language model leaves out of its steps does not depend on how many it has done.
     pub fn passed(&self, stage: StageId) -> f64 {
         let live = self.stage(stage);
+        if live.kind != Phase::Forward {
+            return 0.0;
+        }
         let cost = live.processor.filter(|_| live.partial_ns > 0.0).and_then(|p| self.cost(stage, p));
         let phase = cost.and_then(|cost| cost.on_units(live.units).get(usize::from(live.phase)));
         // An inference that may end early is taken for a whole one: where it ends is not known.

@@ -36,8 +36,8 @@ pub use platform::{
     ThermalSpec,
 };
 pub use profile::{
-    CostSpec, ExpertsSpec, KvOffloadSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec, Replacement,
-    ReuseSpec, SplitSpec, VariantSpec,
+    CostSpec, ExitsPer, ExpertsSpec, KvOffloadSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, QuantilesSpec,
+    Replacement, ReuseSpec, SplitSpec, VariantSpec,
 };
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{

@@ -59,7 +59,12 @@ pub struct ModelSpec {
     /// `one_shot`: exits on the way of an inference, each with the share of its work that is done there (rising, > 0, the last 1) and the
     /// share of the inputs that leave there (0 to 1, all together 1): `exits = [[0.5, 0.3], [1, 0.7]]`. Which one an input takes is drawn for
     /// each; policies see the mean. The cost entries are those of the whole inference. Default: all run to the end.
+    ///
+    /// `autoregressive`: shares of a decode step, and the share of the tokens (or answers: `exits_per`) that compute so much of it. Prompts
+    /// are read whole.
     pub exits: Option<Vec<(f64, f64)>>,
+    /// `autoregressive`: what leaves at the exits. Default: `token`.
+    pub exits_per: Option<ExitsPer>,
     /// Other variants, by name (precision, size, early exit). The default variant has no name.
     #[serde(default)]
     pub variant: IndexMap<String, VariantSpec>,
@@ -170,10 +175,24 @@ pub struct VariantSpec {
     pub path: Option<String>,
     /// Exits of the variant, as of a model; those of the default variant are not its own.
     pub exits: Option<Vec<(f64, f64)>>,
+    /// What leaves at them, as of a model.
+    pub exits_per: Option<ExitsPer>,
     /// Quality of the variant.
     pub quality: Option<QualitySpec>,
     /// Key of `[source]`.
     pub source: Option<String>,
+}
+
+/// What leaves a language model at its exits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitsPer {
+    /// Each token at an exit of its own, independently of the others (CALM). Every step takes the mean; in a batch, the mean of the deepest.
+    #[default]
+    Token,
+    /// All tokens of an answer alike, as with layers that are skipped by what the prompt holds (`FiRST`). Drawn for each answer; in a batch,
+    /// the deepest counts.
+    Answer,
 }
 
 /// A published quality score.

@@ -118,6 +118,17 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("exits for some", "weights_mb = 1 }", "weights_mb = 1, exits = [[0.5, 0.3], [1, 0.3]] }"),
     ("an exit beyond the end", "weights_mb = 5,", "weights_mb = 5, exits = [[1.5, 0.5], [1, 1.5]],"),
     ("no exits", "weights_mb = 5,", "weights_mb = 5, exits = [],"),
+    (
+        "exits of answers that are divided",
+        "weights_mb = 500,",
+        "weights_mb = 500, split = { points = 2 }, exits = [[0.5, 0.5], [1, 0.5]],",
+    ),
+    (
+        "exits per token of an image",
+        "weights_mb = 5,",
+        "weights_mb = 5, exits = [[0.5, 0.5], [1, 0.5]], exits_per = \"token\",",
+    ),
+    ("nothing per answer", "weights_mb = 500,", "weights_mb = 500, exits_per = \"answer\","),
     ("exits of a loop", "weights_mb = 900 }", "weights_mb = 900, exits = [[0.5, 0.5], [1, 0.5]] }"),
     (
         "a streaming model that is divided",

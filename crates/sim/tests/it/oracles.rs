@@ -190,7 +190,7 @@ fn two_lengths() -> System {
 }
 
 /// Mean time from release to completion [ms] of the jobs of each source.
-fn mean_responses(system: &System, policy: Box<dyn onbeat_core::policy::Policy>, seed: u64) -> Vec<f64> {
+pub(crate) fn mean_responses(system: &System, policy: Box<dyn onbeat_core::policy::Policy>, seed: u64) -> Vec<f64> {
     let mut released = std::collections::BTreeMap::new();
     let mut sums = vec![(0.0, 0.0); system.sources.len()];
     for Event { at, what } in run(system, policy, seed) {

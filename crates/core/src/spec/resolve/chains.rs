@@ -221,6 +221,10 @@ fn draft_of<'a>(
             let problem = format!("`{}` has the shape `{}`", model.name(), shape_name(model.spec.shape));
             check.wrong(&field, problem, "tokens are drafted by and for models of shape `autoregressive`");
         }
+        if let Some(model) = model.filter(|model| !model.exits().is_empty()) {
+            let problem = format!("`{}` has `exits`, and drafts and their verification are whole steps", model.name());
+            check.wrong(&field, problem, "leave out one of `exits` and `draft`");
+        }
     }
     check.number(&at, "tokens", f64::from(spec.tokens), &limits::DRAFT);
     let acceptance = distribution::resolve(check, &at.key("acceptance"), &spec.acceptance, distribution::PROBABILITY)?;

@@ -10,7 +10,7 @@ use crate::spec::document::Document;
 use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::files::beside;
-use crate::spec::{CostSpec, ModelShape, ModelSpec, ProfileSpec, QualitySpec, VariantSpec, limits};
+use crate::spec::{CostSpec, ExitsPer, ModelShape, ModelSpec, ProfileSpec, QualitySpec, VariantSpec, limits};
 
 use super::architecture;
 use super::experts;
@@ -109,8 +109,11 @@ impl<'a> Variant<'a> {
 
     /// Where its inferences may end early.
     pub(super) fn exits(&self) -> Exits {
-        let exits = self.own().map_or(&self.spec.exits, |own| &own.exits);
-        exits.clone().map(Exits::new).unwrap_or_default()
+        let (spec, own) = (self.spec, self.own());
+        let exits = own.map_or(&spec.exits, |own| &own.exits).clone();
+        let per = own.map_or(spec.exits_per, |own| own.exits_per).unwrap_or_default();
+        let of_tokens = spec.shape == ModelShape::Autoregressive && per == ExitsPer::Token;
+        exits.map(if of_tokens { Exits::of_tokens } else { Exits::new }).unwrap_or_default()
     }
 
     /// Its quality, where known.
@@ -352,7 +355,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
             check.wrong(&at.key(key), problem, format!("it belongs to `{}`", shape_name(shape)));
         }
     }
-    check_exits(check, at, model.exits.as_deref(), model.shape);
+    check_exits(check, at, model, model.exits.as_deref(), model.exits_per);
     let mut qualities = vec![(at.clone(), &model.quality)];
     for (name, variant) in &model.variant {
         let at = at.key("variant").key(name);
@@ -361,7 +364,7 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
         if variant.source.is_some() || variant.exits.is_some() {
             sources.check_key(check, &at.key("source"), "variant", variant.source.as_deref());
         }
-        check_exits(check, &at, variant.exits.as_deref(), model.shape);
+        check_exits(check, &at, model, variant.exits.as_deref(), variant.exits_per);
         qualities.push((at, &variant.quality));
     }
     for (at, quality) in qualities {
@@ -378,12 +381,33 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
 }
 
 /// Checks the exits of a model or variant.
-fn check_exits(check: &mut Check<'_>, at: &Field, exits: Option<&[(f64, f64)]>, shape: ModelShape) {
+fn check_exits(
+    check: &mut Check<'_>,
+    at: &Field,
+    model: &ModelSpec,
+    exits: Option<&[(f64, f64)]>,
+    per: Option<ExitsPer>,
+) {
+    let language = model.shape == ModelShape::Autoregressive;
+    if per.is_some() && !(language && exits.is_some()) {
+        let problem = if language { "there are no exits" } else { "an inference leaves as a whole" };
+        check.wrong(&at.key("exits_per"), problem, "it belongs to `exits` of a model of shape `autoregressive`");
+    }
     let Some(exits) = exits else { return };
     let at = at.key("exits");
-    if shape != ModelShape::OneShot {
-        let problem = format!("`exits` does not belong to a model of shape `{}`", shape_name(shape));
-        check.wrong(&at, problem, format!("it belongs to `{}`", shape_name(ModelShape::OneShot)));
+    if model.shape != ModelShape::OneShot && !language {
+        let problem = format!("`exits` does not belong to a model of shape `{}`", shape_name(model.shape));
+        let (one, other) = (shape_name(ModelShape::OneShot), shape_name(ModelShape::Autoregressive));
+        check.wrong(&at, problem, format!("it belongs to `{one}` and `{other}`"));
+    }
+    let apart = [
+        ("split", model.split.is_some()),
+        ("attention", model.attention.is_some()),
+        ("kv_offload", model.kv_offload.is_some()),
+    ];
+    for (key, _) in apart.into_iter().filter(|&(_, given)| language && given) {
+        let problem = format!("the model also has `{key}`, whose costs are those of whole steps");
+        check.wrong(&at, problem, format!("leave out one of `exits` and `{key}`"));
     }
     if exits.is_empty() {
         check.wrong(&at, "there are no exits", "leave `exits` out if all inferences run to the end");

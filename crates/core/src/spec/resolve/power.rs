@@ -1,5 +1,6 @@
 //! Operating points, leakage, heat and the power cap of a platform.
 
+use crate::cost::Work;
 use crate::id::ProcessorId;
 use crate::power::{Governor, Leakage, OperatingPoint, PowerModel, Thermal};
 use crate::spec::check::Check;
@@ -243,7 +244,7 @@ fn unknown_energy(system: &System, processor: ProcessorId) -> Option<&str> {
         return None;
     }
     let costs = system.nodes.iter().filter_map(|node| Some((node.model, node.costs[processor].as_ref()?)));
-    let mut unknown =
-        costs.filter(|(_, cost)| cost.phases.iter().any(|(_, phase)| phase.energy_mj(0.0, 1.0).is_none()));
+    let mut unknown = costs
+        .filter(|(_, cost)| cost.phases.iter().any(|(_, phase)| phase.energy_mj(Work::default(), 0.0, 1.0).is_none()));
     unknown.next().map(|(model, _)| system.models[model].name.as_str())
 }
