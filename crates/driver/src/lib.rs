@@ -16,6 +16,7 @@ mod jobs;
 mod phases;
 mod power;
 mod random;
+mod scenes;
 mod together;
 
 pub use actions::Effect;

@@ -248,7 +248,7 @@ fn next_segment(view: &View<'_>, stage: StageId, processor: ProcessorId) -> Opti
     let (kind, cost) = view.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
     let end = cost.next_boundary(live.work, *kind, live.position);
     let latency = cost.latency_ns(live.work, live.position, end);
-    let energy = cost.energy_mj(live.position, end).or_else(|| {
+    let energy = cost.energy_mj(live.work, live.position, end).or_else(|| {
         let watts = view.system.platform.processors[processor].active_w?;
         Some(watts * latency / 1e6)
     });

@@ -72,7 +72,7 @@ impl<S: Sink> Live<'_, S> {
             let end = work.units(live.kind).max(live.position);
             bytes += cost.bytes(work, live.position, end);
             alone_ns += cost.latency_ns(work, live.position, end);
-            energy_mj = energy_mj.zip(cost.energy_mj(live.position, end)).map(|(sum, energy)| sum + energy);
+            energy_mj = energy_mj.zip(cost.energy_mj(work, live.position, end)).map(|(sum, energy)| sum + energy);
             factor = cost.batch_factor(stages.len() as u32);
         }
         // Members share the steps of a batch: both sums are those of one of them, on average.

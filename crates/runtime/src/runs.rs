@@ -359,7 +359,7 @@ impl<S: Sink> Live<'_, S> {
         let worked = passed.saturating_sub(run.setup);
         let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(run.members as u32));
         let alone = Nanos::from_ns_f64(alone.min(worked).as_f64() * share);
-        let profiled = cost.energy_mj(from, to).map(|energy| energy * share);
+        let profiled = cost.energy_mj(work, from, to).map(|energy| energy * share);
         let unpowered = profiled.or_else(|| {
             let watts = self.course.system.platform.processors[p].active_w?;
             Some(Millijoules::of_power(watts, passed).0 * share)

@@ -106,10 +106,11 @@ impl<S: Sink> Engine<'_, S> {
         for (k, &stage) in stages[..run.members].iter().enumerate() {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
+            let hidden = &self.course.hidden[stage.index()];
             if k < run.decoders {
-                energy_mj += cost.energy_mj(from, from + run.length)?;
+                energy_mj += cost.energy_mj(hidden.work, from, from + run.length)?;
             } else {
-                pieces_mj += cost.energy_mj(from, self.course.hidden[stage.index()].piece_end)?;
+                pieces_mj += cost.energy_mj(hidden.work, from, hidden.piece_end)?;
             }
         }
         let alone_ns = self.nominal_to(p, stages, run, run.length) * run.factor;

@@ -286,7 +286,7 @@ impl<S: Sink> Engine<'_, S> {
         };
         let joint = run.joint.as_ref().map(|joint| (joint, run.joint_done(joint)));
         let bytes = joint.map_or(bytes, |(_, done)| done.bytes);
-        let energy_mj = match cost.energy_mj(from, to) {
+        let energy_mj = match cost.energy_mj(work, from, to) {
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
             _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
             Some(energy) => Some(energy * (cost.batch_energy(batch as u32) / batch)),

@@ -284,7 +284,7 @@ pub(super) fn worst_energy(system: &System, node: NodeId, work: Work) -> Option<
     for (variant, p, cost) in node.variant_numbers().flat_map(costs) {
         let Some(cost) = cost else { continue };
         // The costliest input runs to the end.
-        let work = Work { exit: 1.0, ..node.work_of(variant, work) };
+        let work = Work { exit: 1.0, scale: node.scales().1, ..node.work_of(variant, work) };
         let active_w = system.platform.processors[p].active_w;
         let mut sum: f64;
         for (taken, phases) in cost.at_all_widths() {
@@ -293,7 +293,7 @@ pub(super) fn worst_energy(system: &System, node: NodeId, work: Work) -> Option<
             for (kind, phase) in phases {
                 let units = work.units(*kind);
                 let of_power = || active_w.map(|watts| watts * share * phase.latency_ns(work, 0.0, units) / 1e6);
-                sum += phase.energy_mj(0.0, units).or_else(of_power)?;
+                sum += phase.energy_mj(work, 0.0, units).or_else(of_power)?;
             }
             worst = worst.max(sum);
         }

@@ -130,8 +130,8 @@ impl Course {
             let drafted_to = here + f64::from(cycle.tokens);
             let bytes = [step.bytes(work, here, here + 1.0), draft.bytes(work, here, drafted_to)];
             let energies = [
-                step.energy_mj(here, here + 1.0).map(|energy| energy * cycle.verify),
-                draft.energy_mj(here, drafted_to),
+                step.energy_mj(work, here, here + 1.0).map(|energy| energy * cycle.verify),
+                draft.energy_mj(work, here, drafted_to),
             ];
             let times =
                 [step.latency_ns(work, here, here + 1.0) * cycle.verify, draft.latency_ns(work, here, drafted_to)];
@@ -180,7 +180,7 @@ mod tests {
             verify: 1.2,
             handover_ns: 4.0,
         };
-        let work = Work { prompt: 10, output: 10, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 10, output: 10, steps: 0, exit: 1.0, scale: 1.0 };
         // Tokens 2 and 3 would be refused. Cycle 1 drafts 0, 1, 2: two accepted, the third is put right: 3 tokens. Cycle 2 drafts 3, 4, 5:
         // none accepted, one token. Cycle 3 drafts 4, 5, 6: all accepted, and one more: 4 tokens. Cycle 4 ends the text with the ninth.
         let course = Course::of_draft(&cycle, [Pace::FIRST; 2], (work, 0.0), None, |i| i != 2 && i != 3);
