@@ -182,6 +182,8 @@ impl<S: Sink> Course<'_, S> {
                 DropRule::Late => {
                     self.push_timer(deadline.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
                 }
+                // How long it takes at least by what it sees is known when its stages are there.
+                DropRule::Hopeless if content.is_some() => {}
                 DropRule::Hopeless => {
                     let hopeless = Nanos(deadline.0.saturating_sub(spec.shortest.0) + 1);
                     self.push_timer(hopeless.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
@@ -192,6 +194,10 @@ impl<S: Sink> Course<'_, S> {
             if self.system.nodes[node].before.is_empty() {
                 self.make_instances(job, node, 1);
             }
+        }
+        if let Some(deadline) = deadline.filter(|_| content.is_some() && spec.drop == DropRule::Hopeless) {
+            let hopeless = Nanos(deadline.0.saturating_sub(self.shortest_rest(job).0) + 1);
+            self.push_timer(hopeless.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
         }
     }
 

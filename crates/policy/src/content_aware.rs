@@ -250,7 +250,9 @@ impl Sensor {
         for action in actions.as_slice() {
             let &Action::Start { stage, processor, limit: None, .. } = action else { continue };
             let live = view.stage(stage);
-            let Some(rest) = view.remaining_in_phase(stage, processor).filter(|_| !live.kind.is_batched()) else { continue };
+            let Some(rest) = view.remaining_in_phase(stage, processor).filter(|_| !live.kind.is_batched()) else {
+                continue;
+            };
             let nominal = rest.saturating_add(view.setup(stage, processor));
             let (serial, phase) = (live.serial, live.phase);
             self.watched.push(Watched { stage, serial, phase, processor, start: view.now(), nominal });

@@ -31,7 +31,11 @@ impl Choices {
     pub(crate) fn new(system: &System) -> Self {
         let in_classes = |node: &Node| {
             let classes = node.in_content.len() as u8;
-            if classes == 0 { vec![choices(node, None)] } else { (0..classes).map(|c| choices(node, Some(c))).collect() }
+            if classes == 0 {
+                vec![choices(node, None)]
+            } else {
+                (0..classes).map(|c| choices(node, Some(c))).collect()
+            }
         };
         Self { by_node: system.nodes.iter().map(in_classes).collect() }
     }

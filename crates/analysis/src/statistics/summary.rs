@@ -208,7 +208,8 @@ impl<'t> Completed<'t> {
     /// The variant's score on such inputs, by name.
     fn score(&self, system: &'t System) -> Option<(&'t String, f64)> {
         let (name, value) = system.models[self.node.model_of(self.variant)].quality.as_ref()?;
-        let in_content = self.node.in_content(self.content).and_then(|class| class.scores.get(usize::from(self.variant)));
+        let in_content =
+            self.node.in_content(self.content).and_then(|class| class.scores.get(usize::from(self.variant)));
         Some((name, in_content.copied().unwrap_or(*value)))
     }
 
@@ -219,10 +220,7 @@ impl<'t> Completed<'t> {
 }
 
 /// Completions of a source's stages by what they saw and the variant that they ran.
-fn completed<'t>(
-    system: &'t System,
-    (source, tally): (&'t Source, &'t Tally),
-) -> impl Iterator<Item = Completed<'t>> {
+fn completed<'t>(system: &'t System, (source, tally): (&'t Source, &'t Tally)) -> impl Iterator<Item = Completed<'t>> {
     source.nodes.clone().zip(&tally.stages).flat_map(move |(node, stage)| {
         let node = &system.nodes.as_slice()[node as usize];
         (0_u8..).zip(&stage.by_variant).flat_map(move |(class, of_class)| {

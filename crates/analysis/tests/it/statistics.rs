@@ -26,7 +26,10 @@ impl Script {
         self
     }
     fn release(&mut self, at: u64, job: u64, source: u32, deadline: Option<u64>) -> &mut Self {
-        self.at(at, What::Release { job, source: SourceId(source), nominal: ms(at), deadline: deadline.map(ms), content: None })
+        self.at(
+            at,
+            What::Release { job, source: SourceId(source), nominal: ms(at), deadline: deadline.map(ms), content: None },
+        )
     }
     fn ready(&mut self, at: u64, stage: u64, job: u64, node: u32, output: u32) -> &mut Self {
         self.at(at, What::Ready { stage, job, node: NodeId(node), prompt: output.min(1), output })

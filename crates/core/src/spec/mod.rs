@@ -42,6 +42,6 @@ pub use profile::{
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
     ActionsSpec, AdapterSpec, Any, ArrivalProcess, ArrivalSpec, ChainSpec, ClassSpec, ContentSpec, DraftSpec, DropRule,
-    EdgeSpec, Overflow, PhaseSpec, RepeatSpec, ScenarioSpec, SessionSpec, StageSpec, StreamSpec, VariantsSpec, VariationKind,
-    VariationSpec,
+    EdgeSpec, Overflow, PhaseSpec, RepeatSpec, ScenarioSpec, SessionSpec, StageSpec, StreamSpec, VariantsSpec,
+    VariationKind, VariationSpec,
 };

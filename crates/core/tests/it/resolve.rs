@@ -285,7 +285,10 @@ fn a_trace_gives_arrivals_and_lengths() {
     assert_eq!(chat.arrival, Arrival::Trace { requests });
     let node = system.nodes.iter().last().unwrap();
     assert!(node.prompt.is_none() && node.output.is_none());
-    assert_eq!((node.expected, node.output_max), (Work { prompt: 125, output: 15, steps: 0, exit: 1.0, scale: 1.0 }, 20));
+    assert_eq!(
+        (node.expected, node.output_max),
+        (Work { prompt: 125, output: 15, steps: 0, exit: 1.0, scale: 1.0 }, 20)
+    );
 }
 
 #[test]

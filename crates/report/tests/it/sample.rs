@@ -243,7 +243,10 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
         let (job, source) = (job as u64, &system.sources.as_slice()[i]);
         let deadline = source.deadline.map(|deadline| Nanos(release + deadline.0));
         let mut push = |at: u64, what: What| events.push(Event { at: Nanos(at), what });
-        push(release, What::Release { job, source: SourceId::new(i), nominal: Nanos(release), deadline, content: None });
+        push(
+            release,
+            What::Release { job, source: SourceId::new(i), nominal: Nanos(release), deadline, content: None },
+        );
         let mut ready = release;
         let mut dropped = false;
         for node in system.nodes_of(SourceId::new(i)) {

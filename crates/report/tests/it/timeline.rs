@@ -44,7 +44,10 @@ fn stop(time: u64, run: u64, stage: u64, processor: ProcessorId, why: StopReason
 /// Two camera jobs on two CPU slots, one late and one preempted and dropped.
 fn events() -> Vec<Event> {
     let release = |time, job, deadline| {
-        at(time, What::Release { job, source: SourceId(0), nominal: ms(time), deadline: Some(ms(deadline)), content: None })
+        at(
+            time,
+            What::Release { job, source: SourceId(0), nominal: ms(time), deadline: Some(ms(deadline)), content: None },
+        )
     };
     let ready = |time, stage, job| at(time, What::Ready { stage, job, node: NodeId(0), prompt: 0, output: 0 });
     vec![

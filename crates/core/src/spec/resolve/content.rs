@@ -20,11 +20,8 @@ pub(super) fn resolve(check: &mut Check<'_>, scenario: &ScenarioSpec) -> Vec<Con
         check.name(&at, name);
         sources.check_key(check, &at.key("source"), "source", spec.source.as_deref());
         check_classes(check, &at.key("classes"), spec);
-        let class = |class: &ClassSpec| Class {
-            name: class.name.clone(),
-            share: class.share,
-            scene_ns: class.scene_s * 1e9,
-        };
+        let class =
+            |class: &ClassSpec| Class { name: class.name.clone(), share: class.share, scene_ns: class.scene_s * 1e9 };
         contents.push(Content { name: name.clone(), classes: spec.classes.iter().map(class).collect() });
     }
     contents
@@ -47,7 +44,11 @@ fn check_classes(check: &mut Check<'_>, at: &Field, spec: &ContentSpec) {
     check.distinct("classes", names);
     let sum: f64 = spec.classes.iter().map(|class| class.share).sum();
     if fine && (sum - 1.0).abs() > SUM_TOLERANCE {
-        check.wrong(at, format!("the shares of the time sum to {sum}"), "there is always something to see: they sum to 1");
+        check.wrong(
+            at,
+            format!("the shares of the time sum to {sum}"),
+            "there is always something to see: they sum to 1",
+        );
     }
 }
 
@@ -59,7 +60,8 @@ pub(super) fn check_work(check: &mut Check<'_>, at: &Field, spec: &StageSpec, ow
     }
     let of_its_own = |model: &&Variant<'_>| !matches!(model.spec.shape, ModelShape::OneShot | ModelShape::Streaming);
     if let Some(model) = own.filter(of_its_own).filter(|_| !spec.work_by_content.is_empty()) {
-        let problem = format!("`work_by_content` has no use: `{}` has the shape `{}`", model.model, shape_name(model.spec.shape));
+        let problem =
+            format!("`work_by_content` has no use: `{}` has the shape `{}`", model.model, shape_name(model.spec.shape));
         check.wrong(&at, problem, "it belongs to models of shape `one_shot` or `streaming`");
     }
 }
@@ -140,8 +142,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let higher = variants.first().and_then(kind).filter(|first| variants.iter().all(|v| kind(v) == Some(*first)));
         let mut all = Vec::new();
         for (class, work) in seen.iter().map(|class| &class.name).zip(works) {
-            let scores: Option<Vec<f64>> =
-                qualities().map(|quality| quality?.by_content.get(class).copied()).collect();
+            let scores: Option<Vec<f64>> = qualities().map(|quality| quality?.by_content.get(class).copied()).collect();
             if scores.is_none() && qualities().flatten().any(|quality| !quality.by_content.is_empty()) {
                 self.notes.warn(format!(
                     "Not all that stage `{}` may run states its quality in content `{class}`: there the quality over all content counts.",

@@ -227,7 +227,8 @@ fn unknown_energy(system: &System, processor: ProcessorId) -> Option<&str> {
         return None;
     }
     let costs = system.nodes.iter().filter_map(|node| Some((node.model, node.costs[processor].as_ref()?)));
-    let mut unknown =
-        costs.filter(|(_, cost)| cost.phases.iter().any(|(_, phase)| phase.energy_mj(crate::cost::Work::default(), 0.0, 1.0).is_none()));
+    let mut unknown = costs.filter(|(_, cost)| {
+        cost.phases.iter().any(|(_, phase)| phase.energy_mj(crate::cost::Work::default(), 0.0, 1.0).is_none())
+    });
     unknown.next().map(|(model, _)| system.models[model].name.as_str())
 }
