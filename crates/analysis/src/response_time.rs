@@ -244,6 +244,7 @@ fn segments_ns(system: &System, cost: &Cost, node: NodeId) -> Option<Vec<f64>> {
         VariationKind::Uniform => Some(1.0 + system.variation.spread),
         VariationKind::Lognormal | VariationKind::Exponential => None,
     };
+    let (_, most) = system.nodes[node].scales();
     let mut segments = Vec::new();
     for (_, phase) in &cost.phases {
         match phase {
@@ -251,7 +252,7 @@ fn segments_ns(system: &System, cost: &Cost, node: NodeId) -> Option<Vec<f64>> {
                 let factor = quantiles.as_ref().map_or(variation, |quantiles| Some(quantiles.at(1.0)))?;
                 let mut from = 0.0;
                 for &to in boundaries {
-                    segments.push(latency_ns * factor * (to - from));
+                    segments.push(latency_ns * most * factor * (to - from));
                     from = to;
                 }
             }

@@ -123,9 +123,9 @@ impl Sink for Statistics<'_> {
         let at = event.at;
         self.now = self.now.max(at);
         match event.what {
-            What::Release { job, source, nominal, deadline } => {
+            What::Release { job, source, nominal, deadline, content } => {
                 let counted = nominal >= self.system.warm_up;
-                self.released(job, LiveJob::new(source, nominal, deadline, counted));
+                self.released(job, LiveJob::new(source, (nominal, deadline), content, counted));
             }
             What::Ready { stage, job, node, prompt, output } => {
                 if let Some(live) = self.jobs.get_mut(job) {

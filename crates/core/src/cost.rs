@@ -67,22 +67,26 @@ pub struct Work {
     pub steps: u32,
     /// Where an inference ends, as a share of all of it, in (0, 1]: 1 unless it leaves at an [early exit](crate::exits). Of a language
     /// model, the share of each decode step that is computed. Policies see the mean, not the real one.
-    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub exit: f64,
+    /// How much the whole of an inference is, relative to the profile's, > 0: 1 unless the [content](crate::content) of its input makes it
+    /// more or less.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub scale: f64,
 }
 
-fn whole() -> f64 {
+fn one() -> f64 {
     1.0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_whole(exit: &f64) -> bool {
-    *exit == 1.0
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 impl Default for Work {
     fn default() -> Self {
-        Self { prompt: 0, output: 0, steps: 0, exit: 1.0 }
+        Self { prompt: 0, output: 0, steps: 0, exit: 1.0, scale: 1.0 }
     }
 }
 
@@ -264,7 +268,7 @@ impl PhaseCost {
     /// Nominal latency of the units `from`..`to` [ns], alone and unbatched.
     pub fn latency_ns(&self, work: Work, from: f64, to: f64) -> f64 {
         match self {
-            Self::Fixed { latency_ns, .. } => latency_ns * (to - from),
+            Self::Fixed { latency_ns, .. } => latency_ns * work.scale * (to - from),
             Self::Steps { step_ns, reuse: Some(reuse), .. } => reuse.sum(from, to, *step_ns, reuse.step_ns),
             Self::Steps { step_ns, .. } => step_ns * (to - from),
             Self::Prefill { latency_ns, chunk_overhead_ns, .. } => {
@@ -289,7 +293,8 @@ impl PhaseCost {
         let units = to - from;
         match self {
             Self::Steps { bytes, reuse: Some(reuse), .. } => reuse.sum(from, to, *bytes, reuse.bytes),
-            Self::Fixed { bytes, .. } | Self::Steps { bytes, .. } => bytes * units,
+            Self::Fixed { bytes, .. } => bytes * work.scale * units,
+            Self::Steps { bytes, .. } => bytes * units,
             Self::Prefill { bytes_per_segment, bytes_per_token, .. } => {
                 let segments = self.segments_before(work, to) - self.segments_before(work, from);
                 bytes_per_segment * segments.max(0.0) + bytes_per_token * units
@@ -310,8 +315,12 @@ impl PhaseCost {
         | Self::Steps { energy_mj, .. }
         | Self::Prefill { energy_mj, .. }
         | Self::Decode { energy_mj, .. }) = self;
-        let computed = if matches!(self, Self::Decode { .. }) { work.exit } else { 1.0 };
-        energy_mj.map(|energy| energy * (to - from) * computed)
+        let part = match self {
+            Self::Fixed { .. } => work.scale,
+            Self::Decode { .. } => work.exit,
+            Self::Steps { .. } | Self::Prefill { .. } => 1.0,
+        };
+        energy_mj.map(|energy| energy * part * (to - from))
     }
 
     /// The first boundary after `position`; the end of the phase is the last one.
@@ -422,7 +431,7 @@ impl PhaseCost {
     /// Exact for linear costs; by bisection over whole units for tables.
     pub fn position_after(&self, work: Work, from: f64, to: f64, elapsed_ns: f64) -> f64 {
         match self {
-            Self::Fixed { latency_ns, .. } => (from + elapsed_ns / latency_ns.max(1.0)).min(to),
+            Self::Fixed { latency_ns, .. } => (from + elapsed_ns / (latency_ns * work.scale).max(1.0)).min(to),
             Self::Steps { step_ns, reuse: Some(reuse), .. } => {
                 // Whole steps by bisection, the rest within the step that runs.
                 let first = (from + SAME_POSITION).floor();
@@ -659,7 +668,7 @@ mod tests {
 
     #[test]
     fn small_pieces_of_a_prompt_are_less_efficient() {
-        let work = Work { prompt: 400, output: 1, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 400, output: 1, steps: 0, exit: 1.0, scale: 1.0 };
         let cost = any_size();
         // The tokens 100 to 150 take 1000 ns in the whole prompt, and twice that alone; 125 tokens run at 0.75 of the speed.
         assert_eq!(cost.piece_ns(work, 100.0, 150.0), 2000.0);
@@ -672,7 +681,7 @@ mod tests {
 
     #[test]
     fn a_limit_in_units_ends_where_the_device_can_end() {
-        let work = Work { prompt: 250, output: 9, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 250, output: 9, steps: 0, exit: 1.0, scale: 1.0 };
         let end = |cost: &PhaseCost, from, units| cost.limit_end(work, Phase::Prefill, from, Limit::Units(units));
         assert_eq!(end(&any_size(), 30.0, 70), 100.0);
         assert_eq!(end(&any_size(), 230.0, 70), 250.0);
@@ -703,7 +712,7 @@ mod tests {
 
     #[test]
     fn a_prompt_in_chunks_costs_its_latency_plus_an_overhead_per_later_chunk() {
-        let work = Work { prompt: 250, output: 4, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 250, output: 4, steps: 0, exit: 1.0, scale: 1.0 };
         // 250 tokens: 1000 + 150 * 20 = 4000 ns; chunks of 100: two later ones.
         assert_eq!(prefill(None).latency_ns(work, 0.0, 250.0), 4000.0);
         let chunked = prefill(Some(100));
@@ -744,7 +753,7 @@ mod tests {
             bytes_per_context_token: 2.0,
             energy_mj: Some(3.0),
         };
-        let work = Work { prompt: 99, output: 11, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 99, output: 11, steps: 0, exit: 1.0, scale: 1.0 };
         // Contexts 100..110, 200 ns at context 100 and one more per token.
         let by_hand: f64 = (0..10).map(|i| 200.0 + f64::from(i)).sum();
         assert!((cost.latency_ns(work, 0.0, 10.0) - by_hand).abs() < 1e-9);

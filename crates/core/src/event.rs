@@ -31,6 +31,9 @@ pub enum What {
         nominal: Nanos,
         /// Absolute deadline, if it has one.
         deadline: Option<Nanos>,
+        /// Class of what it sees, by number among the classes of its source's content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<u8>,
     },
     /// A stage's predecessors have finished: it waits for a processor.
     Ready {

@@ -409,7 +409,7 @@ mod tests {
         };
         let flat = step(vec![(0.0, 200.0)]);
         let growing = step(vec![(100.0, 200.0), (101.0, 600.0)]);
-        let work = Work { prompt: 99, output: 3, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 99, output: 3, steps: 0, exit: 1.0, scale: 1.0 };
         let split = Split { points: 1, bytes: 0.0 };
         let phase = (Phase::Decode, work, 0.0);
         let course = Course::of_split(&split, &links(0.0, None), &parts(&flat, &growing), phase, None);

@@ -189,7 +189,7 @@ mod tests {
     fn a_prompt_is_written_while_it_is_computed() {
         // 100 tokens: 10 ms of computing, and 100 MB at 5 GB/s are 20 ms; ten layers leave 1 ms unhidden.
         let far = Offload { layers: 10, share: 1.0, least: 0.0 }.far(&near(), 1e6, link(0.0, 5.0));
-        let work = Work { prompt: 100, output: 2, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 100, output: 2, steps: 0, exit: 1.0, scale: 1.0 };
         assert!((far.cost.phases[0].1.latency_ns(work, 0.0, 100.0) - 21e6).abs() < 1.0);
     }
 }

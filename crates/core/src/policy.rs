@@ -514,10 +514,15 @@ impl<'a> View<'a> {
     }
 
     /// Quality of a variant of the stage, relative to the best one: 0 to 1. 1 if there is no choice; `None` where scores are unknown or of
-    /// different kinds.
+    /// different kinds. For what the stage's job sees, where scores are known for that.
     pub fn quality(&self, stage: StageId, variant: u8) -> Option<f64> {
         let node = self.node(stage);
-        if node.variants.is_empty() { Some(1.0) } else { node.quality_of(variant) }
+        if node.variants.is_empty() { Some(1.0) } else { node.quality_in(variant, self.content(stage)) }
+    }
+
+    /// Class of what the stage's job sees, by number among the classes of its source's content; `None` where that is not said.
+    pub fn content(&self, stage: StageId) -> Option<u8> {
+        self.job(stage).content
     }
 
     /// Whether the stage can run on a processor at all: it has a profile there, was not just refused for lack of memory, and the

@@ -133,6 +133,8 @@ pub struct Job {
     pub started: bool,
     /// How many of its stages run now.
     pub running: u32,
+    /// Class of what it sees, by number among the classes of its source's content; `None` where its source does not say what it sees.
+    pub content: Option<u8>,
 }
 
 /// A live stage instance.

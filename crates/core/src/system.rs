@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::{Content, InContent};
 use crate::cost::{Cost, Work};
 use crate::distribution::Distribution;
 use crate::exits::Exits;
@@ -31,6 +32,9 @@ pub struct System {
     pub nodes: IdVec<NodeId, Node>,
     /// Streams and sessions.
     pub sources: IdVec<SourceId, Source>,
+    /// What there is to see, for streams that say what they look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<Content>,
     /// Length of the run.
     pub duration: Nanos,
     /// Jobs released before this time count in no statistic.
@@ -359,6 +363,9 @@ pub struct Node {
     /// Where inferences of its model may end early.
     #[serde(default, skip_serializing_if = "Exits::is_empty")]
     pub exits: Exits,
+    /// What each class of content changes about it, by class; empty where the source does not say what it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_content: Vec<InContent>,
 }
 
 impl Node {
@@ -394,6 +401,24 @@ impl Node {
     /// Quality of a variant, relative to the best of the stage's variants; see [`Node::quality`].
     pub fn quality_of(&self, variant: u8) -> Option<f64> {
         self.alternative(variant).map_or(self.quality, |other| other.quality)
+    }
+
+    /// What a class of content changes about it, if anything can.
+    pub fn in_content(&self, class: Option<u8>) -> Option<&InContent> {
+        self.in_content.get(usize::from(class?))
+    }
+
+    /// [`Node::quality_of`] for inputs of a class of content, where scores are known for it; otherwise that over all content.
+    pub fn quality_in(&self, variant: u8, class: Option<u8>) -> Option<f64> {
+        let quality = self.in_content(class).and_then(|class| class.quality.get(usize::from(variant)));
+        quality.copied().or_else(|| self.quality_of(variant))
+    }
+
+    /// The least and the most that an inference is in any class of content, relative to the profile's.
+    pub fn scales(&self) -> (f64, f64) {
+        let works = || self.in_content.iter().map(|class| class.work);
+        let bounds = (works().fold(f64::INFINITY, f64::min), works().fold(0.0, f64::max));
+        if self.in_content.is_empty() { (1.0, 1.0) } else { bounds }
     }
 
     /// Steps of an iterative model in a variant.
@@ -525,6 +550,9 @@ pub struct Source {
     /// Each job puts out a chunk of actions that a robot executes one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions: Option<Actions>,
+    /// What its jobs see: number of an entry of [`System::contents`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<u32>,
 }
 
 /// What is special about the texts of a session's requests.
@@ -718,12 +746,26 @@ impl System {
             let whole = |id: ModelId| self.models.get(id).is_some_and(|other| other.weights_of.is_none());
             check(model.weights_of.is_none_or(whole), "a model shares weights that no model has")?;
         }
+        let share = |content: &Content| content.classes.iter().map(|class| class.share).sum::<f64>();
+        let whole = |content: &Content| content.classes.len() < 255 && (share(content) - 1.0).abs() < 1e-3;
+        check(self.contents.iter().all(whole), "the shares of the classes of content do not make a whole")?;
+        check(
+            self.contents.iter().flat_map(|content| &content.classes).all(|class| class.scene_ns > 0.0),
+            "scenes have no length",
+        )?;
         for source in &self.sources {
             let Range { start, end } = source.nodes;
             check(start < end && end as usize <= self.nodes.len(), "a source has no stages")?;
             let first = source.actions.and_then(|actions| actions.first);
             check(first.is_none_or(|node| source.nodes.contains(&node.0)), "actions come from another source's stage")?;
             check(source.actions.is_none_or(|a| a.count > 0 && a.period > Nanos::ZERO), "a chunk has no actions")?;
+            let classes = match source.content {
+                Some(content) => self.contents.get(content as usize).map(|content| content.classes.len()),
+                None => Some(0),
+            };
+            let Some(classes) = classes else { return Err("a source sees content that does not exist".to_owned()) };
+            let nodes = &self.nodes.as_slice()[start as usize..end as usize];
+            check(nodes.iter().all(|node| node.in_content.len() == classes), "a stage's classes are not its source's")?;
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub(crate) struct SourceState {
     last: Nanos,
     /// Live jobs in order of release, kept only if the source has a queue limit.
     pub(crate) alive: VecDeque<JobId>,
+    /// What jobs see that have arrived and are not released yet: number of the arrival, class.
+    delayed: Vec<(u64, u8)>,
 }
 
 impl SourceState {
@@ -40,6 +42,7 @@ impl SourceState {
             released: 0,
             last: Nanos::ZERO,
             alive: VecDeque::new(),
+            delayed: Vec::new(),
         }
     }
 
@@ -102,12 +105,25 @@ impl<S: Sink> Course<'_, S> {
             Some(jitter) => Nanos::from_ns_f64(sample(jitter, &mut state.jitter)),
             None => Nanos::ZERO,
         };
+        let content = self.system.sources[source].content.map(|content| {
+            let content = content as usize;
+            self.scenes[content].at(&self.system.contents[content], nominal)
+        });
         self.schedule_arrival(source);
         if delay == Nanos::ZERO {
-            self.release(source, index, nominal);
+            self.release(source, index, nominal, content);
         } else {
+            self.sources[source].delayed.extend(content.map(|class| (index, class)));
             self.push_timer(nominal.saturating_add(delay), TimerKind::Release, source.0, index, nominal);
         }
+    }
+
+    /// Releases a job that jitter has delayed. It sees what there was to see at its nominal time.
+    pub(crate) fn release_delayed(&mut self, source: SourceId, index: u64, nominal: Nanos) {
+        let delayed = &mut self.sources[source].delayed;
+        let place = delayed.iter().position(|&(other, _)| other == index);
+        let content = place.map(|place| delayed.swap_remove(place).1);
+        self.release(source, index, nominal, content);
     }
 
     /// Length of the prompt and the output that a trace gives to a source's job.

@@ -17,6 +17,7 @@ use crate::facts::Facts;
 use crate::jobs::{Book, Hidden, InOrder, NodeTraits};
 use crate::power::Power;
 use crate::refusals::Refusal;
+use crate::scenes::Scenes;
 
 /// Jobs alive at once after which a scenario counts as a runaway.
 const JOBS_ALIVE_MAX: usize = 1_000_000;
@@ -69,6 +70,8 @@ pub struct Course<'a, S> {
     pub(crate) timers: BinaryHeap<Reverse<Timer>>,
     pub(crate) sources: IdVec<SourceId, SourceState>,
     pub(crate) in_order: IdVec<NodeId, InOrder>,
+    /// What there is to see, by number of the content.
+    pub(crate) scenes: Vec<Scenes>,
     /// What policies do not see of jobs, by [`JobId`].
     pub(crate) books: Vec<Book>,
     /// Conversations of sessions that have them.
@@ -145,6 +148,7 @@ impl<'a, S: Sink> Course<'a, S> {
             nodes: system.nodes.ids().map(|node| NodeTraits::new(system, node)).collect(),
             timers: BinaryHeap::new(),
             sources: system.sources.iter().map(|source| SourceState::new(source, seed)).collect(),
+            scenes: system.contents.iter().map(|content| Scenes::new(content, seed)).collect(),
             in_order: system.nodes.iter().map(|_| InOrder::default()).collect(),
             books: Vec::new(),
             conversations: BTreeMap::new(),
@@ -189,7 +193,7 @@ impl<'a, S: Sink> Course<'a, S> {
                 TimerKind::Tool => self.end_tool(StageId(timer.order), timer.payload),
                 TimerKind::DropCheck => self.check_drop(JobId(timer.order), timer.payload),
                 TimerKind::Arrival => self.arrive(SourceId(timer.order)),
-                TimerKind::Release => self.release(SourceId(timer.order), timer.payload, timer.nominal),
+                TimerKind::Release => self.release_delayed(SourceId(timer.order), timer.payload, timer.nominal),
                 TimerKind::Wake => self.changed = true,
                 TimerKind::SwappedOut => {
                     self.free(Bytes(timer.payload));

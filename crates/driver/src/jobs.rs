@@ -147,12 +147,12 @@ mod purpose {
 
 impl<S: Sink> Course<'_, S> {
     /// Releases a source's job number `index`.
-    pub(crate) fn release(&mut self, source: SourceId, index: u64, nominal: Nanos) {
+    pub(crate) fn release(&mut self, source: SourceId, index: u64, nominal: Nanos, content: Option<u8>) {
         let spec = &self.system.sources[source];
         let serial = self.outcome.jobs;
         self.outcome.jobs += 1;
         let deadline = spec.deadline.map(|deadline| nominal.saturating_add(deadline));
-        self.emit(What::Release { job: serial, source, nominal, deadline });
+        self.emit(What::Release { job: serial, source, nominal, deadline, content });
         if let Some(queue) = spec.queue
             && self.sources[source].alive.len() >= queue as usize
             && !self.make_way(source)
@@ -167,6 +167,7 @@ impl<S: Sink> Course<'_, S> {
             deadline: deadline.unwrap_or(Nanos::MAX),
             started: false,
             running: 0,
+            content,
         });
         if job.index() == self.books.len() {
             self.books.push(Book::default());
@@ -181,6 +182,8 @@ impl<S: Sink> Course<'_, S> {
                 DropRule::Late => {
                     self.push_timer(deadline.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
                 }
+                // How long it takes at least by what it sees is known when its stages are there.
+                DropRule::Hopeless if content.is_some() => {}
                 DropRule::Hopeless => {
                     let hopeless = Nanos(deadline.0.saturating_sub(spec.shortest.0) + 1);
                     self.push_timer(hopeless.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
@@ -191,6 +194,10 @@ impl<S: Sink> Course<'_, S> {
             if self.system.nodes[node].before.is_empty() {
                 self.make_instances(job, node, 1);
             }
+        }
+        if let Some(deadline) = deadline.filter(|_| content.is_some() && spec.drop == DropRule::Hopeless) {
+            let hopeless = Nanos(deadline.0.saturating_sub(self.shortest_rest(job).0) + 1);
+            self.push_timer(hopeless.max(self.state.now), TimerKind::DropCheck, job.0, serial, nominal);
         }
     }
 
@@ -295,6 +302,9 @@ impl<S: Sink> Course<'_, S> {
                 hidden.work.output = length(&spec.output, traced.map(|t| t.1)).max(1);
             }
         }
+        if let Some(seen) = spec.in_content(self.state.jobs[job].content) {
+            hidden.work.scale = seen.work;
+        }
         if traits.exits {
             let key = self.key(job, purpose::EXIT, node).part(u64::from(instance));
             hidden.ease = uniform(&mut key.stream());
@@ -309,7 +319,7 @@ impl<S: Sink> Course<'_, S> {
         } else if autoregressive {
             self.continue_conversation(spec.source, spec.model, &mut hidden);
         }
-        let mut visible = Work { prompt: hidden.work.prompt, ..spec.expected };
+        let mut visible = Work { prompt: hidden.work.prompt, scale: hidden.work.scale, ..spec.expected };
         if let Some(sigma) = system.sources[spec.source].text.predictor
             && autoregressive
             && !self.state.real

@@ -17,6 +17,7 @@ mod phases;
 mod power;
 mod random;
 mod refusals;
+mod scenes;
 mod together;
 
 pub use actions::Effect;

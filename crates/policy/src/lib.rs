@@ -30,6 +30,7 @@ mod bus;
 mod cbs;
 mod cfs;
 mod chain_edf;
+mod content_aware;
 mod cost_aware;
 mod cpop;
 mod cycle_conserving_edf;

@@ -183,6 +183,7 @@ static POLICIES: &[PolicyInfo] = &[
     crate::flow_prefill::INFO,
     crate::jitserve::INFO,
     crate::dream::INFO,
+    crate::content_aware::INFO,
     crate::prema::INFO,
     crate::dysta::INFO,
     crate::band_sel::INFO,

@@ -13,7 +13,7 @@ use onbeat_core::system::{
 use onbeat_core::units::{Bytes, Nanos};
 
 /// Prompt and output length of every session's requests [tokens].
-const WORK: Work = Work { prompt: 100, output: 101, steps: 0, exit: 1.0 };
+const WORK: Work = Work { prompt: 100, output: 101, steps: 0, exit: 1.0, scale: 1.0 };
 
 /// A system and a state.
 #[derive(Debug)]
@@ -88,6 +88,7 @@ impl Rig {
             models: IdVec::new(),
             nodes: IdVec::new(),
             sources: IdVec::new(),
+            contents: Vec::new(),
             duration: Nanos::from_secs(1.0),
             warm_up: Nanos::ZERO,
             variation: Variation::default(),
@@ -190,6 +191,7 @@ impl Rig {
             tool: None,
             adapter: None,
             exits: onbeat_core::exits::Exits::default(),
+            in_content: Vec::new(),
         });
         self.system.sources.push(Source {
             name: name.to_owned(),
@@ -210,6 +212,7 @@ impl Rig {
             text: Text::default(),
             best_effort: false,
             actions: None,
+            content: None,
         })
     }
 
@@ -273,6 +276,7 @@ impl Rig {
             deadline: declared.deadline.map_or(Nanos::MAX, |deadline| ms(at) + deadline),
             started: false,
             running: 0,
+            content: None,
         });
         let stage = self.state.stages.insert(Stage {
             serial: self.serials,

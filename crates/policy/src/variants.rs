@@ -1,7 +1,7 @@
 //! Variants that stages may be switched to, the best first, and what each would take.
 
 use onbeat_core::cost::Phase;
-use onbeat_core::id::{Id, NodeId, ProcessorId, StageId};
+use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::{View, refusal_bit};
 use onbeat_core::system::{Node, System};
 use onbeat_core::units::Nanos;
@@ -9,8 +9,9 @@ use onbeat_core::units::Nanos;
 /// The variants of all stages that have a choice.
 #[derive(Clone, Debug)]
 pub(crate) struct Choices {
-    /// By [`NodeId`], the best variant first; empty without a choice.
-    by_node: Vec<Vec<Choice>>,
+    /// By number of the node, and within it by class of content – one where the source does not say what it sees: the best variant first; empty
+    /// without a choice.
+    by_node: Vec<Vec<Vec<Choice>>>,
 }
 
 /// A variant.
@@ -18,48 +19,58 @@ pub(crate) struct Choices {
 pub(crate) struct Choice {
     /// Its number.
     pub(crate) number: u8,
+    /// Quality relative to the best variant, for the class of content; 0 where it is unknown.
+    pub(crate) quality: f64,
+    /// The same over all content.
+    pub(crate) quality_of_all: f64,
     /// Nominal latency of the whole stage on each processor, `None` where it cannot run. Empty: it depends on the stage's lengths.
     spans: Vec<Option<Nanos>>,
 }
 
 impl Choices {
     pub(crate) fn new(system: &System) -> Self {
-        Self { by_node: system.nodes.iter().map(choices).collect() }
+        let in_classes = |node: &Node| {
+            let classes = node.in_content.len() as u8;
+            if classes == 0 {
+                vec![choices(node, None)]
+            } else {
+                (0..classes).map(|c| choices(node, Some(c))).collect()
+            }
+        };
+        Self { by_node: system.nodes.iter().map(in_classes).collect() }
     }
 
-    /// The variants of a stage that it can still be switched to, the best first; empty if there is no choice (any more).
+    /// The variants of a stage that it can still be switched to, the best first for what its job sees; empty if there is no choice (any
+    /// more).
     pub(crate) fn of(&self, view: &View<'_>, stage: StageId) -> &[Choice] {
         let live = view.stage(stage);
-        let all = self.of_node(live.node);
-        if all.is_empty() || live.has_begun() { &[] } else { all }
-    }
-
-    /// The variants of a node, the best first; empty without a choice.
-    pub(crate) fn of_node(&self, node: NodeId) -> &[Choice] {
-        &self.by_node[node.index()]
+        let all = &self.by_node[live.node.index()];
+        let class = if all.len() > 1 { usize::from(view.content(stage).unwrap_or(0)) } else { 0 };
+        if all[class].is_empty() || live.has_begun() { &[] } else { &all[class] }
     }
 
     /// Whether any stage has a choice.
     pub(crate) fn any(&self) -> bool {
-        self.by_node.iter().any(|all| !all.is_empty())
+        self.by_node.iter().flatten().any(|all| !all.is_empty())
     }
 }
 
-/// The variants of a node by quality; where that is unknown, in the order of the file, which is best first.
-fn choices(node: &Node) -> Vec<Choice> {
+/// The variants of a node by their quality on inputs of a class; where that is unknown, in the order of the file, which is best first.
+fn choices(node: &Node, class: Option<u8>) -> Vec<Choice> {
     if node.variants.is_empty() {
         return Vec::new();
     }
     let fixed = node.all_costs().all(|cost| cost.phases.iter().all(|(kind, _)| !matches!(kind, Phase::Prefill)));
     let choice = |number: u8| {
-        let work = node.work_of(number, node.expected);
+        let mut work = node.work_of(number, node.expected);
+        work.scale = node.in_content(class).map_or(work.scale, |class| class.work);
         let span = |cost: &Option<onbeat_core::cost::Cost>| Some(Nanos::from_ns_f64(cost.as_ref()?.total_ns(work)));
         let spans = if fixed { node.costs_of(number).iter().map(span).collect() } else { Vec::new() };
-        Choice { number, spans }
+        let quality = node.quality_in(number, class).unwrap_or(0.0);
+        Choice { number, quality, quality_of_all: node.quality_of(number).unwrap_or(0.0), spans }
     };
     let mut all: Vec<Choice> = node.variant_numbers().map(choice).collect();
-    let quality = |choice: &Choice| node.quality_of(choice.number).unwrap_or(0.0);
-    all.sort_by(|a, b| quality(b).total_cmp(&quality(a)).then(a.number.cmp(&b.number)));
+    all.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.number.cmp(&b.number)));
     all
 }
 

@@ -276,7 +276,7 @@ impl<'a> Builder<'a> {
     fn event(&mut self, event: &Event) {
         let at = event.at;
         match event.what {
-            What::Release { job, source, nominal, deadline } => {
+            What::Release { job, source, nominal, deadline, .. } => {
                 let outcome = Outcome::Open;
                 self.jobs.insert(job, Job { job, source, release: nominal, deadline, end: at, outcome });
             }

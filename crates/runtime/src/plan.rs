@@ -124,6 +124,16 @@ pub enum RunError {
         /// Name of the stage.
         stage: String,
     },
+    /// A stream says what it looks at, and its stages run on real devices: nothing tells what is to be seen in its real inputs.
+    #[error(
+        "stream `{stream}`: `content` is drawn, so it is simulated and rehearsed only; `{processor}` runs real models"
+    )]
+    Content {
+        /// Name of the stream.
+        stream: String,
+        /// Name of a real processor that could run a stage of it.
+        processor: String,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

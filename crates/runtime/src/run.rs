@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use onbeat_backend::Control;
 use onbeat_core::event::{Sink, What};
-use onbeat_core::id::{ModelId, NodeId, ProcessorId};
+use onbeat_core::id::{ModelId, NodeId, ProcessorId, SourceId};
 use onbeat_core::system::{Node, System};
 use onbeat_core::units::Nanos;
 
@@ -39,6 +39,9 @@ pub fn run<S: Sink + Debug, K: Keep>(plan: Plan, sink: S, keep: K) -> Result<(Fi
     let system = Arc::clone(&plan.system);
     if let Some(node) = system.nodes.iter().find(|node| node.has_exits()) {
         return Err(RunError::Exits { stage: node.name.clone() });
+    }
+    if let Some((stream, processor)) = content_of_real_inputs(&system) {
+        return Err(RunError::Content { stream, processor });
     }
     let mut slots = BTreeMap::new();
     let mut threads = Vec::new();
@@ -120,6 +123,20 @@ pub fn run<S: Sink + Debug, K: Keep>(plan: Plan, sink: S, keep: K) -> Result<(Fi
 
 /// Something to be freed.
 type Waste = Box<dyn Send>;
+
+/// A stream that says what it looks at, and a real processor that could run a stage of it: what its real inputs show is not known.
+fn content_of_real_inputs(system: &System) -> Option<(String, String)> {
+    let real = |p: &ProcessorId| system.platform.processors[*p].runs_models();
+    let on = |id: SourceId| {
+        let mut processors = system.nodes_of(id).flat_map(|node| {
+            system.platform.processors.ids().filter(move |&p| system.nodes[node].costs_on(p).next().is_some())
+        });
+        processors.find(real)
+    };
+    let mut streams = system.sources.enumerate().filter(|(_, source)| source.content.is_some());
+    let (name, p) = streams.find_map(|(id, source)| Some((source.name.clone(), on(id)?)))?;
+    Some((name, system.platform.processors[p].name.clone()))
+}
 
 /// Waits for the slots' threads to end, which have nothing left to do, so that none is in a library while the program ends. Those of a
 /// processor that does not answer are left behind.

@@ -106,7 +106,7 @@ pub(crate) fn job_classes(system: &System, source: SourceId) -> Vec<JobClass> {
 fn add_stage(system: &System, source: SourceId, id: NodeId, classes: &mut Vec<JobClass>) {
     let node = &system.nodes[id];
     let place = |class: &mut JobClass| {
-        let work = Work { steps: node.steps, ..Work::default() };
+        let work = Work { steps: node.steps, scale: node.scales().0, ..Work::default() };
         class.stages.push(StageWork { node: id, instances: 1.0, work, u: 0.0, variation: 1.0 });
     };
     let remove = |class: &mut JobClass| class.stages.retain(|stage| stage.node != id);

@@ -284,7 +284,7 @@ pub(super) fn worst_energy(system: &System, node: NodeId, work: Work) -> Option<
     for (variant, p, cost) in node.variant_numbers().flat_map(costs) {
         let Some(cost) = cost else { continue };
         // The costliest input runs to the end.
-        let work = Work { exit: 1.0, ..node.work_of(variant, work) };
+        let work = Work { exit: 1.0, scale: node.scales().1, ..node.work_of(variant, work) };
         let active_w = system.platform.processors[p].active_w;
         let mut sum: f64;
         for (taken, phases) in cost.at_all_widths() {

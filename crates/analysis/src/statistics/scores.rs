@@ -50,8 +50,8 @@ impl Xrbench {
 pub(super) struct StageTally {
     /// Probability that the chain reaches the stage.
     reach: f64,
-    /// All completions, by number of the variant.
-    pub(super) by_variant: Vec<u64>,
+    /// All completions, by class of what the job sees – one where that is not said –, and within it by number of the variant.
+    pub(super) by_variant: Vec<Vec<u64>>,
     /// Completions in jobs with a deadline.
     executed: u64,
     /// Stages of dropped jobs that were not executed (expected number).
@@ -76,7 +76,8 @@ impl StageTally {
             reach.push(if before.is_empty() { 1.0 } else { likeliest });
         }
         let tally = |(reach, node): (f64, onbeat_core::id::NodeId)| {
-            let by_variant = vec![0; system.nodes[node].variants.len() + 1];
+            let node = &system.nodes[node];
+            let by_variant = vec![vec![0; node.variants.len() + 1]; node.in_content.len().max(1)];
             Self { reach, by_variant, executed: 0, dropped: 0.0, score: Some(0.0) }
         };
         reach.into_iter().zip(system.nodes_of(source)).map(tally).collect()
@@ -85,12 +86,13 @@ impl StageTally {
     pub(super) fn executed(
         &mut self,
         xrbench: &Xrbench,
-        variant: u8,
+        (variant, content): (u8, Option<u8>),
         at: Nanos,
         deadline: Option<Nanos>,
         energy: Option<f64>,
     ) {
-        if let Some(completions) = self.by_variant.get_mut(usize::from(variant)) {
+        let of_class = self.by_variant.get_mut(usize::from(content.unwrap_or(0)));
+        if let Some(completions) = of_class.and_then(|of_class| of_class.get_mut(usize::from(variant))) {
             *completions += 1;
         }
         if let Some(deadline) = deadline {

@@ -20,6 +20,8 @@ pub(super) struct LiveJob {
     pub(super) source: SourceId,
     pub(super) nominal: Nanos,
     pub(super) deadline: Option<Nanos>,
+    /// Class of what it sees.
+    pub(super) content: Option<u8>,
     /// Whether it was released after the warm-up.
     pub(super) counted: bool,
     /// Its latest stage; stages form a list.
@@ -56,11 +58,17 @@ pub(super) struct LiveStage {
 }
 
 impl LiveJob {
-    pub(super) fn new(source: SourceId, nominal: Nanos, deadline: Option<Nanos>, counted: bool) -> Self {
+    pub(super) fn new(
+        source: SourceId,
+        (nominal, deadline): (Nanos, Option<Nanos>),
+        content: Option<u8>,
+        counted: bool,
+    ) -> Self {
         Self {
             source,
             nominal,
             deadline,
+            content,
             counted,
             last_stage: NONE,
             first_token: None,
@@ -278,7 +286,7 @@ impl<'s> Tallies<'s> {
         if job.counted
             && let Some(of_stage) = tally.stages.get_mut((stage.node.0 - tally.first_node) as usize)
         {
-            of_stage.executed(&self.xrbench, stage.variant, at, job.deadline, stage.energy);
+            of_stage.executed(&self.xrbench, (stage.variant, job.content), at, job.deadline, stage.energy);
         }
     }
 

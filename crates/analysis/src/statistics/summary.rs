@@ -194,14 +194,40 @@ fn has_language_model(system: &System, source: &Source) -> bool {
     nodes.iter().any(|node| system.models[node.model].shape == ModelShape::Autoregressive)
 }
 
-/// Completions of stages by the variant that they ran: stage, number of the variant, completions.
-fn by_variant<'t>(
-    system: &'t System,
-    (source, tally): (&'t Source, &'t Tally),
-) -> impl Iterator<Item = (&'t Node, u8, u64)> {
+/// Completions of a stage in one of its variants, on inputs of one class.
+#[derive(Clone, Copy)]
+struct Completed<'t> {
+    node: &'t Node,
+    variant: u8,
+    /// What the jobs saw.
+    content: Option<u8>,
+    count: u64,
+}
+
+impl<'t> Completed<'t> {
+    /// The variant's score on such inputs, by name.
+    fn score(&self, system: &'t System) -> Option<(&'t String, f64)> {
+        let (name, value) = system.models[self.node.model_of(self.variant)].quality.as_ref()?;
+        let in_content =
+            self.node.in_content(self.content).and_then(|class| class.scores.get(usize::from(self.variant)));
+        Some((name, in_content.copied().unwrap_or(*value)))
+    }
+
+    /// Its quality relative to the best variant.
+    fn relative(&self) -> Option<f64> {
+        self.node.quality_in(self.variant, self.content)
+    }
+}
+
+/// Completions of a source's stages by what they saw and the variant that they ran.
+fn completed<'t>(system: &'t System, (source, tally): (&'t Source, &'t Tally)) -> impl Iterator<Item = Completed<'t>> {
     source.nodes.clone().zip(&tally.stages).flat_map(move |(node, stage)| {
         let node = &system.nodes.as_slice()[node as usize];
-        node.variant_numbers().zip(&stage.by_variant).map(move |(variant, &completions)| (node, variant, completions))
+        (0_u8..).zip(&stage.by_variant).flat_map(move |(class, of_class)| {
+            let content = (!node.in_content.is_empty()).then_some(class);
+            let of_variants = node.variant_numbers().zip(of_class);
+            of_variants.map(move |(variant, &count)| Completed { node, variant, content, count })
+        })
     })
 }
 
@@ -209,11 +235,11 @@ fn by_variant<'t>(
 /// a stage also ran variants without one.
 fn quality<'t>(system: &'t System, of: impl IntoIterator<Item = (&'t Source, &'t Tally)>) -> Option<f64> {
     let (mut sum, mut count, mut name) = (0.0, 0_u64, None);
-    let all = of.into_iter().flat_map(|one| by_variant(system, one));
-    for (node, variant, completions) in all.filter(|&(_, _, completions)| completions > 0) {
-        let Some((score, value)) = &system.models[node.model_of(variant)].quality else {
-            let scored = |variant: u8| system.models[node.model_of(variant)].quality.is_some();
-            if node.variant_numbers().any(scored) {
+    let all = of.into_iter().flat_map(|one| completed(system, one));
+    for one in all.filter(|one| one.count > 0) {
+        let Some((score, value)) = one.score(system) else {
+            let scored = |variant: u8| system.models[one.node.model_of(variant)].quality.is_some();
+            if one.node.variant_numbers().any(scored) {
                 return None;
             }
             continue;
@@ -222,8 +248,8 @@ fn quality<'t>(system: &'t System, of: impl IntoIterator<Item = (&'t Source, &'t
             return None;
         }
         name = Some(score);
-        sum += value * completions as f64;
-        count += completions;
+        sum += value * one.count as f64;
+        count += one.count;
     }
     ratio(sum, count as f64)
 }
@@ -235,11 +261,11 @@ fn choices<'t>(
     of: impl IntoIterator<Item = (&'t Source, &'t Tally)>,
 ) -> (Option<f64>, Option<f64>) {
     let (mut sum, mut others, mut count) = (Some(0.0), 0, 0);
-    let all = of.into_iter().flat_map(|one| by_variant(system, one));
-    for (node, variant, completions) in all.filter(|(node, _, n)| *n > 0 && !node.variants.is_empty()) {
-        sum = sum.zip(node.quality_of(variant)).map(|(sum, quality)| sum + quality * completions as f64);
-        others += if variant == 0 { 0 } else { completions };
-        count += completions;
+    let all = of.into_iter().flat_map(|one| completed(system, one));
+    for one in all.filter(|one| one.count > 0 && !one.node.variants.is_empty()) {
+        sum = sum.zip(one.relative()).map(|(sum, quality)| sum + quality * one.count as f64);
+        others += if one.variant == 0 { 0 } else { one.count };
+        count += one.count;
     }
     (sum.and_then(|sum| ratio(sum, count as f64)), ratio(others as f64, count as f64))
 }
@@ -255,21 +281,33 @@ fn put_quality<'t>(
     set(values, Metric::Degraded, degraded);
 }
 
-/// What became of each choice of variants.
+/// What became of each choice of variants. Qualities are those on the inputs that a variant ran on.
 fn variant_shares(system: &System, of: (&Source, &Tally)) -> Vec<VariantShare> {
-    let all: Vec<(&Node, u8, u64)> = by_variant(system, of).filter(|(node, ..)| !node.variants.is_empty()).collect();
-    let share = |&(node, variant, completions): &(&Node, u8, u64)| {
-        let whole: u64 = all.iter().filter(|(other, ..)| std::ptr::eq(*other, node)).map(|(_, _, n)| n).sum();
-        let model = &system.models[node.model_of(variant)];
+    let all: Vec<Completed<'_>> = completed(system, of).filter(|one| !one.node.variants.is_empty()).collect();
+    let share = |one: &Completed<'_>| {
+        let of_node = || all.iter().filter(|other| std::ptr::eq(other.node, one.node));
+        let of_variant = || of_node().filter(|other| other.variant == one.variant);
+        let whole: u64 = of_node().map(|other| other.count).sum();
+        let ran: u64 = of_variant().map(|other| other.count).sum();
+        let mean = |of: &dyn Fn(&Completed<'_>) -> Option<f64>| {
+            let sum = of_variant().filter(|other| other.count > 0).map(|other| Some(of(other)? * other.count as f64));
+            sum.sum::<Option<f64>>().and_then(|sum| ratio(sum, ran as f64))
+        };
+        let model = &system.models[one.node.model_of(one.variant)];
+        let varies = !one.node.in_content.is_empty() && ran > 0;
         VariantShare {
-            stage: node.name.clone(),
+            stage: one.node.name.clone(),
             model: model.name.clone(),
-            share: ratio(completions as f64, whole as f64).unwrap_or(0.0),
-            relative_quality: node.quality_of(variant),
-            quality: model.quality.clone(),
+            share: ratio(ran as f64, whole as f64).unwrap_or(0.0),
+            relative_quality: if varies { mean(&|other| other.relative()) } else { one.node.quality_of(one.variant) },
+            quality: model.quality.as_ref().map(|(name, value)| {
+                let seen = mean(&|other| other.score(system).map(|(_, value)| value)).filter(|_| varies);
+                (name.clone(), seen.unwrap_or(*value))
+            }),
         }
     };
-    all.iter().map(share).collect()
+    // One entry per variant: those of the first class stand for all.
+    all.iter().filter(|one| one.content.unwrap_or(0) == 0).map(share).collect()
 }
 
 fn processor_summary(system: &System, id: ProcessorId, lanes: &Lanes<'_>, measured: Nanos) -> ProcessorSummary {

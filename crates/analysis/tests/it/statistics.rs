@@ -26,7 +26,10 @@ impl Script {
         self
     }
     fn release(&mut self, at: u64, job: u64, source: u32, deadline: Option<u64>) -> &mut Self {
-        self.at(at, What::Release { job, source: SourceId(source), nominal: ms(at), deadline: deadline.map(ms) })
+        self.at(
+            at,
+            What::Release { job, source: SourceId(source), nominal: ms(at), deadline: deadline.map(ms), content: None },
+        )
     }
     fn ready(&mut self, at: u64, stage: u64, job: u64, node: u32, output: u32) -> &mut Self {
         self.at(at, What::Ready { stage, job, node: NodeId(node), prompt: output.min(1), output })
@@ -509,7 +512,7 @@ fn an_hour_of_frames_keeps_memory_bounded_and_percentiles_close() {
     let jobs = 100_000_u64;
     for job in 0..jobs {
         let (at, response) = (job * 36_000_000, (job * 7919 % jobs) * 100);
-        event(at, What::Release { job, source: SourceId(0), nominal: Nanos(at), deadline: None });
+        event(at, What::Release { job, source: SourceId(0), nominal: Nanos(at), deadline: None, content: None });
         event(at, What::Ready { stage: job, job, node: NodeId(0), prompt: 0, output: 0 });
         event(at + response, What::StageDone { stage: job, job });
         event(at + response, What::JobDone { job });

@@ -56,6 +56,7 @@ impl Builder {
                 models: IdVec::new(),
                 nodes: IdVec::new(),
                 sources: IdVec::new(),
+                contents: Vec::new(),
                 duration,
                 warm_up: Nanos::ZERO,
                 variation: Variation::default(),
@@ -93,6 +94,7 @@ impl Builder {
             text: onbeat_core::system::Text::default(),
             best_effort: false,
             actions: None,
+            content: None,
         })
     }
 
@@ -144,7 +146,7 @@ impl Builder {
             vec![(Phase::Prefill, prefill), (Phase::Decode, decode)]
         };
         let phases = speeds.iter().map(|speed| speed.map(phases)).collect();
-        let work = Work { prompt, output, steps: 0, exit: 1.0 };
+        let work = Work { prompt, output, steps: 0, exit: 1.0, scale: 1.0 };
         let node = self.node(source, 1.0, ModelShape::Autoregressive, phases, work);
         self.system.nodes[node].prompt = Some(Distribution::constant(f64::from(prompt)));
         self.system.nodes[node].output = Some(Distribution::constant(f64::from(output)));
@@ -219,6 +221,7 @@ impl Builder {
             tool: None,
             adapter: None,
             exits: onbeat_core::exits::Exits::default(),
+            in_content: Vec::new(),
         })
     }
 }

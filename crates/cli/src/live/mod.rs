@@ -102,6 +102,10 @@ fn failure(error: &onbeat_runtime::RunError) -> Failure {
             message: error.to_string(),
             help: Some("leave `exits` out for real runs: what a whole network takes is then measured".to_owned()),
         },
+        RunError::Content { .. } => Failure::Device {
+            message: error.to_string(),
+            help: Some("leave `content` out for real runs, or rehearse: leave out the processors' `device`".to_owned()),
+        },
         RunError::Thread(_) => Failure::Internal(error.to_string()),
         RunError::Drive(_) => Failure::Policy { message: error.to_string(), help: None },
     }

@@ -160,7 +160,7 @@ mod tests {
         let link = Link { latency: Nanos::from_us(50.0), bandwidth: None };
         let links = (0..2).map(|_| (0..2).map(|_| link).collect()).collect();
         let own = Part { processor: ProcessorId(0), cost: &cost, pace: Pace { speed: 1.0, limit: Some(50.0) } };
-        let work = Work { prompt: 99, output: 11, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 99, output: 11, steps: 0, exit: 1.0, scale: 1.0 };
         let mut course = Course::of_attention(&attention(), &links, (own, &[(ProcessorId(1), 1.0)]), (work, 0.0), None);
         // Contexts of 100 to 109 tokens, 1045 MB in all: 20.9 ms at 50 GB/s, two thirds of that together. Four points of 50 µs a step.
         let expected = 100.0 - 20.9 + 20.9 * 2.0 / 3.0 + 10.0 * 0.2;

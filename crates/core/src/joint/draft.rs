@@ -180,7 +180,7 @@ mod tests {
             verify: 1.2,
             handover_ns: 4.0,
         };
-        let work = Work { prompt: 10, output: 10, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 10, output: 10, steps: 0, exit: 1.0, scale: 1.0 };
         // Tokens 2 and 3 would be refused. Cycle 1 drafts 0, 1, 2: two accepted, the third is put right: 3 tokens. Cycle 2 drafts 3, 4, 5:
         // none accepted, one token. Cycle 3 drafts 4, 5, 6: all accepted, and one more: 4 tokens. Cycle 4 ends the text with the ninth.
         let course = Course::of_draft(&cycle, [Pace::FIRST; 2], (work, 0.0), None, |i| i != 2 && i != 3);

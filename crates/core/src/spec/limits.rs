@@ -66,6 +66,9 @@ pub(crate) const SIZE_KB: Limit = Limit::from_zero(1e9, "kB");
 pub(crate) const KV_KB: Limit = Limit::from_zero(1e6, "kB");
 pub(crate) const TOKENS: Limit = Limit::between(1.0, 1e6, "tokens");
 pub(crate) const TOKENS_FROM_ZERO: Limit = Limit::from_zero(1e6, "tokens");
+/// Content that makes an inference more or less work.
+pub(crate) const CONTENT_WORK: Limit = Limit::between(0.01, 100.0, "");
+pub(crate) const SCENE_S: Limit = Limit::between(1e-3, 30.0 * 86400.0, "s");
 pub(crate) const SHARE: Limit = Limit::between(1e-6, 1.0, "");
 pub(crate) const ELEMENTS: Limit = Limit { least: 0.0, open: true, most: 1e15, unit: "elements" };
 pub(crate) const FAN_OUT: Limit = Limit::from_zero(1024.0, "instances");
@@ -107,6 +110,8 @@ pub(crate) const VARIANTS_MAX: usize = 32;
 pub(crate) const NODES_MAX: usize = 65_536;
 /// The most streams and sessions.
 pub(crate) const SOURCES_MAX: usize = 16_384;
+/// The most classes of content.
+pub(crate) const CLASSES_MAX: usize = 32;
 /// The most points of a table.
 pub(crate) const POINTS_MAX: usize = 10_000;
 /// The most stage instances of one job, when every edge fans out as far as it can.

@@ -41,7 +41,7 @@ pub use profile::{
 };
 pub use provenance::{ProvenanceKind, SourceSpec};
 pub use scenario::{
-    ActionsSpec, AdapterSpec, Any, ArrivalProcess, ArrivalSpec, ChainSpec, DraftSpec, DropRule, EdgeSpec, Overflow,
-    PhaseSpec, RepeatSpec, ScenarioSpec, SessionSpec, StageSpec, StreamSpec, VariantsSpec, VariationKind,
-    VariationSpec,
+    ActionsSpec, AdapterSpec, Any, ArrivalProcess, ArrivalSpec, ChainSpec, ClassSpec, ContentSpec, DraftSpec, DropRule,
+    EdgeSpec, Overflow, PhaseSpec, RepeatSpec, ScenarioSpec, SessionSpec, StageSpec, StreamSpec, VariantsSpec,
+    VariationKind, VariationSpec,
 };

@@ -205,6 +205,10 @@ pub struct QualitySpec {
     pub value: f64,
     /// Whether a larger value is better.
     pub higher_is_better: bool,
+    /// Value of the score by class of content: `by_content = { slow = 83.6, fast = 51.2 }`. It counts in streams whose `content` has
+    /// classes of these names, `value` in all others.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub by_content: IndexMap<String, f64>,
     /// Key of `[source]`.
     pub source: Option<String>,
 }

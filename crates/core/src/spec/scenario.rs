@@ -51,6 +51,9 @@ pub struct ScenarioSpec {
     /// Chains of stages, by name.
     #[serde(default)]
     pub chain: IndexMap<String, ChainSpec>,
+    /// What there is to see, by name, for streams that look at it.
+    #[serde(default)]
+    pub content: IndexMap<String, ContentSpec>,
     /// Adapters of models, by name.
     #[serde(default)]
     pub adapter: IndexMap<String, AdapterSpec>,
@@ -148,6 +151,9 @@ pub struct StreamSpec {
     /// Idle-time work: it uses processors that nothing else waits for, and gives way at once. It has no deadline.
     #[serde(default)]
     pub best_effort: bool,
+    /// What it looks at, by its key in `[content]`: each activation is of the class that is to be seen at its nominal time. Streams that
+    /// look at the same see the same. Left out: its inputs are all alike.
+    pub content: Option<String>,
     /// Each activation puts out a chunk of actions that a robot executes at a fixed rate.
     pub actions: Option<ActionsSpec>,
     /// Key of `[source]` for rate and deadline.
@@ -349,14 +355,42 @@ pub struct StageSpec {
     pub prompt: Option<DistributionSpec>,
     /// Output length of an `autoregressive` model [tokens]. Left out: the session's.
     pub output: Option<DistributionSpec>,
+    /// How much an inference is in a class of the stream's `content`, relative to the profile's, 0.01 to 100, for models of shape `one_shot`
+    /// and `streaming`: `work_by_content = { crowded = 1.8 }`. It holds for time, bytes and energy. Classes left out: 1.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub work_by_content: IndexMap<String, f64>,
     /// Size of the stage's output, handed to its successors [kB], ≥ 0.
     #[serde(default)]
     pub output_kb: f64,
-    /// Key of `[source]` for `tool_ms`.
+    /// Key of `[source]` for `tool_ms` or `work_by_content`.
     pub source: Option<String>,
     /// A small model that may draft the output of an `autoregressive` one, which then verifies several tokens in one step. Whether it
     /// does is the policy's choice. Left out: none.
     pub draft: Option<DraftSpec>,
+}
+
+/// What there is to see: classes of content that follow each other in scenes.
+///
+/// Scenes have exponentially distributed lengths; which class the next one is of does not depend on those before it.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContentSpec {
+    /// The classes; their shares sum to 1.
+    pub classes: Vec<ClassSpec>,
+    /// Key of `[source]` for shares and lengths.
+    pub source: Option<String>,
+}
+
+/// A class of content.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClassSpec {
+    /// Name, such as `fast`; models state their quality and stages their work by it.
+    pub name: String,
+    /// Share of the time that belongs to it in the long run, > 0 and ≤ 1.
+    pub share: f64,
+    /// Mean length of its scenes [s], ≥ 0.001. The next scene may be of the same class again.
+    pub scene_s: f64,
 }
 
 /// An adapter (LoRA): weights that some stages need beside those of their model.

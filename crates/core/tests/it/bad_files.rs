@@ -130,6 +130,28 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("nothing per answer", "weights_mb = 500,", "weights_mb = 500, exits_per = \"answer\","),
     ("exits of a loop", "weights_mb = 900 }", "weights_mb = 900, exits = [[0.5, 0.5], [1, 0.5]] }"),
+    ("content that there is not", "fps = 30", "fps = 30\ncontent = \"street\""),
+    (
+        "content that is not a whole",
+        "[model]\n",
+        "[content.street]\nclasses = [{ name = \"slow\", share = 0.5, scene_s = 2 }, { name = \"slow\", share = 0.4, scene_s = 0 }]\n\n[model]\n",
+    ),
+    ("content without classes", "[model]\n", "[content.street]\nclasses = []\n\n[model]\n"),
+    (
+        "work by content that nobody sees",
+        "{ name = \"hear\", model = \"detector\" }",
+        "{ name = \"hear\", model = \"detector\", work_by_content = { crowded = 2 } }",
+    ),
+    (
+        "work of a loop by content, and too much",
+        "name = \"paint\", model = \"painter\", steps = 4",
+        "name = \"paint\", model = \"painter\", steps = 4, work_by_content = { crowded = 2000 }",
+    ),
+    (
+        "quality by content that is no number",
+        "weights_mb = 5,",
+        "weights_mb = 5, quality = { metric = \"mAP\", value = 1, higher_is_better = true, by_content = { slow = nan } },",
+    ),
     (
         "a streaming model that is divided",
         "speaker = {}",

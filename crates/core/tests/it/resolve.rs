@@ -126,7 +126,7 @@ fn language_models_have_prefill_and_decode_with_their_bytes() {
     let system = with(&Options { bytes_scale: 0.5, ..Options::default() });
     let think = system.nodes.iter().find(|node| node.name == "think").unwrap();
     let cost = think.costs[system.processor("gpu").unwrap()].as_ref().unwrap();
-    assert_eq!(think.expected, Work { prompt: 64, output: 32, steps: 0, exit: 1.0 });
+    assert_eq!(think.expected, Work { prompt: 64, output: 32, steps: 0, exit: 1.0, scale: 1.0 });
     assert_eq!(think.output_max, 32);
     let PhaseCost::Prefill { bytes_per_segment, latency_ns, .. } = &cost.phases[0].1 else {
         panic!("prefill comes first")
@@ -285,7 +285,10 @@ fn a_trace_gives_arrivals_and_lengths() {
     assert_eq!(chat.arrival, Arrival::Trace { requests });
     let node = system.nodes.iter().last().unwrap();
     assert!(node.prompt.is_none() && node.output.is_none());
-    assert_eq!((node.expected, node.output_max), (Work { prompt: 125, output: 15, steps: 0, exit: 1.0 }, 20));
+    assert_eq!(
+        (node.expected, node.output_max),
+        (Work { prompt: 125, output: 15, steps: 0, exit: 1.0, scale: 1.0 }, 20)
+    );
 }
 
 #[test]

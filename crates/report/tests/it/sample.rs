@@ -69,6 +69,7 @@ pub(crate) fn system(streams: usize) -> System {
         models: IdVec::new(),
         nodes: IdVec::new(),
         sources: IdVec::new(),
+        contents: Vec::new(),
         duration: Nanos::from_secs(2.0),
         warm_up: Nanos::from_ms(200.0),
         variation: Variation::default(),
@@ -173,7 +174,7 @@ fn source(
             steps: 0,
             prompt: None,
             output: None,
-            expected: Work { prompt: 1, output: 2, steps: 0, exit: 1.0 },
+            expected: Work { prompt: 1, output: 2, steps: 0, exit: 1.0, scale: 1.0 },
             output_max: 0,
             output_bytes: 0.0,
             draft: None,
@@ -181,6 +182,7 @@ fn source(
             after,
             variants: Vec::new(),
             quality: None,
+            in_content: Vec::new(),
         });
     }
     system.sources.push(Source {
@@ -202,6 +204,7 @@ fn source(
         text: onbeat_core::system::Text::default(),
         best_effort: false,
         actions: None,
+        content: None,
     });
 }
 
@@ -240,7 +243,10 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
         let (job, source) = (job as u64, &system.sources.as_slice()[i]);
         let deadline = source.deadline.map(|deadline| Nanos(release + deadline.0));
         let mut push = |at: u64, what: What| events.push(Event { at: Nanos(at), what });
-        push(release, What::Release { job, source: SourceId::new(i), nominal: Nanos(release), deadline });
+        push(
+            release,
+            What::Release { job, source: SourceId::new(i), nominal: Nanos(release), deadline, content: None },
+        );
         let mut ready = release;
         let mut dropped = false;
         for node in system.nodes_of(SourceId::new(i)) {

@@ -33,7 +33,10 @@ fn stop(time: u64, run: u64, stage: u64, processor: ProcessorId, why: StopReason
 /// Two camera jobs on two CPU slots, one late and one preempted and dropped.
 fn events() -> Vec<Event> {
     let release = |time, job, deadline| {
-        at(time, What::Release { job, source: SourceId(0), nominal: ms(time), deadline: Some(ms(deadline)) })
+        at(
+            time,
+            What::Release { job, source: SourceId(0), nominal: ms(time), deadline: Some(ms(deadline)), content: None },
+        )
     };
     let ready = |time, stage, job| at(time, What::Ready { stage, job, node: NodeId(0), prompt: 0, output: 0 });
     vec![
@@ -94,7 +97,7 @@ fn nothing_runs_on_after_the_last_event() {
 fn stages_of_a_batch_share_one_slice() {
     let system = sample::system(0);
     let mut list = vec![
-        at(0, What::Release { job: 1, source: SourceId(0), nominal: ms(0), deadline: None }),
+        at(0, What::Release { job: 1, source: SourceId(0), nominal: ms(0), deadline: None, content: None }),
         at(0, What::Ready { stage: 1, job: 1, node: NodeId(0), prompt: 0, output: 0 }),
         at(0, What::Ready { stage: 2, job: 1, node: NodeId(0), prompt: 0, output: 0 }),
         start(0, 9, 1, GPU, 0),
@@ -112,7 +115,7 @@ fn goals_for_tokens_are_marked() {
     let assistant = SourceId(2);
     let answer = NodeId(4);
     let list = [
-        at(0, What::Release { job: 1, source: assistant, nominal: ms(0), deadline: None }),
+        at(0, What::Release { job: 1, source: assistant, nominal: ms(0), deadline: None, content: None }),
         at(0, What::Ready { stage: 1, job: 1, node: answer, prompt: 10, output: 11 }),
         start(0, 1, 1, GPU, 0),
         // The goals are 400 ms to the first token and 60 ms per token; ten tokens follow in 700 ms.

@@ -70,3 +70,36 @@ fn early_exits_are_refused() {
     let ran = Setup::new(toml, &[("x", Script::default())]).try_run();
     assert!(matches!(ran, Err(RunError::Exits { stage }) if stage == "x"));
 }
+
+#[test]
+fn content_is_rehearsed_and_refused_where_inputs_are_real() {
+    let stream = "[content.street]\nclasses = [{ name = \"slow\", share = 0.5, scene_s = 0.02 }, { name = \"fast\", share = 0.5, scene_s = 0.02 }]\n\
+                  [[stream]]\nname = \"s\"\nchain = \"c\"\nperiod_ms = 10\ncontent = \"street\"\n\
+                  [[chain.c.stage]]\nname = \"only\"\nmodel = \"x\"\nwork_by_content = { fast = 2 }\n";
+    let on = |processors: &[&str]| {
+        let toml = scenario(0.2, processors, &[("x", "", "latency_ms = 2")], stream);
+        Setup::new(toml, &[("x", Script::default())]).try_run()
+    };
+    let refused = on(&["v:virtual", "a"]);
+    assert!(matches!(refused, Err(RunError::Content { stream, processor }) if stream == "s" && processor == "a"));
+    let ran = on(&["v:virtual"]).unwrap();
+    let mut classes = [0; 2];
+    let mut seen = std::collections::BTreeMap::new();
+    for event in &ran.events {
+        match event.what {
+            What::Release { job, content, .. } => {
+                let class = content.expect("the stream looks at something");
+                classes[usize::from(class)] += 1;
+                seen.insert(job, class);
+            }
+            What::Ready { stage, job, .. } => assert_eq!(stage, job, "one stage per job"),
+            // What is fast takes twice as long.
+            What::Stop { stage, alone, .. } if alone.as_ms() > 1.0 => {
+                let expected = if seen[&stage] == 1 { 4.0 } else { 2.0 };
+                assert!((alone.as_ms() - expected).abs() < 0.01, "{alone}");
+            }
+            _ => {}
+        }
+    }
+    assert!(classes[0] > 0 && classes[1] > 0, "{classes:?}");
+}

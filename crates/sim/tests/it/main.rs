@@ -6,6 +6,7 @@
 mod agents;
 mod caches;
 mod chains;
+mod content;
 mod contention;
 mod conversations;
 mod determinism;

@@ -8,6 +8,7 @@ use crate::spec::field::Field;
 use crate::spec::limits;
 use crate::spec::{ChainSpec, DraftSpec, ModelShape, ScenarioSpec, StageSpec, VariantsSpec};
 
+use super::content;
 use super::distribution::{self, DELAY_MS, INSTANCES, TOKENS};
 use super::models::{Catalogue, Variant, shape_name};
 use super::repeat;
@@ -192,6 +193,7 @@ fn stage<'a>(check: &mut Check<'_>, at: &Field, spec: &StageSpec, catalogue: &Ca
             check.wrong(&at.key(key), problem, format!("it belongs to models of shape `{}`", shape_name(shape)));
         }
     }
+    content::check_work(check, at, spec, candidates.first());
     let draft = spec.draft.as_ref().and_then(|draft| draft_of(check, at, draft, candidates.first(), catalogue));
     (check.errors.len() == before).then(|| Stage {
         draft,
@@ -288,6 +290,7 @@ fn not_for_tools(check: &mut Check<'_>, at: &Field, spec: &StageSpec) {
         ("steps", spec.steps.is_some()),
         ("prompt", spec.prompt.is_some()),
         ("output", spec.output.is_some()),
+        ("work_by_content", !spec.work_by_content.is_empty()),
     ];
     for (key, _) in given.into_iter().filter(|&(_, given)| given) {
         check.wrong(&at.key(key), format!("`{key}` has no use: the stage is a tool"), "it belongs to models");

@@ -320,7 +320,7 @@ mod tests {
             ),
         ];
         add(&mut phases, &spec(0.5, Some(0.75)), 10.0, None, 1.0);
-        let work = Work { prompt: 100, output: 11, steps: 0, exit: 1.0 };
+        let work = Work { prompt: 100, output: 11, steps: 0, exit: 1.0, scale: 1.0 };
         // 5 misses of 5 MB at 10 GB/s: 2.5 ms per step.
         let (_, decode) = &phases[1];
         assert!((decode.latency_ns(work, 0.0, 10.0) - 10.0 * 12.5e6).abs() < 1.0);

@@ -4,6 +4,7 @@
 mod architecture;
 mod bounds;
 mod chains;
+mod content;
 mod cost;
 mod distribution;
 mod experts;

@@ -370,8 +370,11 @@ fn check_model(check: &mut Check<'_>, at: &Field, name: &str, model: &ModelSpec,
     for (at, quality) in qualities {
         if let Some(quality) = quality {
             let at = at.key("quality");
-            if !quality.value.is_finite() {
-                check.wrong(&at.key("value"), format!("{} is not a score", quality.value), "must be a finite number");
+            let by_content = quality.by_content.iter().map(|(class, &value)| (at.key("by_content").key(class), value));
+            for (at, value) in std::iter::once((at.key("value"), quality.value)).chain(by_content) {
+                if !value.is_finite() {
+                    check.wrong(&at, format!("{value} is not a score"), "must be a finite number");
+                }
             }
             if let Some(source) = &quality.source {
                 sources.check_key(check, &at.key("source"), "quality", Some(source));
@@ -445,7 +448,7 @@ fn check_exits(
 }
 
 /// Shares that are written with a few digits sum to 1 within this.
-const SUM_TOLERANCE: f64 = 1e-6;
+pub(super) const SUM_TOLERANCE: f64 = 1e-6;
 
 /// Figures of a cost entry that may have a source of their own.
 const COST_FIGURES: [&str; 25] = [

@@ -18,6 +18,7 @@ use crate::units::{Bytes, Nanos};
 
 use super::bounds;
 use super::chains::{PlannedDraft, Stage};
+use super::content::relative_to_best;
 use super::cost::{self, Inputs};
 use super::figures::Sources;
 use super::models::{Catalogue, Row, Variant, shape_name};
@@ -166,8 +167,11 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     /// A stage without edges and bounds, and its smallest size.
     fn node(&mut self, source: SourceId, stage: &Stage<'a>, planned: &PlannedSource<'a>) -> Option<(Node, Work)> {
+        let works = self.works_in_content(stage, planned)?;
         if let Some(tool) = &stage.tool {
-            return self.tool(source, stage, tool);
+            let (mut node, least) = self.tool(source, stage, tool)?;
+            node.in_content = self.in_content(stage, planned, works, &[]);
+            return Some((node, least));
         }
         let mut choice = self.choose(stage)?.into_iter();
         let (variant, rows) = choice.next()?;
@@ -195,7 +199,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         }
         let output = output.map(|output| self.cut_to_reserve(output, sizes, &stage.spec.name));
         let exits = variant.exits();
-        sizes = sizes.with_exits(&exits);
+        sizes = sizes.with_exits(&exits).with_content(&self.shares(planned, &works));
         let model = self.model(&variant);
         let mut kinds = None;
         let (costs, fastest, best) = self.costs(stage, &variant, &rows, sizes, &mut kinds)?;
@@ -214,6 +218,8 @@ impl<'a, 'c> Builder<'a, 'c> {
         };
         let attention = variant.spec.attention.as_ref().map(|spec| self.attention(spec, &variant, &costs, sizes));
         let quality = self.relative_quality(&stage.spec.name, &variant, &mut variants);
+        let all: Vec<Variant<'a>> = std::iter::once(variant).chain(variants.iter().map(|(other, _)| *other)).collect();
+        let in_content = self.in_content(stage, planned, works, &all);
         let node = Node {
             name: stage.spec.name.clone(),
             source,
@@ -239,6 +245,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             tool: None,
             adapter,
             exits,
+            in_content,
         };
         Some((node, sizes.smallest))
     }
@@ -355,13 +362,6 @@ impl<'a, 'c> Builder<'a, 'c> {
         let comparable = all().all(|quality| {
             quality.is_some_and(|quality| Some((quality.metric.as_str(), quality.higher_is_better)) == kind)
         });
-        let higher = kind.is_some_and(|(_, higher)| higher);
-        let values = all().flatten().map(|quality| quality.value);
-        let best = if higher { values.fold(f64::MIN, f64::max) } else { values.fold(f64::MAX, f64::min) };
-        let relative = |value: f64| {
-            let ratio = if higher { value / best } else { best / value };
-            if value == best { 1.0 } else { ratio }
-        };
         // A ratio of scores that can be negative says nothing.
         let positive = all().flatten().all(|quality| quality.value >= 0.0);
         if !comparable || !positive {
@@ -370,7 +370,8 @@ impl<'a, 'c> Builder<'a, 'c> {
             ));
             return None;
         }
-        let qualities: Vec<f64> = all().flatten().map(|quality| relative(quality.value)).collect();
+        let values: Vec<f64> = all().flatten().map(|quality| quality.value).collect();
+        let qualities = relative_to_best(&values, kind.is_some_and(|(_, higher)| higher));
         for ((_, other), &quality) in others.iter_mut().zip(&qualities[1..]) {
             other.quality = Some(quality);
         }

@@ -13,6 +13,7 @@ use crate::system::{System, Variation};
 use crate::units::Nanos;
 
 use super::chains;
+use super::content;
 use super::models::{Catalogue, Layer};
 use super::nodes::Builder;
 use super::notes::Run;
@@ -99,6 +100,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
     let (duration, variation) = check_scenario(&mut check, scenario, options);
     tools::check_adapters(&mut check, scenario, &catalogue);
     let chains = chains::resolve(&mut check, scenario, &catalogue);
+    let contents = content::resolve(&mut check, scenario);
     let around = Around { scenario, chains: &chains, catalogue: &catalogue, files: parts.files };
     let planned = sources::resolve(&mut check, around);
     let Some(mut platform) = platform.filter(|_| errors.is_empty()) else {
@@ -114,6 +116,11 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
             && !scenario.session.iter().any(|s| s.chain.as_ref() == Some(*name))
     }) {
         builder.notes.warn(format!("No stream and no session uses the chain `{name}`."));
+    }
+    for (i, name) in scenario.content.keys().enumerate() {
+        if !planned.iter().any(|planned| planned.source.content == u32::try_from(i).ok()) {
+            builder.notes.warn(format!("No stream looks at `{name}`."));
+        }
     }
     if !platform.inline && !scenario.runs_on.is_empty() && !scenario.runs_on.contains(&platform.platform.name) {
         let text = format!(
@@ -154,6 +161,7 @@ pub(in crate::spec) fn resolve(parts: Parts<'_>, options: &Options) -> Result<Sy
         models: builder.models,
         nodes: builder.nodes,
         sources: builder.sources,
+        contents,
         duration,
         warm_up: Nanos::from_secs(scenario.warm_up_s),
         variation,

@@ -30,6 +30,22 @@ impl Sizes {
         let (least, mean) = (exits.least_after(0.0), exits.mean());
         Self { smallest: work(self.smallest, least), expected: work(self.expected, mean), largest: self.largest }
     }
+
+    /// The same, where an inference is so much in each class of content, which has this share of the time.
+    pub(super) fn with_content(self, classes: &[(f64, f64)]) -> Self {
+        if classes.is_empty() {
+            return self;
+        }
+        let works = || classes.iter().map(|&(work, _)| work);
+        let (least, most) = (works().fold(f64::INFINITY, f64::min), works().fold(0.0, f64::max));
+        let mean = classes.iter().map(|&(work, share)| work * share).sum::<f64>().clamp(least, most);
+        let work = |work: Work, scale: f64| Work { scale, ..work };
+        Self {
+            smallest: work(self.smallest, least),
+            expected: work(self.expected, mean),
+            largest: work(self.largest, most),
+        }
+    }
 }
 
 /// Sizes by the stage's lengths of prompt and output, if its model has such; a length that is not given is that of the trace's
@@ -49,7 +65,7 @@ pub(super) fn of(
         ],
         None => [[0; 3]; 2],
     };
-    let work = |i: usize| Work { prompt: prompt[i], output: output[i], steps, exit: 1.0 };
+    let work = |i: usize| Work { prompt: prompt[i], output: output[i], steps, exit: 1.0, scale: 1.0 };
     Ok(Sizes { smallest: work(0), expected: work(1), largest: work(2) })
 }
 

@@ -172,6 +172,14 @@ fn stream<'a>(
     if let Some(actions) = &spec.actions {
         check_actions(check, &at.key("actions"), actions, chain.as_ref());
     }
+    let known = &around.scenario.content;
+    let content = spec.content.as_ref().and_then(|name| {
+        let found = known.get_index_of(name);
+        if found.is_none() {
+            check.unknown(&at.key("content"), "content", name, known.keys().map(String::as_str));
+        }
+        found.and_then(|index| u32::try_from(index).ok())
+    });
     let jitter = spec.jitter_ms.as_ref().and_then(|d| distribution::resolve(check, &at.key("jitter_ms"), d, DELAY_MS));
     if check.errors.len() > before {
         return None;
@@ -203,6 +211,7 @@ fn stream<'a>(
         text: Text::default(),
         best_effort: spec.best_effort,
         actions: None,
+        content,
     };
     Some(PlannedSource { source, field: at.clone(), chain, prompt: None, output: None, actions: spec.actions.clone() })
 }
@@ -281,6 +290,7 @@ fn session<'a>(
         text: Text { conversation: spec.conversation, predictor: spec.predictor_sigma },
         best_effort: spec.best_effort,
         actions: None,
+        content: None,
     };
     Some(PlannedSource { source, field: at.clone(), chain, prompt, output, actions: None })
 }

@@ -97,6 +97,7 @@ impl<'a> Builder<'a, '_> {
             quality: None,
             tool: (!occupies).then(|| tool.clone()),
             adapter: None,
+            in_content: Vec::new(),
         };
         Some((node, Work::default()))
     }
