@@ -9,6 +9,7 @@ mod chains;
 mod contention;
 mod conversations;
 mod determinism;
+mod divided_prompts;
 mod draft;
 mod exits;
 mod generative;
