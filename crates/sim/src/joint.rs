@@ -119,6 +119,7 @@ impl<S: Sink> Engine<'_, S> {
         let (others, course, factor) = self.plan_together(p, stage, together, segments);
         let end = course.end();
         let length = end.position - live.position;
+        debug_assert!(length > 0.0, "a stage does not wait at the end of its phase");
         let expected = match segments {
             Some(_) => Nanos::from_ns_f64(end.ns),
             None => self.course.view().remaining_together(stage, p, together).unwrap_or(Nanos::ZERO),

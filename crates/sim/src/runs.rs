@@ -244,6 +244,7 @@ impl<S: Sink> Engine<'_, S> {
             }
         }
         debug_assert!(to <= end, "a run does not go past the end of its phase");
+        debug_assert!(from < end, "a stage does not wait at the end of its phase");
 
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
@@ -498,14 +499,16 @@ impl<S: Sink> Engine<'_, S> {
         let stages: Vec<StageId> =
             self.course.state.processors[p].runs[i].stages().take(self.runs[p][i].members).collect();
         let x = self.runs[p][i].target;
-        for (k, &stage) in stages.iter().enumerate() {
+        // Of other phases, only what several processors do has marks: where it is planned anew.
+        let decodes = self.course.state.processors[p].runs[i].kind == Phase::Decode;
+        for (k, &stage) in stages.iter().enumerate().filter(|_| decodes) {
             let position = self.runs[p][i].start_of(k) + x;
             self.course.count_tokens(stage, position);
             if self.course.caches_grow() {
                 self.course.state.stages[stage].position = position;
             }
         }
-        if !self.grow_caches(p, &stages) {
+        if decodes && !self.grow_caches(p, &stages) {
             let run = &mut self.runs[p][i];
             run.length = x;
             if run.why == StopReason::Finished {

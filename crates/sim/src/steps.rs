@@ -85,14 +85,14 @@ impl<S: Sink> Engine<'_, S> {
     }
 
     /// Ends a run at the next layer group inside the segment or piece that it is in, if that comes before the segment's end. Whether
-    /// it does.
+    /// it does. Groups are those of one processor: what several do together ends with its segment.
     pub(crate) fn cut_at_group(&mut self, p: ProcessorId, i: usize) -> bool {
         let run = &self.runs[p][i];
         let stage = self.course.state.processors[p].runs[i].stage;
         let live = &self.course.state.stages[stage];
         let cost = cost_of(self.course.system, live, p);
         let groups = f64::from(cost.layer_groups());
-        if groups <= 1.0 || run.members > 1 || live.kind != Phase::Prefill {
+        if groups <= 1.0 || run.members > 1 || run.joint.is_some() || live.kind != Phase::Prefill {
             return false;
         }
         let work = self.course.hidden[stage.index()].work;

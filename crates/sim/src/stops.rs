@@ -206,7 +206,12 @@ impl<S: Sink> Engine<'_, S> {
                 exact = cost.position_after(work, from, from + run.length, nominal);
                 position = if run.piece { from } else { cost.boundary_at_or_before(exact).max(from) };
                 piece_end = if run.piece { from + run.length } else { 0.0 };
-                partial_ns = (nominal - cost.latency_ns(work, from, position)).max(0.0);
+                if position < end {
+                    partial_ns = (nominal - cost.latency_ns(work, from, position)).max(0.0);
+                } else {
+                    // Stopped within rounding of its end.
+                    exact = end;
+                }
             }
             self.account(p, run, visible, stage, cost, work, (began, exact), share, end);
         } else {
@@ -235,7 +240,8 @@ impl<S: Sink> Engine<'_, S> {
         if kind == Phase::Decode {
             self.course.count_tokens(stage, position);
         }
-        let finished = complete && position >= end;
+        // Whoever was stopped within rounding of the end is there: a stage never waits at the end of its phase.
+        let finished = position >= end;
         // A joint run goes on as such or not at all: the policy says who works on what is left.
         let goes_on = !finished
             && !brings_piece

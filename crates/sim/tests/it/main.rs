@@ -11,6 +11,7 @@ mod contention;
 mod conversations;
 mod determinism;
 mod disaggregation;
+mod divided_prompts;
 mod draft;
 mod exits;
 mod generative;
