@@ -8,6 +8,7 @@
 //! * [`event`], [`record`]: what happened;
 //! * [`metric`], [`summary`]: what reports show.
 
+pub mod bus;
 pub mod content;
 pub mod cost;
 pub mod curve;

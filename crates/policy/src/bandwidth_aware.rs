@@ -1,11 +1,12 @@
 //! `bandwidth-aware`: earliest due first, but nothing starts that would make more urgent work late by taking its memory bandwidth.
 
+use onbeat_core::bus::Demand;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
-use crate::bus::{self, Demand};
+use crate::bus::{self, Rates};
 use crate::dispatch::{Dispatch, Order};
 use crate::edf::TokenAlarm;
 use crate::parameters::Parameters;
@@ -42,9 +43,9 @@ struct Admission {
     /// What runs, with what this decision starts.
     loads: Vec<Load>,
     /// How fast the loads get on, relative to alone.
-    rates: Vec<f64>,
+    rates: Rates,
     /// The same with one more or one fewer.
-    changed: Vec<f64>,
+    changed: Rates,
     /// The stage that was looked at last, if it was held back.
     held: Option<StageId>,
 }
@@ -67,8 +68,8 @@ fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, Pol
         margin: parameters.milliseconds("margin_ms")?,
         times: Times::default(),
         loads: Vec::new(),
-        rates: Vec::new(),
-        changed: Vec::new(),
+        rates: Rates::default(),
+        changed: Rates::default(),
         held: None,
     };
     Ok(Box::new(BandwidthAware { order, dispatch: Dispatch::default(), tokens: TokenAlarm::default() }))
@@ -104,7 +105,7 @@ impl Admission {
 
     fn find_rates(&mut self, view: &View<'_>) {
         if let Some(bus) = bus::bandwidth(view) {
-            bus::rates(bus, self.loads.iter().map(|load| load.demand), &mut self.rates);
+            self.rates.find(view, bus, self.loads.iter().map(|load| (load.processor, load.demand)));
         }
     }
 
@@ -116,10 +117,10 @@ impl Admission {
     /// When a stage would be done on a processor beside what runs [ns from now]; `None` if that would make more urgent work late that is
     /// on time without it.
     fn admit(&mut self, view: &View<'_>, bus: f64, load: &Load, setup_ns: f64) -> Option<f64> {
-        let demands = self.loads.iter().chain([load]).map(|load| load.demand);
-        bus::rates(bus, demands, &mut self.changed);
-        let own = setup_ns + load.left_ns / self.changed.last().copied().unwrap_or(1.0);
-        for (other, (&rate, &slower)) in self.loads.iter().zip(self.rates.iter().zip(&self.changed)) {
+        let runs = self.loads.iter().chain([load]).map(|load| (load.processor, load.demand));
+        self.changed.find(view, bus, runs);
+        let own = setup_ns + load.left_ns / self.changed.of.last().copied().unwrap_or(1.0);
+        for (other, (&rate, &slower)) in self.loads.iter().zip(self.rates.of.iter().zip(&self.changed.of)) {
             if other.due >= load.due || slower >= rate {
                 continue;
             }
@@ -138,7 +139,7 @@ impl Admission {
         let Some(bus) = bus::bandwidth(view) else { return };
         for urgent in 0..self.loads.len() {
             let Load { due, left_ns, .. } = self.loads[urgent];
-            let rate = self.rates[urgent];
+            let rate = self.rates.of[urgent];
             if rate >= 1.0 || !self.late(view, left_ns / rate, due) {
                 continue;
             }
@@ -151,10 +152,10 @@ impl Admission {
                 })
                 .max_by(|&a, &b| self.traffic(a).total_cmp(&self.traffic(b)));
             let Some(hog) = hog else { continue };
-            let without = self.loads.iter().enumerate().filter(|&(i, _)| i != hog).map(|(_, load)| load.demand);
-            bus::rates(bus, without, &mut self.changed);
-            let freed = self.changed[urgent - usize::from(hog < urgent)];
-            let beside = done_beside(left_ns, rate, freed, self.loads[hog].left_ns / self.rates[hog]);
+            let others = self.loads.iter().enumerate().filter(|&(i, _)| i != hog);
+            self.changed.find(view, bus, others.map(|(_, load)| (load.processor, load.demand)));
+            let freed = self.changed.of[urgent - usize::from(hog < urgent)];
+            let beside = done_beside(left_ns, rate, freed, self.loads[hog].left_ns / self.rates.of[hog]);
             if self.late(view, beside, due) && !self.late(view, left_ns / freed, due) {
                 actions.preempt(self.loads[hog].stage);
                 return;

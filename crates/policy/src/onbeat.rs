@@ -4,6 +4,7 @@
 //! streams greedily, once with the stage started and once without, and compares what each plan misses. A miss weighs as much as the
 //! time between two jobs of its source, so that every source counts alike, whatever its rate.
 
+use onbeat_core::bus::Demand;
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
@@ -14,7 +15,7 @@ use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use self::needs::{Need, Needs, tokens_left};
-use crate::bus::{Demand, bandwidth, demand, rates};
+use crate::bus::{Rates, bandwidth, demand};
 use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
 use crate::kv_offload::{is_on_its_way, place_longest_far};
@@ -79,9 +80,9 @@ struct Onbeat {
     without: Option<u64>,
     /// Stages for which this decision has made plans.
     planned: u32,
-    /// What runs ask of the memory bus, and one place for what may start; empty as long as this decision has not looked.
-    beside: Vec<Demand>,
-    rates: Vec<f64>,
+    /// What runs ask of the memory bus.
+    beside: Vec<(ProcessorId, Demand)>,
+    rates: Rates,
     /// For the link to slower memory.
     alarm: Alarm,
     longest: Vec<(u64, u64, StageId)>,
@@ -105,7 +106,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         without: None,
         planned: 0,
         beside: Vec::new(),
-        rates: Vec::new(),
+        rates: Rates::default(),
         alarm: Alarm::default(),
         longest: Vec::new(),
         served: Vec::new(),
@@ -121,7 +122,6 @@ impl Policy for Onbeat {
         self.planned = 0;
         self.without = None;
         self.table.begin();
-        self.beside.clear();
         self.list_slots(view);
         self.list_tasks(view, actions);
         let yields = yields_until(view);
@@ -429,7 +429,7 @@ impl Onbeat {
             return true;
         }
         self.planned += 1;
-        let stretch = self.stretch(view, stage, place.processor);
+        let stretch = self.stretch(view, actions, stage, place.processor);
         let own = if place.finish > task.due { task.weight } else { 0 };
         let span = self.table.span(row, place.processor).ns;
         let portions = [
@@ -456,19 +456,19 @@ impl Onbeat {
         false
     }
 
-    /// How many times longer than alone a stage would take on a processor beside what runs now, because the memory bus is shared.
-    fn stretch(&mut self, view: &View<'_>, stage: StageId, p: ProcessorId) -> f64 {
+    /// How many times longer than alone a stage would take on a processor beside what runs now and what this decision
+    /// has started, because the memory bus is shared.
+    fn stretch(&mut self, view: &View<'_>, actions: &Actions, stage: StageId, p: ProcessorId) -> f64 {
         let Some(bus) = bandwidth(view) else { return 1.0 };
-        if self.beside.is_empty() {
-            for q in view.processors() {
-                self.beside.extend(view.occupancy(q).runs.iter().map(|run| demand(view, run.stage, q)));
-            }
-            self.beside.push(Demand::default());
+        self.beside.clear();
+        for q in view.processors() {
+            self.beside.extend(view.occupancy(q).runs.iter().map(|run| (q, demand(view, run.stage, q))));
         }
-        let last = self.beside.len() - 1;
-        self.beside[last] = demand(view, stage, p);
-        rates(bus, self.beside.iter().copied(), &mut self.rates);
-        1.0 / self.rates[last].max(0.01)
+        let started = actions.as_slice().iter().filter_map(Action::starts);
+        self.beside.extend(started.map(|(stage, q, _)| (q, demand(view, stage, q))));
+        self.beside.push((p, demand(view, stage, p)));
+        self.rates.find(view, bus, self.beside.iter().copied());
+        1.0 / self.rates.of.last().map_or(1.0, |rate| rate.max(0.01))
     }
 
     fn start(&mut self, view: &View<'_>, stage: StageId, place: Place, segments: Option<u32>, actions: &mut Actions) {

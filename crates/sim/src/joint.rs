@@ -4,13 +4,13 @@
 //! makes progress, and does nothing by itself. The run is as fast as the slowest of them. Its course is known from the start, segment by
 //! segment (see [`onbeat_core::joint`]), and it ends at the end of a segment.
 
+use onbeat_core::bus::Demand;
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::joint::{Attention, Course, Mark, Pace, Part, Together};
 use onbeat_core::state::{Occupancy, Run};
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
-use crate::bus::Demand;
 use crate::engine::Engine;
 use crate::power::Meter;
 use crate::runs::{Doing, LiveRun, at_rate, cost_of};

@@ -12,7 +12,6 @@
 //! # Example
 //! See [`simulate`].
 
-mod bus;
 mod engine;
 mod joint;
 mod offload;

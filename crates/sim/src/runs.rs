@@ -4,6 +4,7 @@
 //! memory bus is shared (see [`crate::bus`]). Its length comes from the profile in closed form, so that a thousand decode steps are
 //! one run as long as nothing interferes; where it is inside is computed when somebody asks.
 
+use onbeat_core::bus::Demand;
 use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ProcessorId, ProcessorSet, StageId};
@@ -12,7 +13,6 @@ use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Nanos};
 
-use crate::bus::Demand;
 use crate::engine::Engine;
 use crate::joint::Joint;
 use crate::power::Meter;
@@ -81,7 +81,7 @@ impl LiveRun {
     /// What it asks of the bus now, if it takes part [bytes/ns].
     pub(crate) fn asks(&self) -> Option<f64> {
         match self.doing {
-            Doing::Work | Doing::Helping => Some(self.demand.peak_if_any()),
+            Doing::Work | Doing::Helping => Some(self.demand.asks()),
             Doing::Setup if self.setup_traffic > 0.0 => Some(self.setup_traffic),
             Doing::Setup | Doing::Saving | Doing::Waiting => None,
         }

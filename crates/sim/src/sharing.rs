@@ -1,10 +1,10 @@
-//! The memory bus among the runs of the moment; the rules are in [`crate::bus`].
+//! The memory bus among the runs of the moment; the rules are in [`onbeat_core::bus`].
 
+use onbeat_core::bus::{Demand, share_max_min};
 use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::units::{Bytes, Nanos};
 
-use crate::bus::{Demand, share_max_min};
 use crate::engine::Engine;
 use crate::runs::{Doing, LiveRun, at_rate, cost_of};
 
@@ -45,8 +45,7 @@ impl<S: Sink> Engine<'_, S> {
         let platform = &self.course.system.platform;
         // Without contention, a clock still changes the compute-bound part only.
         let matters = self.course.system.contention || self.course.power.is_some();
-        let bus = platform.bandwidth.filter(|_| matters)?;
-        Some(platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus)))
+        platform.bandwidth.filter(|_| matters).and_then(|_| platform.bandwidth_of(p))
     }
 
     /// Shares the memory bus among the runs that make progress, sets the processors' speeds, and moves the ends of runs.
@@ -66,9 +65,8 @@ impl<S: Sink> Engine<'_, S> {
                 joint |= run.joint.is_some();
                 shares.extend(run.asks());
             }
-            let Some(bus) = bus else { continue };
-            let limit = self.course.system.platform.processors[p].bandwidth.map_or(bus, |own| own.min(bus));
-            if shares.len() > first + 1 {
+            let limit = bus.and_then(|_| self.course.system.platform.bandwidth_of(p));
+            if let Some(limit) = limit.filter(|_| shares.len() > first + 1) {
                 share_max_min(limit, &mut shares[first..], &mut order);
             }
         }
@@ -117,12 +115,5 @@ impl<S: Sink> Engine<'_, S> {
             self.last_bus = (traffic, pace);
             self.course.emit(What::Bus { traffic, speed: pace });
         }
-    }
-}
-
-impl Demand {
-    /// What it draws when bound by memory; nothing if it never is.
-    pub(crate) fn peak_if_any(self) -> f64 {
-        if self.memory_bound > 0.0 { self.peak } else { 0.0 }
     }
 }

@@ -2,5 +2,6 @@
 
 mod bad_files;
 mod library;
+mod mistakes;
 mod resolve;
 mod robustness;

@@ -8,7 +8,7 @@ use onbeat_core::spec::{Library, NoFiles, Options, ProvenanceKind};
 use onbeat_core::system::{Arrival, Request, System};
 use onbeat_core::units::{Bytes, Nanos};
 
-use crate::bad_files::GOOD;
+use crate::mistakes::GOOD;
 
 fn system(text: &str) -> System {
     System::from_toml(text).unwrap_or_else(|errors| panic!("{errors}"))

@@ -5,7 +5,7 @@ use std::io;
 use onbeat_core::spec::{FileKind, Library, NoFiles, Options, Override, TraceWindow, read_trace};
 use proptest::prelude::*;
 
-use crate::bad_files::GOOD;
+use crate::mistakes::GOOD;
 
 /// Resolves whatever it is; a system must be sound and survive JSON.
 fn try_resolve(text: &str, platform: Option<&str>, options: &Options) {

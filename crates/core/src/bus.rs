@@ -1,4 +1,5 @@
-//! The memory bus: how fast each running segment gets on when several share it.
+//! The memory bus: how fast each running segment gets on when several share it. The simulator goes by these rules, and policies that
+//! foresee contention do.
 //!
 //! A run that takes `T` alone and moves `B` bytes draws `d = B / T` on average. Alone it could draw at most `b`, the smaller of its
 //! processor's limit and the bus's bandwidth. So it is bound by memory for the fraction `m = d / b` of its time, during which it
@@ -11,21 +12,21 @@
 //! The memory-bound parts of concurrent runs are assumed to coincide. Below saturation that is the pessimistic end.
 
 /// What a run asks of the bus.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Demand {
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
     /// Fraction of its time alone in which it is bound by memory, 0 to 1.
-    pub(crate) memory_bound: f64,
+    pub memory_bound: f64,
     /// What it draws in that part [bytes/ns].
-    pub(crate) peak: f64,
+    pub peak: f64,
 }
 
 impl Demand {
     /// Asks for nothing.
-    pub(crate) const NONE: Self = Self { memory_bound: 0.0, peak: 0.0 };
+    pub const NONE: Self = Self { memory_bound: 0.0, peak: 0.0 };
 
     /// Demand of a run that alone takes `alone_ns` and moves `bytes`, where at most `limit` can be drawn [bytes/ns]. Bytes that
     /// would not fit into the profiled time are left out, for alone it takes its profiled time.
-    pub(crate) fn new(bytes: f64, alone_ns: f64, limit: f64) -> Self {
+    pub fn new(bytes: f64, alone_ns: f64, limit: f64) -> Self {
         if bytes <= 0.0 || alone_ns <= 0.0 {
             return Self::NONE;
         }
@@ -33,15 +34,20 @@ impl Demand {
     }
 
     /// Rate of progress with a share of the bus [bytes/ns], on a processor at a speed relative to the profiled one.
-    pub(crate) fn rate(self, share: f64, speed: f64) -> f64 {
+    pub fn rate(self, share: f64, speed: f64) -> f64 {
         if share >= self.peak {
             return if speed == 1.0 { 1.0 } else { 1.0 / ((1.0 - self.memory_bound) / speed + self.memory_bound) };
         }
         1.0 / ((1.0 - self.memory_bound) / speed + self.memory_bound * self.peak / share)
     }
 
+    /// What it draws when bound by memory [bytes/ns]; nothing if it never is.
+    pub fn asks(self) -> f64 {
+        if self.memory_bound > 0.0 { self.peak } else { 0.0 }
+    }
+
     /// Mean traffic at a rate of progress [bytes/ns].
-    pub(crate) fn traffic(self, rate: f64) -> f64 {
+    pub fn traffic(self, rate: f64) -> f64 {
         self.memory_bound * self.peak * rate
     }
 }
@@ -49,7 +55,7 @@ impl Demand {
 /// Shares `capacity` max-min fairly: everybody gets what they ask for or the common level, whichever is smaller, and the level is as
 /// high as possible. Replaces each entry of `demands` by its share. `order` is scratch.
 #[inline]
-pub(crate) fn share_max_min(capacity: f64, demands: &mut [f64], order: &mut Vec<usize>) {
+pub fn share_max_min(capacity: f64, demands: &mut [f64], order: &mut Vec<usize>) {
     if demands.iter().sum::<f64>() > capacity {
         share_scarce(capacity, demands, order);
     }
