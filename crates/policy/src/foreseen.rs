@@ -99,24 +99,90 @@ impl Sporadic {
         }
         let goal = source.ttft.or(source.deadline)?;
         let nodes: Vec<&Node> = system.nodes_of(id).map(|node| &system.nodes[node]).collect();
+        let answers = source.ttft.and_then(|_| nodes.iter().rposition(|node| reads(node)));
+        let counts = what_precedes(&nodes, answers, source.nodes.start);
         let slack = system.platform.processors.ids().map(|p| {
             if nodes.iter().all(|node| node.costs[p].is_none()) {
                 return None;
             }
             let mut need = 0.0;
-            for node in &nodes {
+            for (i, node) in nodes.iter().enumerate().filter(|&(i, _)| counts[i]) {
                 // A tool takes no processor.
                 let Some(cost) = node.costs[p].as_ref().or(node.costs[node.fastest].as_ref()) else { continue };
                 let (kind, first) = &cost.phases[0];
-                if source.ttft.is_some() && *kind == Phase::Prefill {
-                    need += first.latency_ns(node.expected, 0.0, node.expected.units(*kind));
-                    break;
-                }
-                need += cost.total_ns(node.expected);
+                need += if answers == Some(i) {
+                    first.latency_ns(node.expected, 0.0, node.expected.units(*kind))
+                } else {
+                    cost.total_ns(node.expected)
+                };
             }
             (need <= goal.as_f64()).then(|| goal.saturating_sub(Nanos::from_ns_f64(need)))
         });
         let slack: IdVec<ProcessorId, Option<Nanos>> = slack.collect();
         slack.iter().any(Option::is_some).then_some(Self { slack })
+    }
+}
+
+/// Whether a stage is a language model's.
+fn reads(node: &Node) -> bool {
+    node.costs.iter().flatten().any(|cost| cost.phases[0].0 == Phase::Prefill)
+}
+
+/// Which stages of a chain, the first of which has number `first`, have to be done before one of them, that one included; all of them
+/// without one.
+fn what_precedes(nodes: &[&Node], last: Option<usize>, first: u32) -> Vec<bool> {
+    let mut precedes = vec![last.is_none(); nodes.len()];
+    if let Some(last) = last {
+        precedes[last] = true;
+        for i in (0..=last).rev() {
+            if precedes[i] {
+                nodes[i].before.iter().for_each(|before| precedes[(before.0 - first) as usize] = true);
+            }
+        }
+    }
+    precedes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_for_the_first_token_is_for_the_last_language_model_and_what_precedes_it() {
+        let toml = r#"
+            name = "agent"
+            duration_s = 1
+            [platform]
+            name = "p"
+            memory = {}
+            processor = [{ name = "npu", kind = "npu" }]
+            [model]
+            llm = { shape = "autoregressive" }
+            eye = {}
+            [[cost]]
+            model = "llm"
+            processor = "npu"
+            prefill_ms = [[100, 10]]
+            decode_ms = [[0, 1]]
+            [[cost]]
+            model = "eye"
+            processor = "npu"
+            latency_ms = 3
+            [[session]]
+            name = "ask"
+            chain = "agent"
+            arrival = { process = "poisson", rate_per_s = 1 }
+            ttft_ms = 100
+            [chain.agent]
+            stage = [
+                { name = "plan", model = "llm", prompt = 100, output = 11 },
+                { name = "look", model = "eye" },
+                { name = "answer", model = "llm", prompt = 100, output = 50, after = ["plan"] },
+            ]
+        "#;
+        let system = System::from_toml(toml).unwrap_or_else(|errors| panic!("{errors}"));
+        let [ask] = &Sporadic::all(&system)[..] else { panic!("one source") };
+        // The plan, prompt and answer, takes 10 + 10 ms, and then the prompt of the answer 10; nobody has to wait for the look.
+        assert_eq!(ask.slack[ProcessorId(0)], Some(Nanos(70_000_000)));
     }
 }

@@ -187,6 +187,10 @@ impl Plan {
 
     /// Notes that a stage starts on a processor, and that others can join it if it can be batched.
     pub(crate) fn open(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId) {
+        // A processor that is divided has no free slot any more, whatever units are left.
+        if view.system.platform.processors[processor].division.is_some() && self.is_free(processor) {
+            self.take(processor);
+        }
         let most = batch_max(view, stage, processor);
         if most > 1 {
             let change = self.change(processor, view.stage(stage).model);

@@ -1,5 +1,5 @@
 use onbeat_core::cost::{Phase, PhaseCost};
-use onbeat_core::id::ProcessorId;
+use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Limit};
 use onbeat_core::spec::Preemption;
@@ -148,4 +148,21 @@ fn what_would_be_slowed_down_by_others_counts_with_the_time_that_it_takes_then()
     assert_eq!(rig.decide("onbeat"), [start(stage, 1)], "until 28; a frame comes at 30");
     rig.system.contention = true;
     assert_eq!(rig.decide("onbeat"), [], "until 46, and a frame that starts then takes until 66");
+}
+
+#[test]
+fn what_several_processors_do_makes_room_only_where_all_of_them_preempt() {
+    for (helper, room) in [(Preemption::Segment, true), (Preemption::Never, false)] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment), ("npu", helper)]);
+        let long = rig.stream("long", None, &[Some(100.0), None]);
+        let frame = rig.stream("frame", Some(110.0), &[Some(5.0), None]);
+        let divided = rig.running(long, 0, 0.0);
+        let run = &mut rig.state.processors[ProcessorId(0)].runs[0];
+        run.over = ProcessorSet::of(ProcessorId(0)).with(ProcessorId(1));
+        run.expected_end = ms(300.0);
+        rig.state.now = ms(1.0);
+        rig.ready(frame, 1.0);
+        let asked = rig.decide("onbeat").contains(&crate::test_rig::preempt(divided));
+        assert_eq!(asked, room, "{helper:?}");
+    }
 }
