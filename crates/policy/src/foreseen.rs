@@ -177,7 +177,7 @@ mod tests {
             stage = [
                 { name = "plan", model = "llm", prompt = 100, output = 11 },
                 { name = "look", model = "eye" },
-                { name = "answer", model = "llm", prompt = 100, output = 50, after = ["plan"] },
+                { name = "answer", model = "llm", prompt = 100, output = 50, after = [{ stage = "plan" }] },
             ]
         "#;
         let system = System::from_toml(toml).unwrap_or_else(|errors| panic!("{errors}"));
