@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 use crate::supernet::Supernet;
 use crate::times::{Times, until_due};
+use crate::tuning::Tuning;
 use crate::waiting::Waits;
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
@@ -34,6 +35,16 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
             name: "supernet",
             default: "true",
             meaning: "true: stages that may run several variants run the best one with which everything that waits can be on time; false: their default one",
+        },
+        ParameterInfo {
+            name: "tune",
+            default: "false",
+            meaning: "true: alpha and beta are only where an online search for the least UXCost begins; false: they stay as they are",
+        },
+        ParameterInfo {
+            name: "window_ms",
+            default: "500",
+            meaning: "with tune: time for which a pair of weights is tried [ms], 1 to 3600000",
         },
         ParameterInfo {
             name: "quantum_ms",
@@ -66,6 +77,8 @@ struct Dream {
     drops: Option<Drops>,
     /// Supernet switching, if it is on.
     supernet: Option<Supernet>,
+    /// Online tuning, if it is on.
+    tuning: Option<Tuning>,
     alarm: Alarm,
 }
 
@@ -96,9 +109,12 @@ struct Scores {
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    let (alpha, beta) = (parameters.factor("alpha")?, parameters.factor("beta")?);
+    let window_ms = parameters.number("window_ms", 1.0..=3_600_000.0, "a number of milliseconds from 1 to 3600000")?;
+    let tune = parameters.flag("tune")?;
     Ok(Box::new(Dream {
-        alpha: parameters.factor("alpha")?,
-        beta: parameters.factor("beta")?,
+        alpha,
+        beta,
         late: parameters.flag("late")?,
         quantum: parameters.milliseconds("quantum_ms")?,
         plan: Plan::default(),
@@ -106,12 +122,25 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         waiting: Vec::new(),
         drops: parameters.flag("drop")?.then(|| Drops::new(system)),
         supernet: parameters.flag("supernet")?.then(|| Supernet::new(system)),
+        tuning: tune.then(|| Tuning::new(system, Nanos::from_ms(window_ms), [alpha, beta])),
         alarm: Alarm::default(),
     }))
 }
 
 impl Policy for Dream {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+        if let Some(tuning) = &mut self.tuning {
+            [self.alpha, self.beta] = tuning.weights(view);
+        }
+        self.serve(view, actions);
+        if let Some(tuning) = &mut self.tuning {
+            tuning.note(view, actions, |stage, processor| next_segment(view, stage, processor)?.1);
+        }
+    }
+}
+
+impl Dream {
+    fn serve(&mut self, view: &View<'_>, actions: &mut Actions) {
         self.scores.waits.update(view);
         if view.ready().is_empty() {
             return;
@@ -143,9 +172,7 @@ impl Policy for Dream {
         self.waiting.retain(|candidate| !plan.join_any(view, candidate.stage, actions));
         self.take_over(view, actions);
     }
-}
 
-impl Dream {
     /// The waiting stage and idle processor with the highest score; ties go to the earlier stage, then to the first processor.
     fn best(&self, view: &View<'_>) -> Option<(usize, ProcessorId)> {
         let mut best: Option<(f64, u64, usize, ProcessorId)> = None;

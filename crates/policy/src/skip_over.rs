@@ -1,11 +1,12 @@
 //! `skip-over`: streams may lose one job in s: earliest due first for the jobs that must not be lost, the others when nothing else is due.
 
-use onbeat_core::id::{Id, JobId, StageId};
+use onbeat_core::id::StageId;
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::dispatch::{Alarm, Dispatch, Order};
+use crate::outcomes::{Outcomes, Tracked};
 use crate::parameters::Parameters;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 
@@ -46,25 +47,15 @@ struct Colours {
     red_left: Vec<u64>,
     /// How many jobs of the source have been given a colour, by source.
     count: Vec<u64>,
-    /// Live jobs of streams with deadlines, in order of release.
-    jobs: Vec<Tracked>,
-    /// Jobs with smaller serials are known.
-    next_serial: u64,
+    outcomes: Outcomes<Colour>,
 }
 
-/// A live job.
-#[derive(Clone, Copy, Debug)]
-struct Tracked {
-    job: JobId,
-    serial: u64,
-    source: usize,
+/// The colour of a live job.
+#[derive(Clone, Copy, Debug, Default)]
+struct Colour {
     /// How many jobs of the source there were, this one included.
     number: u64,
-    deadline: Nanos,
     blue: bool,
-    dropped: bool,
-    /// Whether a stage of it ran after the last decision. A job that ends without is one that the scenario dropped.
-    running: bool,
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
@@ -80,8 +71,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         blue_runs: parameters.flag("blue")?,
         red_left: vec![s - 1; system.sources.len()],
         count: vec![0; system.sources.len()],
-        jobs: Vec::new(),
-        next_serial: 0,
+        outcomes: Outcomes::default(),
     };
     Ok(Box::new(SkipOver { order, dispatch: Dispatch::default(), alarm: Alarm::default() }))
 }
@@ -93,7 +83,7 @@ impl Policy for SkipOver {
         self.order.give_up(view, actions);
         self.dispatch.run(view, actions, &mut self.order);
         self.order.stop_late(view, actions);
-        self.order.note_running(view, actions);
+        self.order.outcomes.note_running(view, actions);
         if let Some(at) = self.order.next_deadline(view.now()) {
             self.alarm.set(view.now(), at, actions);
         }
@@ -103,57 +93,35 @@ impl Policy for SkipOver {
 impl Colours {
     /// Learns from the jobs that have ended what colour the next ones have.
     fn settle(&mut self, view: &View<'_>) {
-        let Self { jobs, red_left, count, s, .. } = self;
-        jobs.retain(|tracked| {
-            if view.state.jobs.get(tracked.job).is_some_and(|job| job.serial == tracked.serial) {
-                return true;
-            }
-            let on_time = tracked.running && !tracked.dropped && view.now() <= tracked.deadline;
+        let Self { outcomes, red_left, count, s, .. } = self;
+        outcomes.settle(view, |tracked, on_time| {
             if !on_time {
                 // Those that came while this was open are red already.
-                red_left[tracked.source] = (*s - 1).saturating_sub(count[tracked.source] - tracked.number);
+                red_left[tracked.source] = (*s - 1).saturating_sub(count[tracked.source] - tracked.more.number);
             }
-            false
         });
     }
 
     /// Gives new jobs a colour.
     fn welcome(&mut self, view: &View<'_>) {
-        let known = self.jobs.len();
-        let first_new = self.next_serial;
-        for (id, job) in view.state.jobs.iter().filter(|(_, job)| job.serial >= first_new) {
-            self.next_serial = self.next_serial.max(job.serial + 1);
-            if view.system.sources[job.source].session || job.deadline == Nanos::MAX {
-                continue;
-            }
-            self.jobs.push(Tracked {
-                job: id,
-                serial: job.serial,
-                source: job.source.index(),
-                number: 0,
-                deadline: job.deadline,
-                blue: false,
-                dropped: false,
-                running: false,
-            });
-        }
-        self.jobs[known..].sort_unstable_by_key(|tracked| tracked.serial);
-        for i in known..self.jobs.len() {
-            let source = self.jobs[i].source;
+        let known = self.outcomes.welcome(view);
+        let jobs = &mut self.outcomes.jobs;
+        for i in known..jobs.len() {
+            let source = jobs[i].source;
             self.count[source] += 1;
-            self.jobs[i].number = self.count[source];
+            jobs[i].more.number = self.count[source];
             if self.red_left[source] > 0 {
                 self.red_left[source] -= 1;
             } else {
                 // While it is open whether the last one is lost, the next one must not be.
-                self.jobs[i].blue = !self.jobs[..i].iter().any(|other| other.source == source && other.blue);
+                jobs[i].more.blue = !jobs[..i].iter().any(|other| other.source == source && other.more.blue);
             }
         }
     }
 
     /// Drops blue jobs: at their deadlines, or at once.
     fn give_up(&mut self, view: &View<'_>, actions: &mut Actions) {
-        for tracked in self.jobs.iter_mut().filter(|tracked| tracked.blue && !tracked.dropped) {
+        for tracked in self.outcomes.jobs.iter_mut().filter(|tracked| tracked.more.blue && !tracked.dropped) {
             let over = !self.blue_runs || tracked.deadline <= view.now();
             if over && view.state.jobs[tracked.job].running == 0 {
                 tracked.dropped = true;
@@ -166,7 +134,7 @@ impl Colours {
     fn stop_late(&self, view: &View<'_>, actions: &mut Actions) {
         for processor in view.processors().filter(|&p| view.preemptible(p)) {
             for run in view.occupancy(processor).runs.iter().filter(|run| !run.ending) {
-                let late = |stage| self.of(view, stage).is_some_and(|t| t.blue && t.deadline <= view.now());
+                let late = |stage| self.of(view, stage).is_some_and(|t| t.more.blue && t.deadline <= view.now());
                 let asked = |action: &Action| *action == Action::Preempt { stage: run.stage };
                 if run.stages().all(late) && !actions.as_slice().iter().any(asked) {
                     actions.preempt(run.stage);
@@ -175,26 +143,16 @@ impl Colours {
         }
     }
 
-    fn note_running(&mut self, view: &View<'_>, actions: &Actions) {
-        for tracked in &mut self.jobs {
-            let started = |action: &Action| match *action {
-                Action::Start { stage, .. } => view.stage(stage).job == tracked.job,
-                _ => false,
-            };
-            let runs = view.state.jobs[tracked.job].running > 0;
-            tracked.running = runs || actions.as_slice().iter().any(started);
-        }
-    }
-
     /// When the next blue job is to be given up.
     fn next_deadline(&self, now: Nanos) -> Option<Nanos> {
-        let blue = self.jobs.iter().filter(|tracked| tracked.blue && !tracked.dropped && tracked.deadline > now);
+        let jobs = self.outcomes.jobs.iter();
+        let blue = jobs.filter(|tracked| tracked.more.blue && !tracked.dropped && tracked.deadline > now);
         blue.map(|tracked| tracked.deadline).min()
     }
 
-    fn of(&self, view: &View<'_>, stage: StageId) -> Option<&Tracked> {
+    fn of(&self, view: &View<'_>, stage: StageId) -> Option<&Tracked<Colour>> {
         let job = view.stage(stage).job;
-        self.jobs.iter().find(|tracked| tracked.job == job)
+        self.outcomes.jobs.iter().find(|tracked| tracked.job == job)
     }
 }
 
@@ -204,11 +162,11 @@ const BLUE: u64 = 1 << 63;
 impl Order for Colours {
     fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
         let due = view.due(stage).0;
-        if self.of(view, stage).is_some_and(|tracked| tracked.blue) { due | BLUE } else { due }
+        if self.of(view, stage).is_some_and(|tracked| tracked.more.blue) { due | BLUE } else { due }
     }
 
     fn considers(&self, view: &View<'_>, stage: StageId) -> bool {
-        self.of(view, stage).is_none_or(|tracked| !(tracked.dropped || tracked.blue && tracked.deadline <= view.now()))
+        self.of(view, stage).is_none_or(|tracked| !(tracked.dropped || tracked.more.blue && tracked.deadline <= view.now()))
     }
 
     fn preemption_margin(&self) -> Option<u64> {
