@@ -127,6 +127,17 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("content without classes", "[model]\n", "[content.street]\nclasses = []\n\n[model]\n"),
     (
+        "content of which a part is missing",
+        "[model]\n",
+        "[content.street]\nclasses = [{ name = \"slow\", share = 0.5, scene_s = 2 }, { name = \"fast\", share = 0.4, scene_s = 1 }]\n\n[model]\n",
+    ),
+    (
+        "work in a class that there is not",
+        "[model]\n",
+        "[content.street]\nclasses = [{ name = \"slow\", share = 1, scene_s = 2 }]\n\n[[stream]]\nname = \"watch\"\nchain = \"watch\"\nfps = 1\ncontent = \"street\"\n\n\
+         [chain.watch]\nstage = [{ name = \"watch\", model = \"detector\", work_by_content = { slwo = 2 } }]\n\n[model]\n",
+    ),
+    (
         "work by content that nobody sees",
         "{ name = \"hear\", model = \"detector\" }",
         "{ name = \"hear\", model = \"detector\", work_by_content = { crowded = 2 } }",
