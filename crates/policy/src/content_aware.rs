@@ -133,7 +133,9 @@ impl ContentAware {
             if more <= own.spare && later.iter().all(|other| share <= other.spare) {
                 own.chosen = Some(to);
                 own.spare -= more;
-                later.iter_mut().for_each(|other| other.spare -= more / slots);
+                for other in later {
+                    other.spare -= more / slots;
+                }
             }
         }
         let before = actions.as_slice().len();

@@ -143,6 +143,17 @@ pub(crate) const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"paint\", model = \"painter\", steps = 4, work_by_content = { crowded = 2000 }",
     ),
     (
+        "content of which a part is missing",
+        "[model]\n",
+        "[content.street]\nclasses = [{ name = \"slow\", share = 0.5, scene_s = 2 }, { name = \"fast\", share = 0.4, scene_s = 1 }]\n\n[model]\n",
+    ),
+    (
+        "work in a class that there is not",
+        "[model]\n",
+        "[content.street]\nclasses = [{ name = \"slow\", share = 1, scene_s = 2 }]\n\n[[stream]]\nname = \"watch\"\nchain = \"watch\"\nfps = 1\ncontent = \"street\"\n\n\
+         [chain.watch]\nstage = [{ name = \"watch\", model = \"detector\", work_by_content = { slwo = 2 } }]\n\n[model]\n",
+    ),
+    (
         "quality by content that is no number",
         "weights_mb = 5,",
         "weights_mb = 5, quality = { metric = \"mAP\", value = 1, higher_is_better = true, by_content = { slow = nan } },",

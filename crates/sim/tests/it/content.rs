@@ -213,7 +213,7 @@ fn quality_is_that_of_what_is_seen() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     /// Whatever decides, and however late it is: the same frames show the same.
     #[test]
     fn no_policy_changes_what_there_is_to_see(seed in 0_u64..1000) {
@@ -223,6 +223,59 @@ proptest! {
             let events = run(&system, onbeat_policy::make(name, &system).unwrap(), seed);
             let all = ["north", "south", "side"].map(|source| seen(&system, &events, source));
             prop_assert_eq!(first.get_or_insert_with(|| all.clone()), &all, "{}", name);
+        }
+    }
+}
+
+proptest! {
+    /// Better networks make nobody late: what the lightest ones do in time, `content-aware` does in time too.
+    #[test]
+    fn gaining_quality_makes_nobody_late(
+        frames in prop::collection::vec((0_usize..3, 5_u32..60, any::<bool>()), 2..7),
+        heavy in 4_u32..20,
+        share in 1_u32..9,
+    ) {
+        let scenario = |variant: &str| {
+            let mut toml = format!(
+                "name = \"frames\"\nduration_s = 0.2\n\
+                 [content.slow]\nclasses = [{{ name = \"slow\", share = 1, scene_s = 1 }}]\n\
+                 [content.fast]\nclasses = [{{ name = \"fast\", share = 1, scene_s = 1 }}]\n\
+                 [platform]\nname = \"p\"\nmemory = {{}}\nprocessor = [{{ name = \"npu\", kind = \"npu\" }}]\n"
+            );
+            for (m, size) in [1, 2, 3].into_iter().enumerate() {
+                let score = |name: &str, all: f64, fast: f64| {
+                    format!("[model.{name}.quality]\nmetric = \"q\"\nvalue = {all}\nhigher_is_better = true\nby_content = {{ slow = {all}, fast = {fast} }}\n")
+                };
+                toml += &score(&format!("m{m}"), 0.9, 0.8);
+                toml += &score(&format!("m{m}.variant.light"), 0.8, 0.3);
+                let whole = f64::from(heavy * size);
+                for (extra, ms) in [("", whole), ("variant = \"light\"\n", whole * f64::from(share) / 10.0)] {
+                    toml += &format!("[[cost]]\nmodel = \"m{m}\"\nprocessor = \"npu\"\n{extra}latency_ms = {ms}\n");
+                }
+                toml += &format!("[[chain.c{m}.stage]]\nname = \"s\"\nmodel = \"m{m}\"\n{variant}\n");
+            }
+            for (i, (m, deadline, fast)) in frames.iter().enumerate() {
+                let content = if *fast { "fast" } else { "slow" };
+                toml += &format!(
+                    "[[stream]]\nname = \"f{i}\"\nchain = \"c{m}\"\nperiod_ms = 100\ndeadline_ms = {deadline}\ncount = 1\ncontent = \"{content}\"\n"
+                );
+            }
+            system(&toml)
+        };
+        let result = |system: &System, policy: &str| {
+            let statistics = onbeat_analysis::statistics::Statistics::new(system, 1, policy);
+            let policy = onbeat_policy::make(policy, system).unwrap();
+            let values = simulate(system, policy, "test", 1, statistics).unwrap().1.finish().run;
+            (values[&Metric::Violations], values[&Metric::Quality])
+        };
+        let (late, worst) = result(&scenario("variant = \"light\""), "edf");
+        let choice = scenario("variants = \"any\"");
+        for policy in ["content-aware", "content-aware:content=false"] {
+            let (violations, quality) = result(&choice, policy);
+            prop_assert!(quality >= worst - 1e-12);
+            if late == 0.0 {
+                prop_assert_eq!(violations, 0.0, "{}", policy);
+            }
         }
     }
 }
