@@ -166,7 +166,8 @@ impl Order for Colours {
     }
 
     fn considers(&self, view: &View<'_>, stage: StageId) -> bool {
-        self.of(view, stage).is_none_or(|tracked| !(tracked.dropped || tracked.more.blue && tracked.deadline <= view.now()))
+        self.of(view, stage)
+            .is_none_or(|tracked| !(tracked.dropped || tracked.more.blue && tracked.deadline <= view.now()))
     }
 
     fn preemption_margin(&self) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! Prompts and answers on processors of their own: what that gains and what it costs (Splitwise, ISCA 2024; DistServe, OSDI 2024).
+//! Prompts and answers on processors of their own, by the shipped policies: what that gains and what it costs. The published figures are in
+//! `disaggregation.rs`.
 
 use onbeat_analysis::statistics::Statistics;
 use onbeat_core::metric::Metric;
@@ -8,7 +9,7 @@ use crate::support::{language_cost, system};
 
 /// Two equal processors with a link of so many GB/s between them. Requests come at random, four per second: 500 tokens to read in 100 ms,
 /// 50 more to write at 10 ms, at most 16 in 16 ms. A cache is 50 MB.
-fn two_equal(gbps: f64, arrival: &str) -> String {
+fn two_equal(gbps: f64) -> String {
     let costs: String = ["npu", "gpu"]
         .map(|processor| language_cost("llm", processor, 20.0, 10.0, "batch_factor = [[1, 1.0], [16, 1.6]]"))
         .concat();
@@ -32,14 +33,12 @@ fn two_equal(gbps: f64, arrival: &str) -> String {
         [[session]]
         name = "chat"
         model = "llm"
-        {arrival}
+        arrival = {{ process = "poisson", rate_per_s = 4 }}
         prompt = 500
         output = 51
         "#
     )
 }
-
-const POISSON: &str = r#"arrival = { process = "poisson", rate_per_s = 4 }"#;
 
 /// Mean time to the first token, 95th percentile of the time per token, and mean response time [ms].
 fn times(toml: &str, policy: &str) -> [f64; 3] {
@@ -57,7 +56,7 @@ fn times(toml: &str, policy: &str) -> [f64; 3] {
 /// too dear.
 #[test]
 fn a_processor_for_each_phase_buys_steady_tokens_with_later_first_ones_and_a_hand_over() {
-    let fast = two_equal(50.0, POISSON);
+    let fast = two_equal(50.0);
     let (split, mixed) = (times(&fast, "npu-prefill"), times(&fast, "prefill-first"));
     // Alone, reading is M/D/1 at a load of 0.4: 100 + 0.4 / (2 · 0.6) · 100 ms.
     assert!((split[0] - 133.3).abs() < 8.0, "first token after {} ms", split[0]);
@@ -66,20 +65,7 @@ fn a_processor_for_each_phase_buys_steady_tokens_with_later_first_ones_and_a_han
     assert!(split[1] <= 16.0 + 1.0, "{} ms per token", split[1]);
     assert!(mixed[1] > 1.3 * split[1], "a prompt stalls an answer for 100 ms: {} and {} ms", mixed[1], split[1]);
     // The slower the link, the later the answer, until splitting does not pay.
-    let responses = [50.0, 1.0, 0.25].map(|gbps| times(&two_equal(gbps, POISSON), "npu-prefill")[2]);
+    let responses = [50.0, 1.0, 0.25].map(|gbps| times(&two_equal(gbps), "npu-prefill")[2]);
     assert!(responses[0] < responses[1] && responses[1] < responses[2], "{responses:?} ms");
     assert!(split[2] < mixed[2] && mixed[2] < responses[2], "{} and {}, {responses:?} ms", split[2], mixed[2]);
-}
-
-/// What it costs, alone: the cache's time on the link, and nothing else.
-#[test]
-fn a_hand_over_costs_what_the_cache_takes_on_the_link() {
-    let alone =
-        |gbps: f64| times(&two_equal(gbps, "arrival = { process = \"periodic\", period_s = 4 }"), "npu-prefill");
-    for gbps in [50.0, 1.0, 0.25] {
-        let [first, _, done] = alone(gbps);
-        // 500 prompt tokens and the first one of the answer, 0.1 MB each.
-        let cache_ms = 50.1 / gbps;
-        assert!((first - 100.0).abs() < 1e-6 && (done - 600.0 - cache_ms).abs() < 1e-3, "{first} and {done} ms");
-    }
 }

@@ -30,6 +30,15 @@ use super::sources::PlannedSource;
 /// A variant's cost entry on each processor.
 type Rows<'a> = IdVec<ProcessorId, Option<Row<'a>>>;
 
+/// What a cost is asked for: a stage in a variant on a processor, for work of these sizes.
+#[derive(Clone, Copy, Debug)]
+struct Wanted<'s, 'a> {
+    stage: &'s Stage<'a>,
+    variant: &'s Variant<'a>,
+    processor: ProcessorId,
+    sizes: Sizes,
+}
+
 /// Puts stages onto the platform.
 #[derive(Debug)]
 pub(super) struct Builder<'a, 'c> {
@@ -286,7 +295,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         for processor in platform.platform.processors.ids() {
             let row = self.catalogue.cost(&variant, platform, processor);
             costs.push(match row {
-                Some(row) => Some(self.cost(stage, &variant, &row, processor, sizes)?),
+                Some(row) => Some(self.cost(Wanted { stage, variant: &variant, processor, sizes }, &row)?),
                 None => None,
             });
         }
@@ -331,7 +340,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let mut costs: IdVec<ProcessorId, Option<Cost>> = IdVec::new();
         for (processor, row) in rows.enumerate() {
             let cost = match row {
-                Some(row) => Some(self.cost_at_widths(stage, variant, row, processor, sizes)?),
+                Some(row) => Some(self.cost_at_widths(Wanted { stage, variant, processor, sizes }, row)?),
                 None => None,
             };
             costs.push(cost);
@@ -510,15 +519,9 @@ impl<'a, 'c> Builder<'a, 'c> {
     }
 
     /// The cost of a stage on a processor, at every width that is stated if the processor can be divided.
-    fn cost_at_widths(
-        &mut self,
-        stage: &Stage<'a>,
-        variant: &Variant<'a>,
-        row: &Row<'a>,
-        processor: ProcessorId,
-        sizes: Sizes,
-    ) -> Option<Cost> {
-        let mut cost = self.cost(stage, variant, row, processor, sizes)?;
+    fn cost_at_widths(&mut self, of: Wanted<'_, 'a>, row: &Row<'a>) -> Option<Cost> {
+        let Wanted { variant, processor, .. } = of;
+        let mut cost = self.cost(of, row)?;
         let Some(division) = self.platform.platform.processors[processor].division else { return Some(cost) };
         cost.widths.widest = row.spec.units.unwrap_or(division.units);
         for narrower in self.catalogue.narrower(variant, row) {
@@ -529,7 +532,7 @@ impl<'a, 'c> Builder<'a, 'c> {
                 check.wrong(&narrower.field().key(key), problem, "it counts from the entry for the most units");
                 return None;
             }
-            let of_part = self.cost(stage, variant, &narrower, processor, sizes)?;
+            let of_part = self.cost(of, &narrower)?;
             let kinds = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<Phase>>();
             if kinds(&of_part) != kinds(&cost) {
                 let problem =
@@ -548,14 +551,8 @@ impl<'a, 'c> Builder<'a, 'c> {
         Some(cost)
     }
 
-    fn cost(
-        &mut self,
-        stage: &Stage<'a>,
-        variant: &Variant<'a>,
-        row: &Row<'a>,
-        processor: ProcessorId,
-        sizes: Sizes,
-    ) -> Option<Cost> {
+    fn cost(&mut self, of: Wanted<'_, 'a>, row: &Row<'a>) -> Option<Cost> {
+        let Wanted { stage, variant, processor, sizes } = of;
         let unit = &self.platform.platform.processors[processor];
         let what = format!("{} on {}", variant.name(), unit.name);
         let figure = self.figure(row, variant, processor);
