@@ -357,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn where_scores_are_unknown_the_order_of_the_file_decides() {
+        let mut rig = Rig::new(&[("npu", Preemption::Never)]);
+        let road = camera(&mut rig, "road", 10.0);
+        let node = &mut rig.system.nodes[NodeId(rig.system.sources[road].nodes.start)];
+        node.in_content.clear();
+        node.quality = None;
+        node.variants[0].quality = None;
+        let first = rig.ready(road, 0.0);
+        assert_eq!(rig.decide("content-aware"), [start(first, 0)]);
+        let second = rig.ready(road, 0.0);
+        assert_eq!(rig.decide("content-aware"), [switch(second, 1)], "6 + 3 ms");
+    }
+
+    #[test]
     fn without_variants_it_is_edf() {
         let mut rig = Rig::new(&[("npu", Preemption::Anytime)]);
         let late = rig.stream("late", Some(90.0), &[Some(40.0)]);

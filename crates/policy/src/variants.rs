@@ -19,7 +19,7 @@ pub(crate) struct Choices {
 pub(crate) struct Choice {
     /// Its number.
     pub(crate) number: u8,
-    /// Quality relative to the best variant, for the class of content; 0 where it is unknown.
+    /// Quality relative to the best variant, for the class of content; where it is unknown, by the order of the file.
     pub(crate) quality: f64,
     /// The same over all content.
     pub(crate) quality_of_all: f64,
@@ -66,8 +66,10 @@ fn choices(node: &Node, class: Option<u8>) -> Vec<Choice> {
         work.scale = node.in_content(class).map_or(work.scale, |class| class.work);
         let span = |cost: &Option<onbeat_core::cost::Cost>| Some(Nanos::from_ns_f64(cost.as_ref()?.total_ns(work)));
         let spans = if fixed { node.costs_of(number).iter().map(span).collect() } else { Vec::new() };
-        let quality = node.quality_in(number, class).unwrap_or(0.0);
-        Choice { number, quality, quality_of_all: node.quality_of(number).unwrap_or(0.0), spans }
+        // Where scores are unknown, equal steps in the order of the file.
+        let by_order = 1.0 - f64::from(number) / (node.variants.len() + 1) as f64;
+        let quality = node.quality_in(number, class).unwrap_or(by_order);
+        Choice { number, quality, quality_of_all: node.quality_of(number).unwrap_or(by_order), spans }
     };
     let mut all: Vec<Choice> = node.variant_numbers().map(choice).collect();
     all.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.number.cmp(&b.number)));
