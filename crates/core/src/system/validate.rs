@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Processor, System};
+use crate::content::Content;
 use crate::cost::{Cost, Phase, PhaseCost};
 use crate::id::{IdVec, ModelId, NodeId, ProcessorId};
 use crate::units::Nanos;
