@@ -3,7 +3,7 @@
 //!
 //! # When it applies
 //! To periodic streams with bounded jitter whose chain is a single stage that can run on this processor alone, if
-//! nothing else can run there, the processor is exclusive, execution times are bounded, all weights are in memory from
+//! nothing else can run there, the processor is exclusive and not divided, nothing is batched, execution times are bounded, all weights are in memory from
 //! the start and stay there, and neither the memory bus nor a lower clock can slow the processor. Whatever prevents a bound is named. Bounds
 //! are for all time, not just for the length of the run.
 //!
@@ -44,6 +44,9 @@ pub enum NoBound {
     /// The processor runs several segments side by side.
     #[error("the processor runs {0} segments side by side")]
     Slots(u32),
+    /// The processor is divided into units: runs go side by side, at speeds that depend on how many units they get.
+    #[error("the processor is divided into units")]
+    Divided,
     /// Something else uses the processor in a way that no analysis covers.
     #[error("`{source_name}` runs there too, and {why}")]
     Interference {
@@ -70,6 +73,9 @@ pub enum NoBound {
     /// The stage is a language model.
     #[error("it generates tokens")]
     Autoregressive,
+    /// Its steps can be shared: whoever joins makes them longer for all.
+    #[error("its steps can be shared with other requests")]
+    Batches,
     /// Execution times have no largest value.
     #[error("its execution times are unbounded")]
     ExecutionTime,
@@ -151,6 +157,9 @@ fn usable(system: &System, processor: ProcessorId) -> Result<(), NoBound> {
     if unit.slots > 1 {
         return Err(NoBound::Slots(unit.slots));
     }
+    if unit.division.is_some() {
+        return Err(NoBound::Divided);
+    }
     let others =
         system.nodes.iter().any(|node| node.costs.ids().any(|p| p != processor && node.costs_on(p).next().is_some()));
     if system.contention && system.platform.bandwidth.is_some() && others {
@@ -187,6 +196,9 @@ fn task(system: &System, id: SourceId, processor: ProcessorId, order: Order) -> 
     let jitter = source.jitter.as_ref().map_or(Some(0.0), largest).ok_or(NoBound::Jitter)?;
     if system.models[system.nodes[node].model].shape == ModelShape::Autoregressive {
         return Err(NoBound::Autoregressive);
+    }
+    if cost.phases.iter().any(|(_, phase)| phase.batch_max() > 1) {
+        return Err(NoBound::Batches);
     }
     if cost.load_ns > 0 && !(system.preloaded && everything_fits(system)) {
         return Err(NoBound::Loading);

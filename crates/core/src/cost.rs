@@ -16,7 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::curve::{Curve, StepSum};
-use crate::offload::Far;
+use crate::offload::{Far, overlapped};
 use crate::policy::Limit;
 
 /// A part of a stage with one kind of work.
@@ -77,6 +77,11 @@ pub struct Work {
 
 fn one() -> f64 {
     1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(bytes: &f64) -> bool {
+    *bytes == 0.0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -159,6 +164,9 @@ pub enum PhaseCost {
         /// Step latency relative to batch 1, by batch; `None`: no batching.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         batch: Option<Curve>,
+        /// What a step moves at most that is the same for all members of a batch: the weights [bytes]. 0 without batching.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        weights: f64,
     },
     /// A prompt, for [`Phase::Prefill`].
     Prefill {
@@ -203,11 +211,25 @@ pub struct Pieces {
     pub layer_groups: u32,
     /// Whether a piece can share a step with the decode steps of a batch.
     pub mixed: bool,
+    /// What is written to slower memory meanwhile, where pieces of any size are taken and the cache stays there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Box<Written>>,
+}
+
+/// A prompt whose cache is written to slower memory while it is computed: only computing it depends on the size of a piece.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Latency by prompt length, if nothing were written [ns].
+    pub compute_ns: Curve,
+    /// Time to write a token's cache [ns].
+    pub token_ns: f64,
+    /// Layers.
+    pub layers: f64,
 }
 
 impl Default for Pieces {
     fn default() -> Self {
-        Self { efficiency: None, layer_groups: 1, mixed: false }
+        Self { efficiency: None, layer_groups: 1, mixed: false, written: None }
     }
 }
 
@@ -388,17 +410,23 @@ impl PhaseCost {
 
     /// Nominal latency of the prompt tokens `from`..`to` as one piece, alone [ns]: their time within the whole prompt over the
     /// efficiency of a piece of that size, and the overhead of a segment that is not the first. Where only the profile's segments
-    /// can be run, their latency.
+    /// can be run, their latency. Where the cache is written to slower memory meanwhile, that takes as long as for the whole.
     pub fn piece_ns(&self, work: Work, from: f64, to: f64) -> f64 {
         let Self::Prefill {
-            latency_ns, chunk_overhead_ns, pieces: Pieces { efficiency: Some(efficiency), .. }, ..
+            latency_ns,
+            chunk_overhead_ns,
+            pieces: Pieces { efficiency: Some(efficiency), written, .. },
+            ..
         } = self
         else {
             return self.latency_ns(work, from, to);
         };
         let &(largest, _) = efficiency.points().last().expect("a curve has at least one point");
+        let latency_ns = written.as_ref().map_or(latency_ns, |written| &written.compute_ns);
         let within = latency_ns.at(to) - latency_ns.at(from);
-        within / efficiency.at((to - from).min(largest)) + if from > 0.0 { *chunk_overhead_ns } else { 0.0 }
+        let compute = within / efficiency.at((to - from).min(largest));
+        let both = |written: &Written| overlapped(compute, written.token_ns * (to - from), written.layers);
+        written.as_deref().map_or(compute, both) + if from > 0.0 { *chunk_overhead_ns } else { 0.0 }
     }
 
     /// Data moved over the bus by the prompt tokens `from`..`to` as one piece [bytes]: the weights once.
@@ -487,19 +515,25 @@ impl PhaseCost {
         }
     }
 
-    /// Energy of a step at `batch` relative to batch 1: a decode step is bound by the weights, which are read once for all; a loop's
-    /// step draws as much power as alone, for longer.
-    pub fn batch_energy(&self, batch: u32) -> f64 {
-        if matches!(self, Self::Steps { .. }) { self.batch_factor(batch) } else { 1.0 }
+    /// Energy of one of the members of a batch for the units `from`..`to` [mJ], where the profile states it. A decode step is bound by
+    /// the weights, which are read once for all: it takes as much as alone. A loop's step draws as much power as alone, for longer.
+    pub fn member_energy_mj(&self, work: Work, from: f64, to: f64, members: u32) -> Option<f64> {
+        let step = if matches!(self, Self::Steps { .. }) { self.batch_factor(members) } else { 1.0 };
+        self.energy_mj(work, from, to).map(|energy| energy * (step / f64::from(members)))
     }
 
-    /// What the units of a phase move that a batch moves once for all of its members [bytes]: the weights, `weights` of them.
-    pub fn shared_bytes(&self, work: Work, units: f64, weights: f64) -> f64 {
-        match self {
-            Self::Decode { bytes_per_step, .. } => bytes_per_step * units * work.exit,
-            Self::Steps { bytes, .. } => bytes.min(weights) * units,
-            _ => 0.0,
-        }
+    /// Data moved over the bus by one of the members of a batch for the units `from`..`to` [bytes]: what only it moves, and its part of
+    /// the weights, which are moved once for all.
+    pub fn member_bytes(&self, work: Work, from: f64, to: f64, members: u32) -> f64 {
+        let shared = match self {
+            Self::Decode { bytes_per_step, .. } => bytes_per_step * (to - from) * work.exit,
+            Self::Steps { bytes, reuse: Some(reuse), weights, .. } => {
+                reuse.sum(from, to, bytes.min(*weights), reuse.bytes.min(*weights))
+            }
+            Self::Steps { bytes, weights, .. } => bytes.min(*weights) * (to - from),
+            Self::Fixed { .. } | Self::Prefill { .. } => 0.0,
+        };
+        self.bytes(work, from, to) - shared * (1.0 - 1.0 / f64::from(members))
     }
 
     /// Ratio of the sampled latency to the nominal one, for a uniform sample `u` in [0, 1) and the scenario's variation
@@ -730,7 +764,8 @@ mod tests {
     #[test]
     fn some_steps_reuse_what_a_full_one_has_computed() {
         let reuse = Some(Reuse { every: 3, step_ns: 20.0, bytes: 1.0, energy_mj: Some(0.5) });
-        let cost = PhaseCost::Steps { step_ns: 100.0, bytes: 10.0, energy_mj: Some(4.0), reuse, batch: None };
+        let cost =
+            PhaseCost::Steps { step_ns: 100.0, bytes: 10.0, energy_mj: Some(4.0), reuse, batch: None, weights: 0.0 };
         let work = Work { steps: 7, ..Work::default() };
         // Full, two that reuse, full, two that reuse, full.
         assert_eq!(cost.latency_ns(work, 0.0, 7.0), 3.0 * 100.0 + 4.0 * 20.0);
@@ -742,6 +777,21 @@ mod tests {
         assert_eq!(cost.position_after(work, 2.0, 7.0, 20.0 + 50.0), 3.5);
         assert_eq!(cost.position_after(work, 0.0, 7.0, 1e9), 7.0);
         assert_eq!(cost.next_boundary(work, Phase::Steps, 3.0), 4.0);
+    }
+
+    #[test]
+    fn a_member_of_a_batch_moves_its_part_of_the_weights_and_what_is_its_own() {
+        let reuse = Some(Reuse { every: 4, step_ns: 1.0, bytes: 10e6, energy_mj: Some(1.0) });
+        let batch = Some(Curve::new(vec![(1.0, 1.0), (2.0, 1.5)], Below::Hold));
+        let cost = PhaseCost::Steps { step_ns: 4.0, bytes: 120e6, energy_mj: Some(4.0), reuse, batch, weights: 100e6 };
+        let work = Work { steps: 8, ..Work::default() };
+        // Four steps: 120 MB, of which 100 are weights, and three times 10 MB, which are no more than the weights.
+        assert_eq!(cost.bytes(work, 0.0, 4.0), 150e6);
+        assert_eq!(cost.member_bytes(work, 0.0, 4.0, 2), 150e6 - 50e6 - 15e6);
+        assert_eq!(cost.member_bytes(work, 1.0, 4.0, 2), 15e6);
+        assert_eq!(cost.member_bytes(work, 0.0, 4.0, 1), 150e6);
+        // A step of two takes 1.5 times as long at the same power, for both.
+        assert_eq!(cost.member_energy_mj(work, 0.0, 4.0, 2), Some(7.0 * 0.75));
     }
 
     #[test]
@@ -763,12 +813,15 @@ mod tests {
         // Mean context of ten steps: 104.5.
         assert_eq!(cost.bytes(work, 0.0, 10.0), (1000.0 + 209.0) * 10.0);
         assert_eq!(cost.energy_mj(work, 2.0, 4.0), Some(6.0));
+        assert_eq!(cost.member_energy_mj(work, 2.0, 4.0, 3), Some(2.0), "one step for all three");
+        assert_eq!(cost.member_bytes(work, 0.0, 10.0, 4), (250.0 + 209.0) * 10.0);
         assert_eq!(cost.next_boundary(work, Phase::Decode, 2.0), 3.0);
         // Half of the layers: half of everything, and steps end where they ended.
         let half = Work { exit: 0.5, ..work };
         assert!((cost.latency_ns(half, 0.0, 10.0) - by_hand / 2.0).abs() < 1e-9);
         assert_eq!(cost.bytes(half, 0.0, 10.0), (1000.0 + 209.0) * 5.0);
-        assert_eq!((cost.energy_mj(half, 2.0, 4.0), cost.shared_bytes(half, 2.0, 0.0)), (Some(3.0), 1000.0));
+        assert_eq!(cost.energy_mj(half, 2.0, 4.0), Some(3.0));
+        assert_eq!(cost.member_bytes(half, 0.0, 10.0, 4), (250.0 + 209.0) * 5.0);
         assert_eq!(cost.position_after(half, 0.0, 10.0, 201.0), 2.0);
         assert_eq!(half.units(Phase::Decode), 10.0);
     }

@@ -163,7 +163,8 @@ pub struct Contribution {
     pub bytes: f64,
     /// Energy at the first operating point [mJ]; `None`: the profile states none.
     pub energy_mj: Option<f64>,
-    /// Time in which the processor is at it, nominally: less than the whole where drafting and verifying take turns [ns].
+    /// Time in which the processor is at it, nominally: less than the whole where drafting and verifying take turns, and of
+    /// those that only read a part of the cache [ns].
     pub turn_ns: f64,
     /// How much of that depends on the clock [ns].
     pub computing_ns: f64,

@@ -151,7 +151,7 @@ metrics! {
     SwappedOut = "swapped_out", "swapped out", Mb, Source, Lower, "Caches moved to slower memory; absent if no cache had to leave memory.";
     SwappedIn = "swapped_in", "swapped in", Mb, Source, Lower, "Caches read back from slower memory when their stage started again; absent if no cache had to leave memory. What a stage fetches in each step while its cache stays there is not counted.";
     SwapTime = "swap_time", "swap time", Ms, Source, Lower, "Time in which the link to slower memory moved caches out and back; absent if no cache had to leave memory.";
-    Utilisation = "utilisation", "util.", Fraction, Processor, Neutral, "Busy time, setup included, over slots x time; over the whole run, the mean of the processors.";
+    Utilisation = "utilisation", "util.", Fraction, Processor, Neutral, "Busy time, setup included, over slots (of a divided processor: units) x time; over the whole run, the mean of the processors.";
     ContentionLoss = "contention_loss", "contention", Fraction, Processor, Lower, "Share of busy time lost because the memory bus was shared; over the whole run, of all busy time.";
     SetupShare = "setup_share", "setup", Fraction, Processor, Lower, "Share of busy time spent on context switches, loading and hand-over.";
     Preemptions = "preemptions", "preempt.", Count, Processor, Neutral, "Runs ended early because the policy preempted them.";

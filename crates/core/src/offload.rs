@@ -15,11 +15,12 @@
 //! al. 2023); with a small *s* it is prefetching by importance (InfiniGen, Lee et al., OSDI 2024, arXiv 2406.19707). The closed form
 //! is ours.
 //!
-//! A prompt writes its cache over the link while it is computed, by the same formula with f(n) = n · k / b.
+//! A prompt writes its cache over the link while it is computed, by the same formula with f(n) = n · k / b. A piece of it that is less
+//! efficient takes longer to compute, but not to write.
 
 use serde::{Deserialize, Serialize};
 
-use crate::cost::{Cost, Phase, PhaseCost};
+use crate::cost::{Cost, Phase, PhaseCost, Written};
 use crate::curve::{Below, Curve, StepSum};
 use crate::system::Link;
 
@@ -77,7 +78,11 @@ impl Offload {
         let mut cost = near.clone();
         for (kind, phase) in &mut cost.phases {
             match (kind, phase) {
-                (Phase::Prefill, PhaseCost::Prefill { latency_ns, .. }) if write > 0.0 => {
+                (Phase::Prefill, PhaseCost::Prefill { latency_ns, pieces, .. }) if write > 0.0 => {
+                    if pieces.efficiency.is_some() {
+                        let written = Written { compute_ns: latency_ns.clone(), token_ns: write, layers };
+                        pieces.written = Some(Box::new(written));
+                    }
                     let writes = Curve::new(vec![(1.0, write)], Below::Origin);
                     *latency_ns = combine(latency_ns, &writes, layers, Below::Origin);
                 }
@@ -191,5 +196,21 @@ mod tests {
         let far = Offload { layers: 10, share: 1.0, least: 0.0 }.far(&near(), 1e6, link(0.0, 5.0));
         let work = Work { prompt: 100, output: 2, steps: 0, exit: 1.0, scale: 1.0 };
         assert!((far.cost.phases[0].1.latency_ns(work, 0.0, 100.0) - 21e6).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_small_piece_takes_longer_to_compute_but_not_to_write() {
+        let mut near = near();
+        let PhaseCost::Prefill { pieces, .. } = &mut near.phases[0].1 else {
+            unreachable!("it begins with the prompt")
+        };
+        pieces.efficiency = Some(Curve::new(vec![(50.0, 0.5), (100.0, 1.0)], Below::Hold));
+        let far = Offload { layers: 10, share: 1.0, least: 0.0 }.far(&near, 1e6, link(0.0, 5.0));
+        let work = Work { prompt: 100, output: 2, ..Work::default() };
+        let piece = |from, to| far.cost.phases[0].1.piece_ns(work, from, to);
+        // 50 tokens: 10 ms of computing, twice their part of the whole, and 10 ms of writing; a tenth is not hidden.
+        assert!((piece(0.0, 50.0) - 11e6).abs() < 1.0);
+        assert!((piece(50.0, 100.0) - 11e6).abs() < 1.0);
+        assert!((piece(0.0, 100.0) - 21e6).abs() < 1.0, "all of it as before");
     }
 }

@@ -418,11 +418,6 @@ pub enum ActionError {
     NotAdjustable,
 }
 
-/// Tokens in a stage's cache.
-fn cache_tokens(live: &Stage) -> f64 {
-    if live.kind == Phase::Prefill { live.position } else { f64::from(live.work.prompt) + 1.0 + live.position }
-}
-
 /// The bit of [`Stage::refused`] that stands for a processor.
 pub fn refusal_bit(processor: ProcessorId) -> u64 {
     1_u64.checked_shl(processor.0).unwrap_or(0)
@@ -566,7 +561,8 @@ impl<'a> View<'a> {
 
     /// Progress within a segment that a stage would keep on so many units of a processor [ns].
     fn partial_ns(&self, live: &Stage, processor: ProcessorId, units: u32) -> f64 {
-        let kept = live.partial_ns > 0.0 && live.units == units && self.keeps_partial(live, processor);
+        let alike = || self.system.platform.are_alike(live.processor, processor);
+        let kept = live.partial_ns > 0.0 && live.units == units && alike();
         if kept { live.partial_ns } else { 0.0 }
     }
 
@@ -615,33 +611,66 @@ impl<'a> View<'a> {
     }
 
     /// The time by which the stage should be done with what it does next:
-    /// * where the source has a goal for the first token: the goal, less the expected time from this stage to that token;
+    /// * where the source has a goal for the first token, and the stage comes before it: the goal, less the expected time from the
+    ///   stage's end to that token; for the answer itself, until that token is out, the goal;
     /// * where it has one for the time per token: an answer's next token by that goal, counted from the first token, as it is judged;
     /// * where it has a deadline: that, less the shortest time that the stages after this one need.
     ///
-    /// The earliest of these that apply; [`Nanos::MAX`] if none does.
+    /// The earliest of these that apply; [`Nanos::MAX`] if none does. The answer is that of the chain's last language model: goals say
+    /// nothing about the tokens of others.
     pub fn due(&self, stage: StageId) -> Nanos {
+        let (end, token) = self.due_of(stage);
+        end.min(token)
+    }
+
+    /// Whether what is [due](View::due) is only the next token of an answer, the first one included, and not the end of the stage.
+    pub fn token_is_due(&self, stage: StageId) -> bool {
+        let (end, token) = self.due_of(stage);
+        token < end
+    }
+
+    /// Whether the goals for tokens are for what this stage generates: it is its chain's last language model.
+    pub fn answers(&self, stage: StageId) -> bool {
+        let live = self.stage(stage);
+        self.to_first_token(live) == Some(Nanos::ZERO) && self.generates(live)
+    }
+
+    fn generates(&self, live: &Stage) -> bool {
+        self.system.models[live.model].shape == ModelShape::Autoregressive
+    }
+
+    /// [`Node::to_first_token`]; a chain of a single stage needs none.
+    fn to_first_token(&self, live: &Stage) -> Option<Nanos> {
+        let node = &self.system.nodes[live.node];
+        let alone = || self.system.nodes_of(node.source).len() == 1 && self.generates(live);
+        node.to_first_token.or_else(|| alone().then_some(Nanos::ZERO))
+    }
+
+    /// When the stage should end, and when its next token should be out; [`Nanos::MAX`] where nothing says so.
+    fn due_of(&self, stage: StageId) -> (Nanos, Nanos) {
         let live = self.stage(stage);
         let job = &self.state.jobs[live.job];
         let node = &self.system.nodes[live.node];
         let source = &self.system.sources[job.source];
-        let mut due = match job.deadline {
+        let mut end = match job.deadline {
             Nanos::MAX => Nanos::MAX,
             deadline => deadline.saturating_sub(node.tail),
         };
-        let generates = self.system.models[live.model].shape == ModelShape::Autoregressive;
-        if generates && (live.kind == Phase::Decode || live.first_token.is_some()) {
-            if let Some(tpot) = source.tpot {
-                let first = live.first_token.unwrap_or(live.ready_at);
-                let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
-                due = due.min(first.saturating_add(next));
+        let mut token = Nanos::MAX;
+        if self.answers(stage) {
+            if live.kind == Phase::Decode || live.first_token.is_some() {
+                if let Some(tpot) = source.tpot {
+                    let first = live.first_token.unwrap_or(live.ready_at);
+                    let next = Nanos(tpot.0.saturating_mul(u64::from(live.tokens.max(1))));
+                    token = first.saturating_add(next);
+                }
+            } else if let Some(ttft) = source.ttft {
+                token = job.release.saturating_add(ttft);
             }
-        } else if let Some(ttft) = source.ttft
-            && let Some(rest) = node.to_first_token.or(generates.then_some(Nanos::ZERO))
-        {
-            due = due.min(job.release.saturating_add(ttft).saturating_sub(rest));
+        } else if let (Some(ttft), Some(rest)) = (source.ttft, self.to_first_token(live)) {
+            end = end.min(job.release.saturating_add(ttft).saturating_sub(rest));
         }
-        due
+        (end, token)
     }
 
     /// The operating points between which a policy may choose with [`Action::SetPoint`]; fewer than two: it has no choice.
@@ -691,7 +720,7 @@ impl<'a> View<'a> {
             && !self.occupancy(processor).runs.iter().any(|run| {
                 let drafts = || self.node(run.stage).draft.as_ref().is_some_and(|draft| draft.model == model);
                 let adapts = || self.node(run.stage).adapter.is_some_and(|adapter| adapter.model == model);
-                run.model == model || (!run.over.is_empty() && (drafts() || adapts()))
+                self.system.weights_of(run.model) == model || (!run.over.is_empty() && (drafts() || adapts()))
             })
             && !self.state.stages.iter().any(|(_, s)| {
                 let adapter = self.system.nodes[s.node].adapter;
@@ -699,11 +728,5 @@ impl<'a> View<'a> {
                     && s.processor == Some(processor)
                     && (s.running || s.position > 0.0 || s.phase > 0)
             })
-    }
-
-    /// Whether progress within a segment can be kept on the processor.
-    fn keeps_partial(&self, stage: &Stage, processor: ProcessorId) -> bool {
-        let group = |p: ProcessorId| self.system.platform.processors[p].group;
-        stage.processor.is_some_and(|p| group(p) == group(processor))
     }
 }

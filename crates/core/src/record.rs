@@ -166,9 +166,21 @@ fn problem_of(event: &Event, previous: Option<&Event>, system: &System) -> Optio
         What::Ready { node, .. } => {
             system.nodes.get(node).is_none().then(|| format!("there is no stage number {node}"))
         }
-        What::Start { processor: p, over, .. } => processor(p).or_else(|| over.iter().find_map(processor)),
-        What::Stop { processor: p, .. } | What::OutOfMemory { processor: p, .. } | What::Power { processor: p, .. } => {
-            processor(p)
+        What::Start { processor: p, over, units, .. } => {
+            let has = |p| system.platform.processors.get(p)?.division.map(|division| division.units);
+            let too_many =
+                || (units > has(p).unwrap_or(0)).then(|| format!("processor number {p} has no {units} units"));
+            processor(p).or_else(|| over.iter().find_map(processor)).or_else(too_many)
+        }
+        What::Stop { processor: p, .. }
+        | What::OutOfMemory { processor: p, .. }
+        | What::Power { processor: p, .. }
+        | What::CopyCache { to: p, .. }
+        | What::Failed { processor: p, .. }
+        | What::Lost { processor: p } => processor(p),
+        What::Follow { node, edge, .. } => {
+            let there = system.nodes.get(node).is_some_and(|node| (edge as usize) < node.after.len());
+            (!there).then(|| format!("stage number {node} has no edge number {edge}"))
         }
         What::Switch { model: m, .. } => model(m),
         What::Load { model: m, processor: p, .. } | What::Evict { model: m, processor: p, .. } => {

@@ -208,12 +208,23 @@ pub struct Cache {
     pub swapped: Bytes,
     /// Whether it stays in slower memory while the stage runs.
     pub far: bool,
+    /// When all of it has been read back from slower memory; the stage makes no progress before.
+    pub there_at: Nanos,
 }
 
 impl Stage {
     /// Whether anything of it was done that another variant could not go on from.
     pub fn has_begun(&self) -> bool {
         self.running || self.phase > 0 || self.position > 0.0 || self.partial_ns > 0.0
+    }
+
+    /// Tokens in its key-value cache, wherever that is; of an answer, the last one is counted with them. 0 without a cache.
+    pub fn context(&self) -> f64 {
+        match self.kind {
+            Phase::Prefill => self.position,
+            Phase::Decode => f64::from(self.work.prompt) + 1.0 + self.position,
+            Phase::Forward | Phase::Before | Phase::Steps | Phase::After => 0.0,
+        }
     }
 
     /// Units for which its cost is to be read: those that it runs on, and otherwise the widest part that is stated.
@@ -246,9 +257,10 @@ impl Stage {
 /// What a processor does.
 #[derive(Clone, Debug, Default)]
 pub struct Occupancy {
-    /// Running work, at most one entry per slot, in order of start.
+    /// Running work in order of start: at most one entry per slot, or per unit of a processor that can be divided.
     pub runs: Vec<Run>,
-    /// Model whose weights it started with last: variants that share weights count as one.
+    /// Model whose weights it started with last: variants that share weights count as one. Of a processor that can be divided, on
+    /// whichever of its parts; each [`Part`] has its own.
     pub last_model: Option<ModelId>,
     /// When it last became less busy.
     pub idle_since: Nanos,
@@ -281,31 +293,33 @@ impl Occupancy {
     }
 
     /// The idle part of so many units that a model would take: one that ran it last, or else the first.
-    fn part_for(&self, units: u32, model: ModelId) -> Option<usize> {
+    fn part_for(&self, units: u32, model: Option<ModelId>) -> Option<usize> {
         let fits = |part: &&Part| part.run.is_none() && part.units == units;
         let place = |wanted: &dyn Fn(&Part) -> bool| self.parts.iter().position(|part| fits(&part) && wanted(part));
-        place(&|part| part.last_model == Some(model)).or_else(|| place(&|_| true))
+        place(&|part| part.last_model == model).or_else(|| place(&|_| true))
     }
 
     /// The model that ran last where a run of so many units would start: a cut part keeps that of the first idle one that it is made
     /// of.
     pub fn model_before(&self, units: u32, model: ModelId) -> Option<ModelId> {
-        let part = self.part_for(units, model).or_else(|| self.parts.iter().position(|part| part.run.is_none()));
+        let part = self.part_for(units, Some(model)).or_else(|| self.parts.iter().position(|part| part.run.is_none()));
         part.and_then(|place| self.parts[place].last_model)
     }
 
     /// A run takes so many idle units: an idle part of that size, or one that is cut from idle parts in their order. What is left of
-    /// them becomes one part. Nothing happens on a processor that cannot be divided.
-    pub fn take_units(&mut self, units: u32, model: ModelId, run: u64) {
+    /// them becomes one part. Without a model's weights, the part has run last what it or the first of them ran last. Nothing happens on
+    /// a processor that cannot be divided.
+    pub fn take_units(&mut self, units: u32, weights: Option<ModelId>, run: u64) {
         if self.parts.is_empty() {
             return;
         }
-        let taken = Part { units, last_model: Some(model), run: Some(run) };
-        if let Some(place) = self.part_for(units, model) {
-            self.parts[place] = taken;
+        let taken = |before: Option<ModelId>| Part { units, last_model: weights.or(before), run: Some(run) };
+        if let Some(place) = self.part_for(units, weights) {
+            self.parts[place] = taken(self.parts[place].last_model);
             return;
         }
         let first = self.parts.iter().position(|part| part.run.is_none()).expect("there are idle units");
+        let taken = taken(self.parts[first].last_model);
         let (mut found, mut last_model, mut place) = (0, None, first);
         while found < units {
             let part = self.parts[place];

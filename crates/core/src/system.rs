@@ -1,5 +1,7 @@
 //! A scenario resolved on a platform: everything by index, nothing left to look up by name.
 
+mod validate;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -134,6 +136,12 @@ pub struct Swap {
 }
 
 impl Platform {
+    /// Whether a processor is one of the group of identical ones that another, if any, belongs to: progress within a segment counts there,
+    /// too.
+    pub fn are_alike(&self, from: Option<ProcessorId>, to: ProcessorId) -> bool {
+        from.is_some_and(|from| self.processors[from].group == self.processors[to].group)
+    }
+
     /// The most that a processor can draw from memory: the smaller of its own bandwidth and the bus's [bytes/ns]; `None`: unknown.
     pub fn bandwidth_of(&self, processor: ProcessorId) -> Option<f64> {
         match (self.processors[processor].bandwidth, self.bandwidth) {
@@ -321,7 +329,8 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail_together: Option<Nanos>,
     /// Nominal time, for expected sizes on the fastest processors and along the longest path, from this stage's end to the first token
-    /// of the chain's last language model. `None` where the source has no goal for it, or the stage does not come before it.
+    /// of the chain's last language model. Zero for that model itself, whose tokens the goals are for. `None` where the source has no
+    /// goal for tokens, or the stage does not come before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_first_token: Option<Nanos>,
     /// How the attention of its decode steps can be divided, in the default variant.
@@ -667,106 +676,4 @@ pub struct Figure {
     pub kind: ProvenanceKind,
     /// Source, with version, page and row; or formula and inputs.
     pub source: String,
-}
-
-impl System {
-    /// Whether all indices within the system refer to something. A system made by [`spec`](crate::spec) always is valid; one read
-    /// from a record may have been damaged.
-    ///
-    /// # Errors
-    /// What does not fit.
-    pub fn validate(&self) -> Result<(), String> {
-        let processors = self.platform.processors.len();
-        let check = |ok: bool, problem: &str| if ok { Ok(()) } else { Err(problem.to_owned()) };
-        check(processors > 0, "the platform has no processor")?;
-        check(self.platform.processors.iter().all(|p| p.slots > 0), "a processor has no slot")?;
-        let powered = self.platform.processors.iter().filter(|p| p.power.is_some()).count();
-        check(powered == 0 || powered == processors, "only some processors have operating points")?;
-        let points = |p: &Processor| p.power.as_ref().is_none_or(|power| !power.points.is_empty());
-        check(self.platform.processors.iter().all(points), "a processor has no operating point")?;
-        check(self.platform.power_cap.is_none() || powered > 0, "a power cap needs to know what processors draw")?;
-        check(self.platform.links.len() == processors, "the links do not match the processors")?;
-        check(self.platform.links.iter().all(|row| row.len() == processors), "the links do not match the processors")?;
-        for (id, node) in self.nodes.enumerate() {
-            check(self.models.get(node.model).is_some(), "a stage refers to a model that does not exist")?;
-            check(self.sources.get(node.source).is_some(), "a stage refers to a source that does not exist")?;
-            check(node.costs.len() == processors, "a stage's costs do not match the processors")?;
-            if node.tool.is_some() {
-                check(node.costs.iter().all(Option::is_none), "a tool runs on a processor")?;
-                check(node.costs.get(node.fastest).is_some(), "a stage refers to a processor that does not exist")?;
-            } else {
-                check(node.costs.iter().any(Option::is_some), "a stage can run nowhere")?;
-                check(
-                    node.costs.get(node.fastest).is_some_and(Option::is_some),
-                    "a stage's fastest processor cannot run it",
-                )?;
-            }
-            let adapter = node.adapter.is_none_or(|adapter| self.models.get(adapter.model).is_some());
-            check(adapter, "a stage refers to an adapter that does not exist")?;
-            // Edges lead to later stages of the same source: there can be no cycle.
-            let range = &self.sources[node.source].nodes;
-            let inside = |n: NodeId| range.contains(&n.0);
-            check(inside(id), "a stage lies outside of its source")?;
-            check(
-                node.after.iter().all(|edge| edge.to > id && inside(edge.to)),
-                "an edge does not lead to a later stage of its chain",
-            )?;
-            check(
-                node.before.iter().all(|&before| before < id && inside(before)),
-                "an edge does not come from an earlier stage of its chain",
-            )?;
-            check(node.variants.len() < usize::from(u8::MAX), "a stage has too many variants")?;
-            for other in &node.variants {
-                check(self.models.get(other.model).is_some(), "a variant refers to a model that does not exist")?;
-                check(other.costs.len() == processors, "a variant's costs do not match the processors")?;
-                check(
-                    other.costs.get(other.fastest).is_some_and(Option::is_some),
-                    "a variant's fastest processor cannot run it",
-                )?;
-            }
-            let phases = |cost: &Cost| cost.phases.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
-            let mut kinds = node.all_costs().map(phases);
-            let first = kinds.next().unwrap_or_default();
-            check(
-                node.tool.is_some() || (!first.is_empty() && kinds.all(|other| other == first)),
-                "a stage's phases differ between processors or variants",
-            )?;
-            if let Some(draft) = &node.draft {
-                check(self.models.get(draft.model).is_some(), "a stage drafts with a model that does not exist")?;
-                check(
-                    draft.costs.len() == processors && draft.verify.len() == processors,
-                    "a draft model's costs do not match the processors",
-                )?;
-            }
-            let figures = node.all_costs().all(|cost| (cost.figure as usize) < self.figures.len());
-            check(figures, "a cost refers to a figure that does not exist")?;
-        }
-        for model in &self.models {
-            // What is shared is no share itself.
-            let whole = |id: ModelId| self.models.get(id).is_some_and(|other| other.weights_of.is_none());
-            check(model.weights_of.is_none_or(whole), "a model shares weights that no model has")?;
-        }
-        let share = |content: &Content| content.classes.iter().map(|class| class.share).sum::<f64>();
-        let whole = |content: &Content| content.classes.len() < 255 && (share(content) - 1.0).abs() < 1e-3;
-        check(self.contents.iter().all(whole), "the shares of the classes of content do not make a whole")?;
-        check(
-            self.contents.iter().flat_map(|content| &content.classes).all(|class| class.scene_ns > 0.0),
-            "scenes have no length",
-        )?;
-        for source in &self.sources {
-            let Range { start, end } = source.nodes;
-            check(start < end && end as usize <= self.nodes.len(), "a source has no stages")?;
-            let first = source.actions.and_then(|actions| actions.first);
-            check(first.is_none_or(|node| source.nodes.contains(&node.0)), "actions come from another source's stage")?;
-            check(source.actions.is_none_or(|a| a.count > 0 && a.period > Nanos::ZERO), "a chunk has no actions")?;
-            let classes = match source.content {
-                Some(content) => self.contents.get(content as usize).map(|content| content.classes.len()),
-                None => Some(0),
-            };
-            let Some(classes) = classes else { return Err("a source sees content that does not exist".to_owned()) };
-            let nodes = &self.nodes.as_slice()[start as usize..end as usize];
-            check(nodes.iter().all(|node| node.in_content.len() == classes), "a stage's classes are not its source's")?;
-        }
-        Ok(())
-    }
 }

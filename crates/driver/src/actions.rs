@@ -5,7 +5,6 @@ use onbeat_core::id::{Id, ModelId, NodeId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, ActionError, Limit, Shortage, View, refusal_bit};
 use onbeat_core::state::{Cache, Stage};
-use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::{Course, TimerKind};
@@ -177,7 +176,7 @@ impl<S: Sink> Course<'_, S> {
             self.state.stop_waiting(stage);
             let stage_now = &mut self.state.stages[stage];
             stage_now.units = units;
-            if !keeps_partial(self.system, live.processor, p) || live.units != units {
+            if !self.system.platform.are_alike(live.processor, p) || live.units != units {
                 // Progress within a segment stays behind when a stage moves to another kind of processor, or to another part of one.
                 stage_now.partial_ns = 0.0;
             }
@@ -464,10 +463,4 @@ impl<S: Sink> Course<'_, S> {
             self.forgive_refusals();
         }
     }
-}
-
-/// Whether progress within a segment can be kept on another processor.
-fn keeps_partial(system: &System, from: Option<ProcessorId>, to: ProcessorId) -> bool {
-    let group = |p: ProcessorId| system.platform.processors[p].group;
-    from.is_some_and(|from| group(from) == group(to))
 }

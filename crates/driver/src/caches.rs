@@ -20,7 +20,7 @@ impl<S: Sink> Course<'_, S> {
             self.system.platform.kv_block.filter(|_| (hidden.drafts || hidden.ahead > 0) && !self.state.real)
         {
             // Every token is in both caches, and a verification writes those that were drafted.
-            let tokens = u64::from(live.work.prompt) + live.position as u64 + 1 + u64::from(hidden.ahead);
+            let tokens = live.context() as u64 + u64::from(hidden.ahead);
             let blocks = tokens.next_multiple_of(u64::from(block.max(1)));
             return Bytes((self.cached_per_token(stage) * blocks).saturating_sub(live.cache.held.0));
         }
@@ -89,7 +89,7 @@ impl<S: Sink> Course<'_, S> {
             let tokens = view.cache_tokens(stage) as u32;
             self.hidden(stage).drafts = false;
             self.state.stages[stage].drafted = None;
-            self.state.stages[stage].cache.held = Bytes::ZERO;
+            self.state.stages[stage].cache = Cache::default();
             self.begin_again(stage);
             let (moved, took) = (Bytes::ZERO, Nanos::ZERO);
             self.emit(What::EvictCache { stage: live.serial, held, moved, tokens, took });
@@ -106,7 +106,7 @@ impl<S: Sink> Course<'_, S> {
         let done = self.occupy_swap(took);
         self.hidden(stage).drafts = false;
         self.state.stages[stage].drafted = None;
-        self.state.stages[stage].cache = Cache { held: Bytes::ZERO, swapped: moved, far: false };
+        self.state.stages[stage].cache = Cache { swapped: moved, ..Cache::default() };
         self.state.stages[stage].copy = None;
         self.emit(What::EvictCache { stage: live.serial, held, moved, tokens: 0, took });
         self.free_when_written(held, done);
@@ -170,7 +170,7 @@ impl<S: Sink> Course<'_, S> {
         self.hidden(stage).overtaken_in = self.outcome.decisions;
         let live = &mut self.state.stages[stage];
         live.drafted = None;
-        live.cache = Cache { held: Bytes::ZERO, swapped, far };
+        live.cache = Cache { swapped, far, ..Cache::default() };
         live.copy = None;
         // What is done of a step was done at the other pace.
         live.partial_ns = 0.0;
@@ -220,7 +220,7 @@ impl<S: Sink> Course<'_, S> {
         {
             self.state.memory.swapped -= moved;
             let took = swap.link.time(moved.as_f64());
-            self.occupy_swap(took);
+            self.state.stages[stage].cache.there_at = self.occupy_swap(took);
             let serial = self.state.stages[stage].serial;
             self.emit(What::ReadCache { stage: serial, moved, took });
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use onbeat_core::cost::{Phase, PhaseCost, Work};
+use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::event::{DropCause, Sink, What};
 use onbeat_core::id::{Id, JobId, NodeId, ProcessorId, SourceId, StageId};
@@ -111,8 +111,8 @@ impl NodeTraits {
         let range = &system.sources[node.source].nodes;
         Self {
             alone: range.end - range.start == 1,
-            draws_quantile: node.all_costs().any(|cost| {
-                cost.phases.iter().any(|(_, phase)| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. }))
+            draws_quantile: node.all_costs().flat_map(Cost::at_all_widths).any(|(_, phases)| {
+                phases.iter().any(|(_, phase)| matches!(phase, PhaseCost::Fixed { quantiles: Some(_), .. }))
             }),
             streaming: system.models[node.model].shape == ModelShape::Streaming,
             exits: node.has_exits(),

@@ -616,8 +616,12 @@ fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u64 {
     segments(view, stage, cost.map(|phases| &phases[usize::from(live.phase)].1)).0
 }
 
-/// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left.
+/// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left. Where
+/// nothing is due, language models go by tokens, too.
 fn until_next(view: &View<'_>, stage: StageId, rest: Rest) -> u64 {
+    if !view.token_is_due(stage) && view.due(stage) < Nanos::MAX {
+        return rest.stage.0;
+    }
     match view.stage(stage).kind {
         Phase::Decode => rest.phase.0 / u64::from(tokens_left(view.stage(stage))),
         Phase::Prefill => rest.phase.0,

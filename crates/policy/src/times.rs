@@ -53,12 +53,10 @@ impl Times {
     }
 }
 
-/// What has to be done of a stage by the time at which it is [due](View::due), on a processor: up to the first token where the TTFT goal
-/// decides, one step where the TPOT goal does, and otherwise all of it.
+/// What has to be done of a stage by the time at which it is [due](View::due), on a processor: up to the first token or one step where
+/// that is [a token's](View::token_is_due), and otherwise all of it.
 pub(crate) fn until_due(view: &View<'_>, stage: StageId, rest: Rest) -> Nanos {
-    let job = view.job(stage);
-    let last = if job.deadline == Nanos::MAX { Nanos::MAX } else { job.deadline.saturating_sub(view.node(stage).tail) };
-    if view.due(stage) >= last {
+    if !view.token_is_due(stage) {
         return rest.stage;
     }
     let live = view.stage(stage);
@@ -71,15 +69,40 @@ pub(crate) fn until_due(view: &View<'_>, stage: StageId, rest: Rest) -> Nanos {
 
 #[cfg(test)]
 mod tests {
+    use onbeat_core::cost::Phase;
     use onbeat_core::id::Id;
     use onbeat_core::spec::Preemption;
     use onbeat_core::units::Nanos;
 
-    use super::Times;
+    use super::{Rest, Times, until_due};
     use crate::test_rig::{Rig, ms};
 
     fn times(times: &mut Times, rig: &Rig, stage: onbeat_core::id::StageId) -> Vec<Option<(Nanos, Nanos)>> {
         times.of(&rig.view(), stage).iter().map(|rest| rest.map(|rest| (rest.phase, rest.stage))).collect()
+    }
+
+    #[test]
+    fn only_an_answers_tokens_are_due_one_by_one() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Never)]);
+        let chat = rig.session("chat", &[4.0], 1);
+        let stage = rig.ready(chat, 0.0);
+        let node = rig.state.stages[stage].node;
+        // 100 tokens are left of the prompt, and 100 of the output.
+        let rest = Rest { phase: ms(100.0), stage: ms(500.0) };
+        let decode = Rest { phase: ms(400.0), stage: ms(400.0) };
+        let tail = |rig: &mut Rig, decodes: bool| {
+            let live = &mut rig.state.stages[stage];
+            (live.phase, live.kind) = if decodes { (1, Phase::Decode) } else { (0, Phase::Prefill) };
+            let view = rig.view();
+            (view.due(stage), until_due(&view, stage, if decodes { decode } else { rest }))
+        };
+        // An answer: the first token by 1000 ms, then one every 50 ms, counted from 0 here.
+        assert_eq!(tail(&mut rig, false), (ms(1000.0), ms(100.0)));
+        assert_eq!(tail(&mut rig, true), (ms(50.0), ms(4.0)));
+        // A plan, 200 ms before the first token of an answer: all of it by 800 ms, whatever its phase.
+        rig.system.nodes[node].to_first_token = Some(ms(200.0));
+        assert_eq!(tail(&mut rig, false), (ms(800.0), ms(500.0)));
+        assert_eq!(tail(&mut rig, true), (ms(800.0), ms(400.0)));
     }
 
     #[test]
@@ -94,7 +117,7 @@ mod tests {
         rig.state.stages[stage].position = 50.0;
         assert_eq!(times(&mut memory, &rig, stage)[1], Some((ms(50.0), ms(450.0))));
         rig.state.stages[stage].phase = 1;
-        rig.state.stages[stage].kind = onbeat_core::cost::Phase::Decode;
+        rig.state.stages[stage].kind = Phase::Decode;
         assert_eq!(times(&mut memory, &rig, stage)[1], Some((ms(200.0), ms(200.0))), "the last 50 tokens");
         rig.state.ready.clear();
         rig.state.stages.remove(stage);

@@ -1,6 +1,6 @@
 //! A run as a Perfetto trace: open it at <https://ui.perfetto.dev>.
 //!
-//! One process per platform; one thread per processor slot with a slice per run; one track per stream with instants for misses and
+//! One process per platform; one thread per processor slot (of a divided processor: per run that goes on at once) with a slice per run; one track per stream with instants for misses and
 //! drops; counters for memory and bus traffic; flows that lead from a job's release through its stages. Timestamps are simulated
 //! nanoseconds.
 //!
@@ -308,9 +308,11 @@ fn slice_events(events: &mut Vec<(Nanos, u8, TrackEvent)>, system: &System, slic
     let node = &system.nodes[slice.node];
     let model = &system.models[slice.model].name;
     let track = lane_track(slice.lane);
+    // All of a processor goes without saying.
+    let units = (slice.units > 0).then(|| number("units", u64::from(slice.units)));
     let begin = TrackEvent {
         name: Some(format!("{} ({model})", node.name)),
-        debug_annotations: vec![
+        debug_annotations: [
             number("job", slice.job),
             number("stage", slice.stage),
             text("source", &system.sources[slice.source].name),
@@ -319,7 +321,10 @@ fn slice_events(events: &mut Vec<(Nanos, u8, TrackEvent)>, system: &System, slic
             text("stopped", why_name(slice.why)),
             number("batch", u64::from(slice.batch)),
             number("tokens", u64::from(slice.tokens)),
-        ],
+        ]
+        .into_iter()
+        .chain(units)
+        .collect(),
         flow_ids: vec![flow(slice.job)],
         ..event(EventType::SliceBegin, track, "run")
     };

@@ -31,7 +31,7 @@ pub struct Timeline {
     pub to: Nanos,
 }
 
-/// A slot of a processor.
+/// A slot of a processor; of one that is divided into units, one of as many as it has runs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Processor.
@@ -65,6 +65,8 @@ pub struct Slice {
     pub model: ModelId,
     /// Phase.
     pub phase: Phase,
+    /// Units that it took of a processor that is divided into them; 0: all of it.
+    pub units: u32,
     /// Stages that ran together.
     pub batch: u32,
     /// Why it ended; none if the window ended first.
@@ -195,7 +197,7 @@ struct Seen {
 struct Builder<'a> {
     system: &'a System,
     lanes: Vec<Lane>,
-    /// First lane of each processor.
+    /// First lane of each processor, and of the next one.
     first_lane: Vec<usize>,
     /// Run that occupies each lane.
     occupied: Vec<Option<u64>>,
@@ -220,8 +222,8 @@ impl Timeline {
     ///
     /// Events that refer to stages or jobs whose beginning is missing are left out.
     pub fn new(system: &System, events: &[Event], from: Nanos, to: Nanos) -> Self {
-        let mut builder = Builder::new(system);
         let seen = events.partition_point(|event| event.at <= to);
+        let mut builder = Builder::new(system, &events[..seen]);
         for event in &events[..seen] {
             builder.event(event);
         }
@@ -242,18 +244,45 @@ impl Timeline {
     }
 }
 
+/// The most runs that a processor has at once, at least 1.
+fn most_at_once(events: &[Event], processor: ProcessorId) -> u32 {
+    // Stages that each run serves.
+    let mut runs: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut most = 1;
+    for event in events {
+        match event.what {
+            What::Start { run, processor: on, over, .. } if on == processor || over.contains(processor) => {
+                *runs.entry(run).or_insert(0) += 1;
+                most = most.max(runs.len());
+            }
+            What::Stop { run, .. } => {
+                if let Some(stages) = runs.get_mut(&run) {
+                    *stages -= 1;
+                    if *stages == 0 {
+                        runs.remove(&run);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    most as u32
+}
+
 impl<'a> Builder<'a> {
-    fn new(system: &'a System) -> Self {
+    fn new(system: &'a System, events: &[Event]) -> Self {
         let mut lanes = Vec::new();
         let mut first_lane = Vec::new();
         for (processor, p) in system.platform.processors.enumerate() {
             first_lane.push(lanes.len());
-            lanes.extend((0..p.slots).map(|slot| Lane {
+            let count = if p.division.is_some() { most_at_once(events, processor) } else { p.slots };
+            lanes.extend((0..count).map(|slot| Lane {
                 processor,
                 slot,
-                name: if p.slots > 1 { format!("{} {}", p.name, slot + 1) } else { p.name.clone() },
+                name: if count > 1 { format!("{} {}", p.name, slot + 1) } else { p.name.clone() },
             }));
         }
+        first_lane.push(lanes.len());
         let occupied = vec![None; lanes.len()];
         Self {
             system,
@@ -296,8 +325,8 @@ impl<'a> Builder<'a> {
                     seen.model = model;
                 }
             }
-            What::Start { run, stage, processor, phase, setup, over, units: _ } => {
-                self.start(at, run, stage, processor, phase, setup);
+            What::Start { run, stage, processor, phase, setup, over, units } => {
+                self.start(at, run, stage, processor, (phase, units), setup);
                 self.help(run, over);
             }
             What::Stop { run, why, tokens, .. } => self.stop(at, run, why, tokens),
@@ -334,7 +363,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn start(&mut self, at: Nanos, run: u64, stage: u64, processor: ProcessorId, phase: Phase, setup: Nanos) {
+    fn start(
+        &mut self,
+        at: Nanos,
+        run: u64,
+        stage: u64,
+        processor: ProcessorId,
+        (phase, units): (Phase, u32),
+        setup: Nanos,
+    ) {
         if let Some((slice, running)) = self.open.get_mut(&run) {
             slice.batch += 1;
             *running += 1;
@@ -354,6 +391,7 @@ impl<'a> Builder<'a> {
             source,
             model,
             phase,
+            units,
             batch: 1,
             why: None,
             tokens: 0,
@@ -371,10 +409,9 @@ impl<'a> Builder<'a> {
 
     /// A free lane of a processor, for a run.
     fn take_lane(&mut self, processor: ProcessorId, run: u64) -> usize {
-        let first = self.first_lane[processor.index()];
-        let slots = self.system.platform.processors[processor].slots as usize;
+        let (first, next) = (self.first_lane[processor.index()], self.first_lane[processor.index() + 1]);
         // A record of a real run can show more runs at once than the platform has slots; they then share the last lane.
-        let lane = (first..first + slots).find(|&lane| self.occupied[lane].is_none()).unwrap_or(first + slots - 1);
+        let lane = (first..next).find(|&lane| self.occupied[lane].is_none()).unwrap_or(next - 1);
         self.occupied[lane] = Some(run);
         lane
     }

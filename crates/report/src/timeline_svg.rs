@@ -113,6 +113,9 @@ pub fn describe(system: &System, slice: &Slice) -> String {
         length,
         slice.start
     );
+    if slice.units > 0 {
+        let _ = write!(text, ", {} units", slice.units);
+    }
     if slice.batch > 1 {
         let _ = write!(text, ", batch of {}", slice.batch);
     }

@@ -396,6 +396,56 @@ fn a_virtual_device_takes_longer_at_a_slower_point_and_a_real_one_is_left_alone(
 }
 
 #[test]
+fn a_batch_of_frames_draws_and_moves_what_it_does_in_a_simulation() {
+    let stream = |name: &str| format!("[[stream]]\nname = \"{name}\"\nmodel = \"m\"\nperiod_ms = 1000\ncount = 1\n");
+    let frames = |processor: &str| {
+        format!(
+            r#"
+            name = "frames"
+            duration_s = 1
+            [platform]
+            name = "p"
+            memory = {{}}
+            [[platform.processor]]
+            name = "gpu"
+            kind = "gpu"
+            {processor}
+            [model.m]
+            shape = "iterative"
+            steps = 4
+            weights_mb = 40
+            [[cost]]
+            model = "m"
+            processor = "gpu"
+            step_ms = 10
+            batch_factor = [[1, 1], [2, 1.5]]
+            bytes_mb = 100
+            energy_mj = 10
+            {}{}
+            "#,
+            stream("a"),
+            stream("b")
+        )
+    };
+    let sums = |events: &[Event]| {
+        let of = |event: &Event| match event.what {
+            What::Stop { bytes, energy_mj, .. } => Some((bytes.as_mb(), energy_mj.unwrap())),
+            _ => None,
+        };
+        events.iter().filter_map(of).fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    };
+    for processor in ["", "leakage_w = 0.5\nidle_w = 0.1\nactive_w = 3"] {
+        let system = System::from_toml(&frames(processor)).unwrap();
+        let made = onbeat_policy::make("edf", &system).unwrap();
+        let (_, simulated) = onbeat_sim::simulate(&system, made, "edf", 1, Vec::<Event>::new()).unwrap();
+        let (bytes, energy) = sums(&run_on_desk(&system, "edf", 1, Vec::new()));
+        // Both in one batch of four steps: 2 × 60 + 40 MB each, 10 mJ in 10 ms and so in 15.
+        assert_eq!((bytes, sums(&simulated).0), (4.0 * 160.0, 4.0 * 160.0));
+        assert!((energy - 60.0).abs() < 1e-3 && (sums(&simulated).1 - 60.0).abs() < 1e-3, "{energy}");
+    }
+}
+
+#[test]
 fn a_replay_finds_the_first_decision_that_differs() {
     let system = system("video-conference", "snapdragon-x-elite", 2.0);
     let events = run_on_desk(&system, "edf", 1, Vec::new());

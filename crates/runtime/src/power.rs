@@ -64,30 +64,24 @@ impl<S: Sink> Live<'_, S> {
         let (Some(power), Some(model)) = (&self.course.power, &platform.processors[p].power) else {
             return (meter, 1.0);
         };
-        let (mut bytes, mut alone_ns, mut energy_mj, mut factor) = (0.0, 0.0, Some(0.0), 1.0);
+        let members = stages.len() as u32;
+        let (mut bytes, mut alone_ns, mut energy_mj) = (0.0, 0.0, Some(0.0));
         for &stage in stages {
             let live = &self.course.state.stages[stage];
             let work = self.course.hidden[stage.index()].work;
             let cost: &PhaseCost = cost_of(self.course.system, live, p);
             let end = work.units(live.kind).max(live.position);
-            bytes += cost.bytes(work, live.position, end);
-            alone_ns += cost.latency_ns(work, live.position, end);
-            energy_mj = energy_mj.zip(cost.energy_mj(work, live.position, end)).map(|(sum, energy)| sum + energy);
-            factor = cost.batch_factor(stages.len() as u32);
+            bytes += cost.member_bytes(work, live.position, end, members);
+            let part = cost.batch_factor(members) / f64::from(members);
+            alone_ns += cost.latency_ns(work, live.position, end) * part;
+            let energy = cost.member_energy_mj(work, live.position, end, members);
+            energy_mj = energy_mj.zip(energy).map(|(sum, energy)| sum + energy);
         }
-        // Members share the steps of a batch: both sums are those of one of them, on average.
-        meter.bound = platform.memory_bound(p, bytes / factor, alone_ns);
-        meter.profile_w = energy_mj.filter(|_| alone_ns > 0.0).map(|energy| energy / (alone_ns * factor) * 1e6);
+        meter.bound = platform.memory_bound(p, bytes, alone_ns);
+        meter.profile_w = energy_mj.filter(|_| alone_ns > 0.0).map(|energy| energy / alone_ns * 1e6);
         meter.stretch = meter.stretch_at(&model.points[power.point(p) as usize]);
         let stretch = meter.stretch;
         (meter, stretch)
-    }
-
-    /// The part of a processor that can be divided and that nothing runs on; 0 elsewhere.
-    fn idle_share(&self, p: ProcessorId) -> f64 {
-        let unit = &self.course.system.platform.processors[p];
-        let idle = unit.division.map_or(0, |_| self.course.view().free_units(p));
-        if idle == 0 { 0.0 } else { unit.share(idle) }
     }
 
     /// Decides on operating points and tells virtual devices how fast they are from now on.
@@ -103,13 +97,13 @@ impl<S: Sink> Live<'_, S> {
             if self.runs[p].is_empty() {
                 return Some(point.idle_w);
             }
-            let idle = self.idle_share(p) * point.idle_w;
+            let idle = self.course.view().idle_share(p) * point.idle_w;
             self.runs[p].iter().try_fold(idle, |sum, run| Some(sum + run.meter.draws(point)?))
         };
         power.decide(platform, now, draw);
         for p in platform.processors.ids() {
             let point = &points(p)[power.point(p) as usize];
-            let idle = self.idle_share(p);
+            let idle = self.course.view().idle_share(p);
             for (i, run) in self.runs[p].iter_mut().enumerate() {
                 run.meter.pass(now);
                 run.meter.watts = run.meter.draws(point);

@@ -161,7 +161,7 @@ impl<S: Sink> Live<'_, S> {
         self.runs[p].last_mut().expect("it was just added").nominal_end = nominal_end;
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(live.weights);
-        occupancy.take_units(live.units, live.weights, serial);
+        occupancy.take_units(live.units, Some(live.weights), serial);
         occupancy.runs.push(Run {
             serial,
             stage: stages[0],
@@ -354,15 +354,14 @@ impl<S: Sink> Live<'_, S> {
         let live = self.course.state.stages[stage];
         let work = self.course.hidden[stage.index()].work;
         let cost = cost_of(self.course.system, &live, p);
-        let share = 1.0 / run.members as f64;
+        let (members, share) = (run.members as u32, 1.0 / run.members as f64);
         let passed = self.course.state.now - run.started;
         let worked = passed.saturating_sub(run.setup);
-        let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(run.members as u32));
+        let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(members));
         let alone = Nanos::from_ns_f64(alone.min(worked).as_f64() * share);
-        let profiled = cost.energy_mj(work, from, to).map(|energy| energy * share);
-        let unpowered = profiled.or_else(|| {
-            let watts = self.course.system.platform.processors[p].active_w?;
-            Some(Millijoules::of_power(watts, passed).0 * share)
+        let unpowered = cost.member_energy_mj(work, from, to, members).or_else(|| {
+            let unit = &self.course.system.platform.processors[p];
+            Some(Millijoules::of_power(unit.active_w? * unit.share(live.units), passed).0 * share)
         });
         // With operating points, energy is the integral of power.
         let powered = self.course.power.is_some();
@@ -384,7 +383,7 @@ impl<S: Sink> Live<'_, S> {
             processor: p,
             why,
             alone,
-            bytes: Bytes((cost.bytes(work, from, to) * share).round_ties_even().max(0.0) as u64),
+            bytes: Bytes(cost.member_bytes(work, from, to, members).round_ties_even().max(0.0) as u64),
             energy_mj,
             tokens,
         });

@@ -5,9 +5,11 @@
 //! segment (see [`onbeat_core::joint`]), and it ends at the end of a segment.
 
 use onbeat_core::bus::Demand;
+use onbeat_core::cost::Phase;
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
-use onbeat_core::joint::{Attention, Course, Mark, Pace, Part, Together};
+use onbeat_core::joint::{Attention, Course, Mark, Pace, Part, Together, expected_tokens};
+use onbeat_core::policy::Limit;
 use onbeat_core::state::{Occupancy, Run};
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
@@ -121,6 +123,10 @@ impl<S: Sink> Engine<'_, S> {
         let length = end.position - live.position;
         debug_assert!(length > 0.0, "a stage does not wait at the end of its phase");
         let expected = match segments {
+            // Where an answer ends, and at which exit an input leaves, is not known before.
+            Some(segments) if matches!(live.kind, Phase::Forward | Phase::Decode) => {
+                self.expected_of_segments(p, stage, together, segments)
+            }
             Some(_) => Nanos::from_ns_f64(end.ns),
             None => self.course.view().remaining_together(stage, p, together).unwrap_or(Nanos::ZERO),
         };
@@ -147,14 +153,15 @@ impl<S: Sink> Engine<'_, S> {
         for q in std::iter::once(p).chain(others.iter()) {
             let demand = self.demand_together(&course, together, (p, q), end.ns * factor);
             self.runs[q].push(LiveRun::helper(demand, now));
-            let model = if q == p { live.weights } else { self.model_of(stage, together) };
+            let model = if q == p { live.model } else { self.model_of(stage, together) };
+            // Who reads a part of the cache goes on with the weights that it had.
+            let reads_only = q != p && matches!(together, Together::Attention { .. });
+            let weights = (!reads_only).then(|| self.course.system.weights_of(model));
             let occupancy: &mut Occupancy = &mut self.course.state.processors[q];
-            if q == p || !matches!(together, Together::Attention { .. }) {
-                occupancy.last_model = Some(model);
-            }
+            occupancy.last_model = weights.or(occupancy.last_model);
             // All of them are taken as a whole.
             if let Some(division) = self.course.system.platform.processors[q].division {
-                occupancy.take_units(division.units, model, serial);
+                occupancy.take_units(division.units, weights, serial);
             }
             occupancy.runs.push(Run {
                 serial,
@@ -192,6 +199,24 @@ impl<S: Sink> Engine<'_, S> {
             self.set_helpers(p, i, Doing::Helping);
         }
         self.bus_dirty = true;
+    }
+
+    /// Nominal time that a policy may expect so many segments of a joint run to take: their part of what is left by expected lengths.
+    fn expected_of_segments(&self, p: ProcessorId, stage: StageId, together: Together, segments: u32) -> Nanos {
+        let view = self.course.view();
+        let (live, whole) = (view.stage(stage), view.remaining_together(stage, p, together).unwrap_or(Nanos::ZERO));
+        let left = live.work.units(live.kind) - live.position;
+        let units = match together {
+            Together::Draft { tokens, .. } => {
+                let accepted = view.node(stage).draft.as_ref().map_or(0.0, |draft| draft.acceptance.mean());
+                f64::from(segments) * expected_tokens(accepted, tokens)
+            }
+            Together::Split { .. } | Together::Attention { .. } => {
+                let cost = cost_of(self.course.system, live, p);
+                cost.limit_end(live.work, live.kind, live.position, Limit::Segments(segments)) - live.position
+            }
+        };
+        if units < left { Nanos::from_ns_f64(whole.as_f64() * units / left) } else { whole }
     }
 
     /// The other processors of a joint run, its course, and the ratio of real to nominal latency.
@@ -273,7 +298,9 @@ impl<S: Sink> Engine<'_, S> {
             for i in 0..self.runs[p].len() {
                 let run = &self.runs[p][i];
                 let Some(joint) = run.joint.as_ref().filter(|_| run.doing == Doing::Work) else { continue };
-                if joint.course.parts.iter().all(|part| part.speed == self.speed(part.processor)) {
+                // Who only reads does so at any speed.
+                let mut computing = joint.course.parts.iter().filter(|part| part.computing_ns > 0.0);
+                if computing.all(|part| part.speed == self.speed(part.processor)) {
                     continue;
                 }
                 let done = self.done_now(run) / run.factor;

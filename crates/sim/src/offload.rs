@@ -10,20 +10,24 @@ use crate::engine::Engine;
 use crate::runs::LiveRun;
 
 /// A batch's steps, counted from its start: what they compute and what they fetch, summed.
-struct Steps<'s> {
+pub(crate) struct Steps<'s> {
     /// Steps of all members in memory, the context of each at the start, and whether it fetches.
     members: Vec<(&'s StepSum, f64, Option<&'s StepSum>)>,
     /// Time of a step relative to the mean of its members'.
     factor: f64,
     layers: f64,
+    /// Steps, in order, at which a curve of a member bends.
+    bends: Vec<f64>,
 }
 
 impl<S: Sink> Engine<'_, S> {
-    /// Nominal time of the first `x` steps of a batch with members whose caches are in slower memory [ns]. A step computes as if all
-    /// were in memory, fetches what each of those members needs, one after the other, and hides the shorter behind the longer but for
-    /// one layer.
-    pub(crate) fn fetching_ns(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, x: f64) -> f64 {
-        let mut steps = Steps { members: Vec::new(), factor: 1.0, layers: 1.0 };
+    /// The steps of a batch with members whose caches are in slower memory; `None` if all are in memory. A step computes as if they were,
+    /// fetches what each of those members needs, one after the other, and hides the shorter behind the longer but for one layer.
+    pub(crate) fn fetching(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Option<Steps<'_>> {
+        if !stages[..run.decoders].iter().any(|&stage| self.course.state.stages[stage].cache.far) {
+            return None;
+        }
+        let mut steps = Steps { members: Vec::new(), factor: 1.0, layers: 1.0, bends: Vec::new() };
         for (k, &stage) in stages[..run.decoders].iter().enumerate() {
             let live = &self.course.state.stages[stage];
             let cost = self.course.system.nodes[live.node].costs_of(live.variant)[p].as_ref();
@@ -39,7 +43,8 @@ impl<S: Sink> Engine<'_, S> {
             let context = f64::from(self.course.hidden[stage.index()].work.prompt) + 1.0 + run.start_of(k);
             steps.members.push((step_ns, context, far.map(|far| &far.fetch_ns)));
         }
-        steps.sum(x)
+        steps.find_bends();
+        Some(steps)
     }
 }
 
@@ -64,24 +69,27 @@ impl Steps<'_> {
         compute - fetch
     }
 
-    /// The sum of max(c, f) + min(c, f) / layers over the first `x` steps. With c and f summed in closed form, the rest is the sum of
-    /// |c − f|, in which both are linear between the points of the curves: there they cross once at most.
-    fn sum(&self, x: f64) -> f64 {
-        let (compute, fetch) = self.parts(0.0, x);
-        let mut bounds = vec![0.0, x.floor()];
+    fn find_bends(&mut self) {
         for &(steps, context, far) in &self.members {
             let points = steps.curve().points().iter().chain(far.into_iter().flat_map(|far| far.curve().points()));
-            bounds.extend(points.map(|&(at, _)| (at - context).ceil()).filter(|&at| at > 0.0 && at < x));
+            self.bends.extend(points.map(|&(at, _)| (at - context).ceil()).filter(|&at| at > 0.0));
         }
-        bounds.sort_by(f64::total_cmp);
+        self.bends.sort_by(f64::total_cmp);
+    }
+
+    /// The sum of max(c, f) + min(c, f) / layers over the first `x` steps [ns]. With c and f summed in closed form, the rest is the sum of
+    /// |c − f|, in which both are linear between the points of the curves: there they cross once at most.
+    pub(crate) fn sum(&self, x: f64) -> f64 {
+        let (compute, fetch) = self.parts(0.0, x);
         let distance = |from: f64, to: f64| {
             let (compute, fetch) = self.parts(from, to);
             (compute - fetch).abs()
         };
         // A part of a step at the end, if any.
         let mut apart = distance(x.floor(), x);
-        for pair in bounds.windows(2) {
-            let (from, to) = (pair[0], pair[1]);
+        let mut next = 0.0;
+        for to in self.bends.iter().copied().take_while(|&at| at < x).chain([x.floor()]) {
+            let from = std::mem::replace(&mut next, to);
             if to - from < 1.0 {
                 continue;
             }
@@ -120,11 +128,13 @@ mod tests {
             let compute = StepSum::new(Curve::new(vec![(0.0, 20.0), (500.0, 22.0), (2000.0, 40.0)], Below::Hold));
             let curves: Vec<StepSum> = members.iter().map(|m| fetch(m.2)).collect();
             let member = |(m, far): (&(u32, bool, f64), _)| (&compute, f64::from(m.0), m.1.then_some(far));
-            let steps_of = Steps {
+            let mut steps_of = Steps {
                 members: members.iter().zip(&curves).map(member).collect(),
                 factor: 1.3,
                 layers: f64::from(layers),
+                bends: Vec::new(),
             };
+            steps_of.find_bends();
             let by_hand: f64 = (0..steps)
                 .map(|i| {
                     let (compute, fetch) = steps_of.parts(f64::from(i), f64::from(i) + 1.0);

@@ -22,7 +22,8 @@ pub(crate) struct Meter {
     pub(crate) share: f64,
     /// Rate of progress that it would have alone at the present operating point.
     pub(crate) alone_rate: f64,
-    /// Share of the time in which the processor is at it: less than 1 where drafting and verifying take turns.
+    /// Share of the time in which the processor is at it: less than 1 where drafting and verifying take turns, and
+    /// of those that only read a part of the cache.
     pub(crate) turn: f64,
     /// Time alone that its progress would have taken [ns].
     alone_ns: f64,
@@ -102,22 +103,19 @@ impl<S: Sink> Engine<'_, S> {
     /// Power of a run at full progress at the first operating point, where the profile states its energy [W].
     pub(crate) fn profile_power(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun) -> Option<f64> {
         self.course.power.as_ref()?;
-        let (mut energy_mj, mut pieces_mj) = (0.0, 0.0);
+        let mut energy_mj = 0.0;
         for (k, &stage) in stages[..run.members].iter().enumerate() {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
             let work = self.work_in(run, stage);
             if k < run.decoders {
-                energy_mj += cost.energy_mj(work, from, from + run.length)?;
+                energy_mj += cost.member_energy_mj(work, from, from + run.length, run.decoders as u32)?;
             } else {
-                pieces_mj += cost.energy_mj(work, from, self.course.hidden[stage.index()].piece_end)?;
+                energy_mj += cost.energy_mj(work, from, self.course.hidden[stage.index()].piece_end)?;
             }
         }
         let alone_ns = self.nominal_to(p, stages, run, run.length) * run.factor;
-        // Members share the energy of a batch's steps.
-        let cost = cost_of(self.course.system, &self.course.state.stages[stages[0]], p);
-        let of_step = energy_mj / run.decoders as f64 * cost.batch_energy(run.decoders as u32);
-        (alone_ns > 0.0).then(|| (of_step + pieces_mj) / alone_ns * 1e6)
+        (alone_ns > 0.0).then(|| energy_mj / alone_ns * 1e6)
     }
 
     /// Decides on the processors' operating points, given each run's share of the bus.
@@ -140,7 +138,7 @@ impl<S: Sink> Engine<'_, S> {
         }
         let taking_part = |runs: &[LiveRun]| runs.iter().filter(|run| run.asks().is_some()).count();
         let mut index: usize = self.runs.iter().take(p.index()).map(|runs| taking_part(runs)).sum();
-        let mut sum = self.idle_share(p) * point.idle_w;
+        let mut sum = self.course.view().idle_share(p) * point.idle_w;
         for (j, run) in self.runs[p].iter().enumerate() {
             let mut rate = 0.0;
             if run.asks().is_some() {
@@ -156,13 +154,6 @@ impl<S: Sink> Engine<'_, S> {
         Some(sum)
     }
 
-    /// The part of a processor that can be divided and that nothing runs on; 0 elsewhere.
-    fn idle_share(&self, p: ProcessorId) -> f64 {
-        let unit = &self.course.system.platform.processors[p];
-        let idle = unit.division.map_or(0, |_| self.course.view().free_units(p));
-        if idle == 0 { 0.0 } else { unit.share(idle) }
-    }
-
     /// Tells what every run and every processor draws from now on.
     pub(crate) fn set_loads(&mut self) {
         let Some(mut power) = self.course.power.take() else { return };
@@ -171,7 +162,7 @@ impl<S: Sink> Engine<'_, S> {
             let unit = &platform.processors[p];
             let model = unit.power.as_ref().expect("all processors of a platform have power models, or none");
             let point = &model.points[power.point(p) as usize];
-            let idle = self.idle_share(p);
+            let idle = self.course.view().idle_share(p);
             let mut sum = if self.runs[p].is_empty() { Some(point.idle_w) } else { Some(idle * point.idle_w) };
             let busy =
                 if unit.division.is_some() { 1.0 - idle } else { self.runs[p].len() as f64 / f64::from(unit.slots) };

@@ -297,7 +297,7 @@ impl<S: Sink> Engine<'_, S> {
         let expected_end = self.course.end_to_count_on(p, stages, now + setup + expected);
         let occupancy = &mut self.course.state.processors[p];
         occupancy.last_model = Some(weights);
-        occupancy.take_units(units, weights, serial);
+        occupancy.take_units(units, Some(weights), serial);
         occupancy.runs.push(Run {
             serial,
             stage: first,
@@ -386,7 +386,13 @@ impl<S: Sink> Engine<'_, S> {
         let live = &self.course.state.stages[stages[0]];
         let cost = cost_of(self.course.system, live, p);
         if let Some(limit) = limit {
-            let to = live.position + length;
+            // Where an answer ends, and at which exit an input leaves, is not known before.
+            let to = match live.kind {
+                Phase::Forward | Phase::Decode => {
+                    cost.limit_end(live.work, live.kind, live.position, limit).max(live.position)
+                }
+                Phase::Before | Phase::Steps | Phase::After | Phase::Prefill => live.position + length,
+            };
             let nominal = match limit {
                 Limit::Units(_) => cost.piece_ns(live.work, live.position, to),
                 Limit::Segments(_) => cost.latency_ns(live.work, live.position, to),
@@ -434,8 +440,8 @@ impl<S: Sink> Engine<'_, S> {
         if run.decoders == 1 {
             return one(stages[0], run.from);
         }
-        if stages[..run.decoders].iter().any(|&stage| self.course.state.stages[stage].cache.far) {
-            return self.fetching_ns(p, stages, run, x);
+        if let Some(steps) = self.fetching(p, stages, run) {
+            return steps.sum(x);
         }
         // A batched step takes the mean of its members' steps times the factor for the batch.
         let sum: f64 = (0..run.decoders).map(|k| one(stages[k], run.start_of(k))).sum();
@@ -586,11 +592,16 @@ impl<S: Sink> Engine<'_, S> {
             return cost.position_after(work, run.from, run.from + run.length, nominal) - run.from;
         }
         let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(run.members).collect();
+        let fetching = if run.is_mixed() { None } else { self.fetching(p, &stages, run) };
+        let nominal_to = |x: f64| match &fetching {
+            Some(steps) => steps.sum(x),
+            None => self.nominal_to(p, &stages, run, x),
+        };
         // Bisection over whole steps, as in `PhaseCost::position_after`.
         let (mut low, mut high) = (0.0, run.length + 1.0);
         while high - low > 1.0 {
             let middle = f64::midpoint(low, high).floor();
-            if self.nominal_to(p, &stages, run, middle) <= nominal + SAME_TIME_NS {
+            if nominal_to(middle) <= nominal + SAME_TIME_NS {
                 low = middle;
             } else {
                 high = middle;

@@ -30,12 +30,7 @@ impl<S: Sink> Engine<'_, S> {
             let from = run.start_of(k);
             let cost = cost_of(self.course.system, &self.course.state.stages[stage], p);
             let work = self.work_in(run, stage);
-            bytes += cost.bytes(work, from, from + run.length);
-            if run.decoders > 1 {
-                // The weights are read once for the whole batch.
-                let weights = self.course.system.models[self.course.state.stages[stage].weights].weights.as_f64();
-                bytes -= cost.shared_bytes(work, run.length, weights) * (1.0 - 1.0 / run.decoders as f64);
-            }
+            bytes += cost.member_bytes(work, from, from + run.length, run.decoders as u32);
         }
         Demand::new(bytes, alone_ns, limit)
     }

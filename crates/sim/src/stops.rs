@@ -279,25 +279,22 @@ impl<S: Sink> Engine<'_, S> {
         let kind = live.kind;
         let busy = self.course.state.now - run.started;
         let in_mixed = run.is_mixed() && kind == Phase::Prefill;
-        let batch = if in_mixed { 1.0 } else { run.decoders as f64 };
+        let batch = if in_mixed { 1 } else { run.decoders as u32 };
         // Those that finished before it in this loop may be gone; what they went down to together is in the run.
         let work = if run.decoders > 1 { Work { exit: run.depth, ..work } } else { work };
-        let bytes = match cost {
-            PhaseCost::Decode { .. } | PhaseCost::Steps { .. } => {
-                // The weights are read once for the whole batch.
-                let weights = self.course.system.models[live.weights].weights.as_f64();
-                cost.bytes(work, from, to) - cost.shared_bytes(work, to - from, weights) * (1.0 - 1.0 / batch)
-            }
-            _ if in_mixed => piece_bytes(cost, to - from),
-            _ if run.piece => cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length),
-            _ => cost.bytes(work, from, to),
+        let bytes = if in_mixed {
+            piece_bytes(cost, to - from)
+        } else if run.piece {
+            cost.piece_bytes(work, run.from, run.from + run.length) * ((to - from) / run.length)
+        } else {
+            cost.member_bytes(work, from, to, batch)
         };
         let joint = run.joint.as_ref().map(|joint| (joint, run.joint_done(joint)));
         let bytes = joint.map_or(bytes, |(_, done)| done.bytes);
-        let energy_mj = match cost.energy_mj(work, from, to) {
+        let energy_mj = match cost.member_energy_mj(work, from, to, batch) {
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
             _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
-            Some(energy) => Some(energy * (cost.batch_energy(batch as u32) / batch)),
+            Some(energy) => Some(energy),
             None => {
                 let unit = &self.course.system.platform.processors[p];
                 unit.active_w.map(|w| Millijoules::of_power(w * unit.share(live.units), busy).0 * share)

@@ -1,10 +1,12 @@
 //! Response-time bounds: published cases, and against a schedule played through tick by tick.
 
 use onbeat_analysis::response_time::{NoBound, Order, response_times};
-use onbeat_core::cost::PhaseCost;
+use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::curve::{Below, Curve};
 use onbeat_core::distribution::Distribution;
 use onbeat_core::id::{ProcessorId, SourceId};
 use onbeat_core::spec::Preemption;
+use onbeat_core::system::Division;
 use onbeat_core::units::Nanos;
 use proptest::prelude::*;
 
@@ -102,6 +104,17 @@ fn what_prevents_a_bound_is_named() {
     builder.system.platform.processors[P0].slots = 2;
     assert_eq!(reason(&builder, 0), NoBound::Slots(2));
     builder.system.platform.processors[P0].slots = 1;
+    builder.system.platform.processors[P0].division = Some(Division { units: 2, repartition: Nanos::ZERO });
+    assert_eq!(reason(&builder, 0), NoBound::Divided, "two runs side by side, and parts that are cut anew");
+    builder.system.platform.processors[P0].division = None;
+    // A second frame that joins makes the first one's steps half as long again.
+    let batch = Some(Curve::new(vec![(1.0, 1.0), (2.0, 1.5)], Below::Hold));
+    let steps = PhaseCost::Steps { step_ns: 1e5, bytes: 0.0, energy_mj: None, reuse: None, batch, weights: 0.0 };
+    let mut batched = tasks(&[(1, 10, 10), (1, 20, 20)], Preemption::Anytime);
+    let node = batched.system.nodes.ids().next().unwrap();
+    batched.system.nodes[node].steps = 4;
+    batched.system.nodes[node].costs[P0].as_mut().unwrap().phases = vec![(Phase::Steps, steps)];
+    assert_eq!(reason(&batched, 0), NoBound::Batches);
     let session = builder.session(1.0);
     builder.language(session, &[Some((1.0, 1.0))], 10, 10);
     assert_eq!(reason(&builder, 2), NoBound::NotPeriodic);

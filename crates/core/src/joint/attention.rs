@@ -11,8 +11,8 @@
 //!
 //! *By hand*: steps of 10 ms, a context of 100 tokens of 1 MB, 50 and 25 GB/s: *A* = 2 ms and 4 ms, together 4/3 ms; 8 + 4/3 = 9.33 ms.
 //!
-//! Attention on the CPU beside decode on the GPU is the idea of `FastDecode` and of `APEX` (Fan et al., arXiv 2506.03296), which move the attention of
-//! whole requests of a batch; dividing that of one request, and the formula, are ours.
+//! Attention on the CPU beside decode on the GPU is the idea of `FastDecode` and of `APEX` (Fan et al., arXiv 2506.03296), which move the
+//! attention of whole requests of a batch; dividing that of one request, and the formula, are ours.
 
 use serde::{Deserialize, Serialize};
 

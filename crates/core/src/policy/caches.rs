@@ -1,6 +1,6 @@
 //! What policies see of key-value caches.
 
-use super::{View, cache_tokens, refusal_bit};
+use super::{View, refusal_bit};
 use crate::cost::Phase;
 use crate::id::{ProcessorId, StageId};
 use crate::units::{Bytes, Nanos};
@@ -40,11 +40,11 @@ impl View<'_> {
             && !self.state.real
     }
 
-    /// Tokens of a stage's cache that a processor has not got: all of them, less those of a complete copy there.
+    /// Tokens of a stage's cache that a processor has not got: all of them, less those of a copy there, complete or under way.
     pub fn tokens_to_hand_over(&self, stage: StageId, to: ProcessorId) -> f64 {
         let live = self.stage(stage);
         let copied = live.copy.filter(|copy| copy.to == to).map_or(0.0, |copy| copy.tokens);
-        (cache_tokens(live) - copied).max(0.0)
+        (live.context() - copied).max(0.0)
     }
 
     /// How long copying takes of what a processor has not got of a stage's cache, from where the stage is; zero if it is nowhere.
@@ -68,11 +68,11 @@ impl View<'_> {
 
     /// Tokens that are in a stage's cache, wherever it is; of an answer, the last one is counted with them.
     pub fn cache_tokens(&self, stage: StageId) -> f64 {
-        cache_tokens(self.stage(stage))
+        self.stage(stage).context()
     }
 
-    /// Memory that a stage's cache needs to go on from where it stands, nothing if it is in slower memory: all of the prompt and the next token, by blocks. `largest` is
-    /// the largest output, for which there is memory from the beginning where caches do not grow.
+    /// Memory that a stage's cache needs to go on from where it stands, nothing if it is in slower memory: all of the prompt and the next
+    /// token, by blocks. `largest` is the largest output, for which there is memory from the beginning where caches do not grow.
     pub fn cache_needed(&self, stage: StageId, largest: u32) -> Bytes {
         let live = self.stage(stage);
         if live.cache.far {

@@ -1,7 +1,6 @@
 //! What precedes progress when a stage starts.
 
 use super::View;
-use crate::cost::Phase;
 use crate::id::{ModelId, ProcessorId, StageId};
 use crate::state::Stage;
 use crate::units::{Bytes, Nanos};
@@ -42,6 +41,8 @@ impl View<'_> {
             let busy = self.state.memory.swap_free_at.saturating_sub(self.now());
             setup += if live.cache.far { busy } else { busy + swap.link.time(live.cache.swapped.as_f64()) };
         }
+        // What of it is on its way back already, since the stage was to join a batch or was taken off before its cache was there.
+        setup += live.cache.there_at.saturating_sub(self.now());
         if let Some(adapter) = self.system.nodes[live.node].adapter
             && !self.state.memory.is_resident(adapter.model, processor)
         {
@@ -56,7 +57,8 @@ impl View<'_> {
         let live = self.stage(stage);
         let divided = self.system.platform.processors[processor].division.is_some();
         let adapted = self.system.nodes[live.node].adapter.is_some();
-        let moving = live.cache.swapped > Bytes::ZERO || live.cache.far || live.copy.is_some();
+        let cache = live.cache;
+        let moving = cache.swapped > Bytes::ZERO || cache.far || cache.there_at > self.now() || live.copy.is_some();
         (!divided && !adapted && !moving).then(|| self.handover(live, processor))
     }
 
@@ -94,12 +96,7 @@ impl View<'_> {
         if let Some(from) = stage.processor
             && from != processor
         {
-            let context = match stage.kind {
-                _ if stage.cache.swapped > Bytes::ZERO => 0.0,
-                Phase::Prefill => stage.position,
-                Phase::Decode => f64::from(stage.work.prompt) + 1.0 + stage.position,
-                _ => 0.0,
-            };
+            let context = if stage.cache.swapped > Bytes::ZERO { 0.0 } else { stage.context() };
             let copy = stage.copy.filter(|copy| copy.to == processor && context > 0.0);
             let missing = (context - copy.map_or(0.0, |copy| copy.tokens)).max(0.0);
             // What is on its way comes first.

@@ -7,9 +7,9 @@ use crate::joint::{Attention, Cycle, Draft, TOKEN_BYTES, Together, divided_ns, e
 use crate::units::Nanos;
 
 impl<'a> View<'a> {
-    /// The shortest nominal time in which the rest of a stage could be done by any means, in any of the variants that it may still run: on the
-    /// processor that takes least for it; by all that can run it together, if the model can be divided; with every drafted token
-    /// accepted, if it has a draft model.
+    /// The shortest nominal time in which the rest of a stage could be done by any means, in any of the variants that it may still run:
+    /// on the processor that takes least for it; by all that can run it together, if the model can be divided; with every drafted token
+    /// accepted, if it has a draft model; with attention in no time, if that can be divided.
     pub fn remaining_least(&self, stage: StageId) -> Nanos {
         if self.node(stage).tool.is_some() {
             return self.remaining_best(stage);
@@ -167,14 +167,21 @@ impl<'a> View<'a> {
     /// What precedes progress if a stage starts on several processors now: they prepare side by side, and all wait for the slowest. A
     /// draft model reads what it has not seen yet of the context first.
     pub fn setup_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Nanos {
-        let own = self.setup(stage, processor);
+        let live = self.stage(stage);
+        // Each is taken as a whole: one that is divided into smaller parts is cut anew.
+        let whole = |p: ProcessorId| self.system.platform.processors[p].division;
+        let setup_on = |p: ProcessorId| self.setup_of(live, p, whole(p).map(|division| division.units));
+        let cut = |p: ProcessorId| match whole(p) {
+            Some(division) if !self.occupancy(p).has_part(division.units) => division.repartition,
+            _ => Nanos::ZERO,
+        };
+        let own = setup_on(processor);
         match together {
             // Who reads a part of the cache needs nothing else of the model.
-            Together::Attention { .. } => own,
-            Together::Split { helpers } => helpers.iter().map(|p| self.setup(stage, p)).fold(own, Nanos::max),
+            Together::Attention { helpers } => helpers.iter().map(cut).fold(own, Nanos::max),
+            Together::Split { helpers } => helpers.iter().map(setup_on).fold(own, Nanos::max),
             Together::Draft { processor: drafter, .. } => {
                 let Some(draft) = &self.node(stage).draft else { return own };
-                let live = self.stage(stage);
                 let read = live.drafted.map_or(0, |(at, read)| if at == drafter { read } else { 0 });
                 let context = live.work.prompt.saturating_add(live.tokens);
                 let mut setup = Nanos::from_ns_f64(draft.catch_up_ns(drafter, read, context));
@@ -186,9 +193,13 @@ impl<'a> View<'a> {
                 if drafter == processor {
                     return own + setup;
                 }
-                if self.occupancy(drafter).last_model.is_some_and(|last| last != draft.model) {
+                let occupancy = self.occupancy(drafter);
+                let before = whole(drafter)
+                    .map_or(occupancy.last_model, |division| occupancy.model_before(division.units, draft.model));
+                if before.is_some_and(|last| last != draft.model) {
                     setup += self.system.platform.processors[drafter].switch_cost;
                 }
+                setup += cut(drafter);
                 own.max(setup)
             }
         }

@@ -17,6 +17,13 @@ impl<'a> View<'a> {
         occupancy.parts.iter().filter(|part| part.run.is_none()).map(|part| part.units).sum()
     }
 
+    /// The share of a processor that can be divided on which nothing runs; 0 elsewhere.
+    pub fn idle_share(&self, processor: ProcessorId) -> f64 {
+        let unit = &self.system.platform.processors[processor];
+        let idle = unit.division.map_or(0, |_| self.free_units(processor));
+        if idle == 0 { 0.0 } else { unit.share(idle) }
+    }
+
     /// Numbers of units on which a stage can run on a processor, the narrowest first: those that its profile states. 1 alone where
     /// the processor cannot be divided; none where the stage cannot run.
     pub fn widths(&self, stage: StageId, processor: ProcessorId) -> impl DoubleEndedIterator<Item = u32> + use<'a> {

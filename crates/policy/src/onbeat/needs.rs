@@ -64,7 +64,7 @@ impl Need {
             ready_at: live.ready_at,
             due: view.due(stage),
             weight: weight(live, source),
-            per_token: source.tpot.filter(|_| live.kind == Phase::Decode),
+            per_token: source.tpot.filter(|_| live.kind == Phase::Decode && view.answers(stage)),
             tokens_left: tokens_left(live),
             weights: live.weights,
             kind: live.kind,

@@ -3,6 +3,7 @@
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{DropCause, Event, StopReason, What};
 use onbeat_core::id::{NodeId, ProcessorId, SourceId};
+use onbeat_core::system::Division;
 use onbeat_core::units::{Bytes, Nanos};
 use onbeat_report::perfetto::{self, EventType};
 use onbeat_report::timeline::{MarkKind, Outcome, Timeline};
@@ -74,6 +75,28 @@ fn slices_lanes_and_marks_by_hand() {
     let marks: Vec<_> = timeline.marks.iter().map(|m| (m.at, m.job, m.kind)).collect();
     assert_eq!(marks, [(ms(30), 7, MarkKind::Deadline), (ms(41), 8, MarkKind::Dropped(DropCause::Late))]);
     assert_eq!(timeline.to, ms(50), "the window ends with the run");
+}
+
+#[test]
+fn runs_side_by_side_on_a_divided_processor_have_lanes_of_their_own() {
+    let mut system = sample::system(0);
+    system.platform.processors[CPU].slots = 1;
+    system.platform.processors[CPU].division = Some(Division { units: 4, repartition: Nanos::ZERO });
+    let mut events = events();
+    for event in &mut events {
+        if let What::Start { units, .. } = &mut event.what {
+            *units = 2;
+        }
+    }
+    let timeline = Timeline::new(&system, &events, Nanos::ZERO, ms(100));
+    let names: Vec<&str> = timeline.lanes.iter().map(|lane| lane.name.as_str()).collect();
+    assert_eq!(names, ["cpu 1", "cpu 2", "gpu", "npu"], "two at once are two lanes, however many units there are");
+    let seen: Vec<_> = timeline.slices.iter().map(|s| (s.lane, s.start, s.units)).collect();
+    assert_eq!(seen, [(0, ms(1), 2), (1, ms(10), 2)]);
+    assert!(timeline_svg::describe(&system, &timeline.slices[0]).contains(", 2 units; "));
+    let trace = perfetto::trace(&system, &timeline, "edf");
+    let units = |event: &perfetto::TrackEvent| event.debug_annotations.iter().any(|a| a.name() == "units");
+    assert_eq!(trace.packet.iter().filter_map(|p| p.track_event.as_ref()).filter(|event| units(event)).count(), 2);
 }
 
 #[test]

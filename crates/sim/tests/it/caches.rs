@@ -4,6 +4,7 @@ use onbeat_core::cost::Phase;
 use onbeat_core::event::{Event, What};
 use onbeat_core::policy::{Actions, Policy, Shortage, View};
 use onbeat_core::system::System;
+use onbeat_core::units::Nanos;
 use proptest::prelude::*;
 
 use crate::support::{Script, done_at, language_cost, request, run, run_script, system, times};
@@ -164,6 +165,32 @@ fn a_request_that_moves_takes_its_cache_over_the_link() {
     let (system, events) = run_script(&toml, moves);
     // Prompt until 10, two steps until 30. 103 tokens of cache: 10.3 ms and 0.5 of latency. Eight steps of 5 ms.
     assert_eq!(done_at(&system, &events, "a"), [80.8]);
+}
+
+#[test]
+fn a_batch_waits_for_the_cache_of_a_stage_that_joins_it() {
+    /// When b's prompt is read its cache leaves; at 120 ms b joins a's batch.
+    fn moves(view: &View<'_>, actions: &mut Actions) {
+        let p = view.processors().next().unwrap();
+        let back = Nanos::from_ms(120.0);
+        if view.now() < back {
+            actions.wake(back);
+        }
+        for &stage in view.ready() {
+            let waits = view.source(stage).name == "b" && view.stage(stage).tokens > 0;
+            if waits && view.can_evict_cache(stage, true) {
+                actions.evict_cache(stage, true);
+            } else if !waits || view.now() == back {
+                actions.start(stage, p);
+            }
+        }
+    }
+    let toml = llm("swap_gbps = 1", &(ask("b", 0, 100, 11) + &ask("a", 20, 50, 41)));
+    let (system, events) = run_script(&toml, moves);
+    // 101 tokens leave from 10 to 111 ms, and come back from 120 to 221. The step of a that runs then ends at 125: the next one, with b,
+    // begins 96 ms later. Ten steps for b, and 30 for a.
+    assert_eq!(done_at(&system, &events, "b"), [321.0]);
+    assert_eq!(done_at(&system, &events, "a"), [521.0]);
 }
 
 /// Every request that was done has made its tokens, memory was never overdrawn, and all of it was given back.

@@ -57,6 +57,26 @@ fn what_is_not_computed_costs_no_time_no_traffic_and_no_energy() {
 }
 
 #[test]
+fn the_end_that_policies_may_count_on_does_not_tell_the_exit() {
+    /// Two of four segments at a time: half a millisecond later the run is expected to do both, wherever its input leaves.
+    fn halves(view: &View<'_>, actions: &mut Actions) {
+        let (now, half) = (view.now(), Nanos::from_ms(0.5));
+        if let Some(run) = view.occupancy(ProcessorId(0)).runs.first()
+            && now == run.start + half
+        {
+            assert_eq!(run.expected_end, run.start + Nanos::from_ms(5.0));
+        }
+        for &stage in view.ready() {
+            actions.start_segments(stage, ProcessorId(0), 2);
+            actions.wake(now + half);
+        }
+    }
+    let (system, events) = run_script(&scenario("[[0.3, 0.5], [1, 0.5]]", "segments = 4", "count = 50"), halves);
+    let took: Vec<f64> = jobs_of(&system, &events, "camera").iter().map(|&(at, done)| done.unwrap() - at).collect();
+    assert!(took.contains(&3.0) && took.contains(&10.0), "{took:?}");
+}
+
+#[test]
 fn inputs_leave_by_their_shares_under_every_policy_and_policies_see_the_mean() {
     fn look(view: &View<'_>, actions: &mut Actions) {
         for &stage in view.ready() {

@@ -1,8 +1,10 @@
 //! Several processors on one stage: how long it takes, what the bus says, who has to wait, and when it ends.
 
+use onbeat_core::cost::Phase;
 use onbeat_core::event::{StopReason, What};
 use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::policy::{ActionError, Actions, View};
+use onbeat_core::units::Nanos;
 use onbeat_sim::{SimError, simulate};
 
 use crate::support::{Script, done_at, jobs_of, run, run_script, system, times};
@@ -449,4 +451,58 @@ fn the_same_seed_gives_the_same_events() {
     let system = system(DIVISIBLE);
     let events = || run(&system, onbeat_policy::make("hetero-split", &system).unwrap(), 3);
     assert_eq!(events(), events());
+}
+
+#[test]
+fn the_end_that_policies_may_count_on_does_not_tell_how_long_an_answer_is() {
+    /// Four steps at a time; in the middle of them the end is that of four, or of as many as an answer is expected to have.
+    fn fours(view: &View<'_>, actions: &mut Actions) {
+        let (gpu, npu) = (ProcessorId(0), ProcessorId(1));
+        if let Some(run) = view.occupancy(gpu).runs.first().filter(|run| run.kind == Phase::Decode) {
+            let left = view.stage(run.stage).work.output.saturating_sub(view.stage(run.stage).tokens);
+            assert_eq!(run.expected_end, run.start + Nanos::from_ms(f64::from(left.min(4)) * 2.0));
+        }
+        for &stage in view.ready() {
+            if view.stage(stage).kind == Phase::Prefill {
+                actions.start(stage, gpu);
+            } else {
+                actions.split(stage, gpu, ProcessorSet::of(npu), 4);
+                actions.wake(view.now() + Nanos(1));
+            }
+        }
+    }
+    let toml = r#"
+        name = "lengths"
+        duration_s = 20
+        [platform]
+        name = "p"
+        [platform.memory]
+        [[platform.processor]]
+        name = "gpu"
+        kind = "gpu"
+        [[platform.processor]]
+        name = "npu"
+        kind = "npu"
+        [model.llm]
+        shape = "autoregressive"
+        split = { points = 1 }
+        [[cost]]
+        model = "llm"
+        processor = "gpu"
+        prefill_ms = [[100, 10]]
+        decode_ms = [[0, 6]]
+        [[cost]]
+        model = "llm"
+        processor = "npu"
+        prefill_ms = [[100, 10]]
+        decode_ms = [[0, 3]]
+        [[session]]
+        name = "chat"
+        model = "llm"
+        arrival = { process = "periodic", period_s = 0.5 }
+        prompt = 10
+        output = { kind = "uniform", low = 2, high = 20 }
+    "#;
+    let (system, events) = run_script(toml, fours);
+    assert_eq!(jobs_of(&system, &events, "chat").len(), 40);
 }

@@ -290,6 +290,18 @@ fn wrong_files_are_told() {
     assert!(wrong("units = 4\n", "units = 4\ndevice = \"rten\"\n").contains("cannot be divided"));
 }
 
+#[test]
+fn a_distribution_that_only_a_part_states_is_drawn_from() {
+    let frames = "[[stream]]\nname = \"s\"\nmodel = \"a\"\nperiod_ms = 20\n";
+    let toml = scenario("", "", frames).replace("latency_ms = 10", "quantiles_ms = { p50 = 10, p99 = 12 }");
+    let (system, events) = run_script(&toml, at_most::<2>);
+    let done = done_at(&system, &events, "s");
+    let took: Vec<f64> = done.iter().enumerate().map(|(i, done)| done - 20.0 * i as f64).collect();
+    // Up to the median they are alike.
+    assert!(took.iter().any(|&ms| ms == took[0]) && took.iter().any(|&ms| ms > 10.0), "{took:?}");
+    assert!(took.iter().all(|&ms| (9.9..=12.0).contains(&ms)), "{took:?}");
+}
+
 /// Starts ready stages on parts whose widths follow from a number, and preempts from time to time.
 #[derive(Clone, Debug)]
 struct Chaos(u64);

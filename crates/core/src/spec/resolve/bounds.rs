@@ -73,7 +73,7 @@ pub(super) fn set(mut nodes: Vec<&mut Node>, source: &mut Source, (works, splits
     }
 }
 
-/// Sets `to_first_token` of the stages of a source with a goal for its first token, the first of which has index `first`. All edges
+/// Sets `to_first_token` of the stages of a source with a goal for its tokens, the first of which has index `first`. All edges
 /// count, whether certain or not: what a stage must leave time for if the answer follows.
 pub(super) fn set_to_first_token(mut nodes: Vec<&mut Node>, first: usize) {
     let reads = |node: &Node| {

@@ -63,7 +63,8 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
             });
             let batch = entry.batch_factor.clone().map(|points| Curve::new(points, Below::Hold));
             let step_ns = entry.step_ms? * MS;
-            let steps = PhaseCost::Steps { step_ns, bytes, energy_mj: entry.energy_mj, reuse, batch };
+            let weights = if batch.is_some() { weights_mb * MB * inputs.bytes_scale } else { 0.0 };
+            let steps = PhaseCost::Steps { step_ns, bytes, energy_mj: entry.energy_mj, reuse, batch, weights };
             let before = entry.before_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::Before, part(ms)));
             let after = entry.after_ms.filter(|&ms| ms > 0.0).map(|ms| (Phase::After, part(ms)));
             before.into_iter().chain([(Phase::Steps, steps)]).chain(after).collect()
@@ -81,6 +82,7 @@ pub(super) fn build(entry: &CostSpec, inputs: Inputs<'_>) -> Option<Cost> {
                     efficiency: entry.chunk_efficiency.clone().map(|points| Curve::new(points, Below::Hold)),
                     layer_groups: entry.layer_groups.unwrap_or(1),
                     mixed: entry.mixed_steps,
+                    written: None,
                 },
             };
             let kv_kb = inputs.variant.spec.kv_kb_per_token.unwrap_or(0.0);

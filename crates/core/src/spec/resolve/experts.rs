@@ -1,9 +1,9 @@
 //! Mixtures of experts of which only a part is in memory: what the others cost.
 //!
 //! Per layer there are *E* experts, of which a token activates *k*; a share *s* of them is resident. An activated expert is resident with
-//! probability *h* (stated, or from how unevenly experts are activated and what is kept: [`hit_rate`]). The *M = E (1 − s)* others are taken to be alike: a token
-//! activates each of them with probability *q = k (1 − h) / M*, independently of other tokens. So *n* tokens that are processed together
-//! need on average
+//! probability *h* (stated, or from how unevenly experts are activated and what is kept: [`hit_rate`]). The *M = E (1 − s)* others are
+//! taken to be alike: a token activates each of them with probability *q = k (1 − h) / M*, independently of other tokens. So *n* tokens
+//! that are processed together need on average
 //!
 //! > misses(n) = L · M · (1 − (1 − q)^n)
 //!
@@ -134,13 +134,13 @@ pub(super) fn read_mb(spec: &ExpertsSpec, weights_mb: f64) -> f64 {
     weights_mb - all_mb(spec) * (1.0 - f64::from(spec.active) / f64::from(spec.per_layer))
 }
 
-/// Expected number of experts that `tokens` processed together need from slow memory.
-fn misses(spec: &ExpertsSpec, tokens: f64) -> f64 {
+/// Expected number of experts that `tokens` processed together need from slow memory, at a [`hit_rate`].
+fn misses(spec: &ExpertsSpec, hit_rate: f64, tokens: f64) -> f64 {
     let missing = f64::from(spec.per_layer) * (1.0 - spec.resident);
     if missing <= 0.0 {
         return 0.0;
     }
-    let each = (f64::from(spec.active) * (1.0 - hit_rate(spec)) / missing).min(1.0);
+    let each = (f64::from(spec.active) * (1.0 - hit_rate) / missing).min(1.0);
     f64::from(spec.layers) * missing * (1.0 - libm::pow(1.0 - each, tokens))
 }
 
@@ -153,11 +153,17 @@ pub(super) fn add(
     computed_ns: Option<f64>,
     bytes_scale: f64,
 ) {
+    let hit_rate = hit_rate(spec);
     // However many experts they share, all tokens together miss L k (1 − h) n activations.
-    let missed = f64::from(spec.layers) * f64::from(spec.active) * (1.0 - hit_rate(spec));
-    let computed = |tokens: f64| computed_ns.map_or(f64::INFINITY, |ns| missed * tokens * ns);
-    let time_ns = |tokens: f64| (misses(spec, tokens) * spec.expert_mb * 1e6 / bandwidth).min(computed(tokens));
-    let moved = |tokens: f64| misses(spec, tokens) * spec.expert_mb * 1e6 * bytes_scale;
+    let missed = f64::from(spec.layers) * f64::from(spec.active) * (1.0 - hit_rate);
+    // Time, and what is fetched: nothing of what is computed where it lies.
+    let faster = |tokens: f64| {
+        let fetched = misses(spec, hit_rate, tokens) * spec.expert_mb * 1e6;
+        let fetch_ns = fetched / bandwidth;
+        let compute_ns = computed_ns.map_or(f64::INFINITY, |ns| missed * tokens * ns);
+        if compute_ns < fetch_ns { (compute_ns, 0.0) } else { (fetch_ns, fetched * bytes_scale) }
+    };
+    let (time_ns, moved) = (|tokens| faster(tokens).0, |tokens| faster(tokens).1);
     for (_, phase) in phases {
         match phase {
             PhaseCost::Prefill { latency_ns, chunk, chunk_overhead_ns, bytes_per_segment, .. } => {
@@ -273,17 +279,19 @@ mod tests {
             };
             let mut phases = [(Phase::Decode, step)];
             add(&mut phases, &spec(0.5, Some(0.75)), 10.0, computed, 1.0);
-            phases[0].1.latency_ns(Work { output: 2, ..Work::default() }, 0.0, 1.0)
+            let work = Work { output: 2, ..Work::default() };
+            (phases[0].1.latency_ns(work, 0.0, 1.0).round(), phases[0].1.bytes(work, 0.0, 1.0).round())
         };
-        assert!((decode(None) - 12.5e6).abs() < 1.0);
-        assert!((decode(Some(0.2e6)) - 11.0e6).abs() < 1.0);
-        assert!((decode(Some(0.7e6)) - 12.5e6).abs() < 1.0, "fetching is faster");
+        assert_eq!(decode(None), (12.5e6, 25e6));
+        assert_eq!(decode(Some(0.2e6)), (11.0e6, 0.0), "what is computed where it lies is not fetched");
+        assert_eq!(decode(Some(0.7e6)), (12.5e6, 25e6), "fetching is faster");
     }
 
     #[test]
     fn misses_of_one_token_and_of_many() {
         // Half of the experts resident, hit by three of four activations: 10 layers × 2 × 1/4 = 5 misses per token.
         let half = spec(0.5, Some(0.75));
+        let misses = |spec: &ExpertsSpec, tokens| misses(spec, hit_rate(spec), tokens);
         assert!((misses(&half, 1.0) - 5.0).abs() < 1e-12);
         // Four missing per layer, each with q = 2 × 1/4 / 4 = 1/8: two tokens need 10 × 4 × (1 − 49/64) = 9.375.
         assert!((misses(&half, 2.0) - 9.375).abs() < 1e-12);

@@ -143,7 +143,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let splits: Vec<bool> =
             self.nodes.iter().skip(first).map(|node| self.models[node.model].split.is_some()).collect();
         bounds::set(self.nodes_mut(first), &mut source, (&smallest, &splits), variation);
-        if source.ttft.is_some() {
+        if source.ttft.is_some() || source.tpot.is_some() {
             bounds::set_to_first_token(self.nodes_mut(first), first);
         }
         let instances = bounds::instances_max(&self.nodes.as_slice()[first..], first);
@@ -270,7 +270,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let platform = &self.platform.platform;
         let bandwidth: IdVec<ProcessorId, Option<f64>> =
             platform.processors.ids().map(|p| platform.bandwidth_of(p)).collect();
-        let cache_per_token = variant.spec.kv_kb_per_token.unwrap_or(0.0) * 1e3;
+        let cache_per_token = variant.spec.kv_kb_per_token.unwrap_or(0.0) * 1e3 * self.bytes_scale;
         let contexts = (1.0, f64::from(sizes.largest.prompt) + f64::from(sizes.largest.output));
         let least = |p: ProcessorId| {
             let decode = costs[p].as_ref().and_then(|cost| cost.phases.get(1));
