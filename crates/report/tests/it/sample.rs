@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use onbeat_core::cost::{Cost, Phase, PhaseCost, Work};
+use onbeat_core::curve::{Below, Curve};
 use onbeat_core::event::{DropCause, Event, StopReason, What};
 use onbeat_core::id::{Id, IdVec, NodeId, ProcessorId, SourceId};
 use onbeat_core::metric::{Metric, Values};
@@ -17,11 +18,14 @@ type Stage<'a> = (&'a str, &'a str, [Option<f64>; 3]);
 
 fn cost(ms: f64, talks: bool) -> Cost {
     let latency_ns = ms * 1e6;
-    let fixed = |kind| {
-        (kind, PhaseCost::Fixed { latency_ns, quantiles: None, boundaries: vec![1.0], bytes: 1e6, energy_mj: None })
-    };
+    let always = || Curve::new(vec![(1.0, latency_ns)], Below::Hold);
+    let whole = || PhaseCost::Fixed { latency_ns, quantiles: None, boundaries: vec![1.0], bytes: 1e6, energy_mj: None };
     // The report only asks which phases a stage has, and for its latency.
-    let phases = if talks { vec![fixed(Phase::Prefill), fixed(Phase::Decode)] } else { vec![fixed(Phase::Forward)] };
+    let phases = if talks {
+        vec![(Phase::Prefill, PhaseCost::prefill(always())), (Phase::Decode, PhaseCost::decode(always()))]
+    } else {
+        vec![(Phase::Forward, whole())]
+    };
     Cost::of(phases)
 }
 
@@ -254,7 +258,8 @@ pub(crate) fn events(system: &System, slow: f64) -> Vec<Event> {
             let setup = 300_000;
             let ends = |lane: usize| {
                 let cost = n.costs[ProcessorId::new(lanes[lane])].as_ref()?;
-                let PhaseCost::Fixed { latency_ns, .. } = &cost.phases[0].1 else { return None };
+                let (kind, first) = &cost.phases[0];
+                let latency_ns = first.latency_ns(n.expected, 0.0, n.expected.units(*kind));
                 let start = free[lane].max(ready);
                 Some((start + setup + (latency_ns * slow) as u64, start, lane))
             };
