@@ -396,7 +396,7 @@ fn a_virtual_device_takes_longer_at_a_slower_point_and_a_real_one_is_left_alone(
 }
 
 #[test]
-fn a_batch_of_frames_draws_and_moves_what_it_does_in_a_simulation() {
+fn a_batch_of_frames_shares_the_weights_and_draws_power_for_as_long_as_it_takes() {
     let stream = |name: &str| format!("[[stream]]\nname = \"{name}\"\nmodel = \"m\"\nperiod_ms = 1000\ncount = 1\n");
     let frames = |processor: &str| {
         format!(
@@ -436,12 +436,14 @@ fn a_batch_of_frames_draws_and_moves_what_it_does_in_a_simulation() {
     };
     for processor in ["", "leakage_w = 0.5\nidle_w = 0.1\nactive_w = 3"] {
         let system = System::from_toml(&frames(processor)).unwrap();
-        let made = onbeat_policy::make("edf", &system).unwrap();
-        let (_, simulated) = onbeat_sim::simulate(&system, made, "edf", 1, Vec::<Event>::new()).unwrap();
-        let (bytes, energy) = sums(&run_on_desk(&system, "edf", 1, Vec::new()));
-        // Both in one batch of four steps: 2 × 60 + 40 MB each, 10 mJ in 10 ms and so in 15.
-        assert_eq!((bytes, sums(&simulated).0), (4.0 * 160.0, 4.0 * 160.0));
-        assert!((energy - 60.0).abs() < 1e-3 && (sums(&simulated).1 - 60.0).abs() < 1e-3, "{energy}");
+        let events = run_on_desk(&system, "edf", 1, Vec::new());
+        // The second joins when the first has done a step; three steps of 15 ms later it goes on alone. A step alone moves 100 MB, one of
+        // both 2 × 60 + 40; and what takes half as long again draws 10 mJ in 10 ms all the same.
+        let done = events.iter().filter(|event| matches!(event.what, What::JobDone { .. }));
+        assert_eq!(done.map(|event| event.at.as_ms().round()).collect::<Vec<_>>(), [55.0, 65.0]);
+        let (bytes, energy) = sums(&events);
+        assert_eq!(bytes, 100.0 + 3.0 * 160.0 + 100.0);
+        assert!((energy - 65.0).abs() < 1e-3, "{energy}");
     }
 }
 

@@ -308,6 +308,9 @@ impl<S: Sink> Live<'_, S> {
         let mut end = work.units(live.kind);
         let from = run.from[k];
         let mut position = position_after(cost, from, run.steps, end);
+        // A batch, which only virtual devices execute, ends with the first of its members; the others go on without it.
+        let outlasts = finished && run.members > 1 && position < end;
+        let finished = finished && !outlasts;
         if finished && matches!(live.kind, Phase::Prefill | Phase::Decode) {
             // The model has ended its output.
             let output = if live.kind == Phase::Prefill { 1 } else { position as u32 + 1 };
@@ -329,7 +332,7 @@ impl<S: Sink> Live<'_, S> {
         other.running = false;
         let job = other.job;
         self.course.state.jobs[job].running -= 1;
-        let goes_on = !done && run.why == StopReason::Rebatched;
+        let goes_on = !done && (run.why == StopReason::Rebatched || (outlasts && run.why == StopReason::Finished));
         if !goes_on {
             self.course.free_activation(stage);
         }
@@ -374,6 +377,7 @@ impl<S: Sink> Live<'_, S> {
         let why = match run.why {
             _ if done => StopReason::Finished,
             StopReason::Finished if run.steps_max.is_some_and(|most| run.steps >= most) => StopReason::Quantum,
+            StopReason::Finished if run.members > 1 => StopReason::Rebatched,
             StopReason::Finished => StopReason::Preempted,
             why => why,
         };
