@@ -86,13 +86,12 @@ impl Exits {
     /// The mean of the deepest exit of so many inputs that are independent of each other: Σ place · (Fᵏ − F'ᵏ), where F is the share of
     /// the inputs that have left at the place, and F' before it.
     pub fn deepest_mean(&self, count: u32) -> f64 {
-        // Repeated multiplication, the same on every machine.
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let count = f64::from(count);
         let (mut left, mut deepest) = (0.0_f64, 0.0);
         for &(place, share) in &self.places {
             let before = left;
             left = (left + share).min(1.0);
-            deepest += place * (left.powi(count) - before.powi(count));
+            deepest += place * (libm::pow(left, count) - libm::pow(before, count));
         }
         deepest.clamp(0.0, 1.0)
     }
