@@ -632,7 +632,7 @@ impl<'a> View<'a> {
     /// Whether the goals for tokens are for what this stage generates: it is its chain's last language model.
     pub fn answers(&self, stage: StageId) -> bool {
         let live = self.stage(stage);
-        self.to_first_token(live) == Some(Nanos::ZERO) && self.generates(live)
+        self.time_to_first_token(live) == Some(Nanos::ZERO) && self.generates(live)
     }
 
     fn generates(&self, live: &Stage) -> bool {
@@ -640,7 +640,7 @@ impl<'a> View<'a> {
     }
 
     /// [`Node::to_first_token`]; a chain of a single stage needs none.
-    fn to_first_token(&self, live: &Stage) -> Option<Nanos> {
+    fn time_to_first_token(&self, live: &Stage) -> Option<Nanos> {
         let node = &self.system.nodes[live.node];
         let alone = || self.system.nodes_of(node.source).len() == 1 && self.generates(live);
         node.to_first_token.or_else(|| alone().then_some(Nanos::ZERO))
@@ -667,7 +667,7 @@ impl<'a> View<'a> {
             } else if let Some(ttft) = source.ttft {
                 token = job.release.saturating_add(ttft);
             }
-        } else if let (Some(ttft), Some(rest)) = (source.ttft, self.to_first_token(live)) {
+        } else if let (Some(ttft), Some(rest)) = (source.ttft, self.time_to_first_token(live)) {
             end = end.min(job.release.saturating_add(ttft).saturating_sub(rest));
         }
         (end, token)
