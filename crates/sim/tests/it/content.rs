@@ -1,5 +1,7 @@
 //! Content: what there is to see follows from the seed and the time, and changes what inferences cost and how good they are.
 
+use std::fmt::Write;
+
 use onbeat_core::event::{DropCause, Event, What};
 use onbeat_core::metric::Metric;
 use onbeat_core::policy::{Actions, View};
@@ -236,12 +238,11 @@ proptest! {
         share in 1_u32..9,
     ) {
         let scenario = |variant: &str| {
-            let mut toml = format!(
+            let mut toml =
                 "name = \"frames\"\nduration_s = 0.2\n\
-                 [content.slow]\nclasses = [{{ name = \"slow\", share = 1, scene_s = 1 }}]\n\
-                 [content.fast]\nclasses = [{{ name = \"fast\", share = 1, scene_s = 1 }}]\n\
-                 [platform]\nname = \"p\"\nmemory = {{}}\nprocessor = [{{ name = \"npu\", kind = \"npu\" }}]\n"
-            );
+                 [content.slow]\nclasses = [{ name = \"slow\", share = 1, scene_s = 1 }]\n\
+                 [content.fast]\nclasses = [{ name = \"fast\", share = 1, scene_s = 1 }]\n\
+                 [platform]\nname = \"p\"\nmemory = {}\nprocessor = [{ name = \"npu\", kind = \"npu\" }]\n".to_owned();
             for (m, size) in [1, 2, 3].into_iter().enumerate() {
                 let score = |name: &str, all: f64, fast: f64| {
                     format!("[model.{name}.quality]\nmetric = \"q\"\nvalue = {all}\nhigher_is_better = true\nby_content = {{ slow = {all}, fast = {fast} }}\n")
@@ -250,15 +251,17 @@ proptest! {
                 toml += &score(&format!("m{m}.variant.light"), 0.8, 0.3);
                 let whole = f64::from(heavy * size);
                 for (extra, ms) in [("", whole), ("variant = \"light\"\n", whole * f64::from(share) / 10.0)] {
-                    toml += &format!("[[cost]]\nmodel = \"m{m}\"\nprocessor = \"npu\"\n{extra}latency_ms = {ms}\n");
+                    writeln!(toml, "[[cost]]\nmodel = \"m{m}\"\nprocessor = \"npu\"\n{extra}latency_ms = {ms}").unwrap();
                 }
-                toml += &format!("[[chain.c{m}.stage]]\nname = \"s\"\nmodel = \"m{m}\"\n{variant}\n");
+                writeln!(toml, "[[chain.c{m}.stage]]\nname = \"s\"\nmodel = \"m{m}\"\n{variant}").unwrap();
             }
             for (i, (m, deadline, fast)) in frames.iter().enumerate() {
                 let content = if *fast { "fast" } else { "slow" };
-                toml += &format!(
-                    "[[stream]]\nname = \"f{i}\"\nchain = \"c{m}\"\nperiod_ms = 100\ndeadline_ms = {deadline}\ncount = 1\ncontent = \"{content}\"\n"
-                );
+                writeln!(
+                    toml,
+                    "[[stream]]\nname = \"f{i}\"\nchain = \"c{m}\"\nperiod_ms = 100\ndeadline_ms = {deadline}\ncount = 1\ncontent = \"{content}\""
+                )
+                .unwrap();
             }
             system(&toml)
         };
