@@ -572,6 +572,9 @@ pub struct Text {
     /// Policies see a prediction of each output length with this error: standard deviation of the logarithm. `None`: they see the
     /// mean length.
     pub predictor: Option<f64>,
+    /// Policies see a prediction of each output length that is learned from the answers so far.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub learns: bool,
 }
 
 impl Text {

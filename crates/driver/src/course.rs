@@ -15,6 +15,7 @@ use crate::conversations::Conversation;
 use crate::error::DriveError;
 use crate::facts::Facts;
 use crate::jobs::{Book, Hidden, InOrder, NodeTraits};
+use crate::lengths::Lengths;
 use crate::power::Power;
 use crate::refusals::Refusal;
 use crate::scenes::Scenes;
@@ -70,6 +71,8 @@ pub struct Course<'a, S> {
     pub(crate) timers: BinaryHeap<Reverse<Timer>>,
     pub(crate) sources: IdVec<SourceId, SourceState>,
     pub(crate) in_order: IdVec<NodeId, InOrder>,
+    /// What the answers of sessions with a predictor have taught it; `None`: their stage has none.
+    pub(crate) lengths: IdVec<NodeId, Option<Box<Lengths>>>,
     /// What there is to see, by number of the content.
     pub(crate) scenes: Vec<Scenes>,
     /// What policies do not see of jobs, by [`JobId`].
@@ -150,6 +153,11 @@ impl<'a, S: Sink> Course<'a, S> {
             sources: system.sources.iter().map(|source| SourceState::new(source, seed)).collect(),
             scenes: system.contents.iter().map(|content| Scenes::new(content, seed)).collect(),
             in_order: system.nodes.iter().map(|_| InOrder::default()).collect(),
+            lengths: system
+                .nodes
+                .iter()
+                .map(|node| system.sources[node.source].text.learns.then(Box::<Lengths>::default))
+                .collect(),
             books: Vec::new(),
             conversations: BTreeMap::new(),
             sequence: 0,

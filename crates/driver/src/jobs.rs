@@ -327,6 +327,9 @@ impl<S: Sink> Course<'_, S> {
             let key = self.key(job, purpose::PREDICTION, node).part(u64::from(instance));
             visible.output = predict(hidden.work.output, sigma, &mut key.stream());
         }
+        if let Some(lengths) = self.lengths[node].as_ref().filter(|_| autoregressive) {
+            visible.output = lengths.predict(visible.prompt, spec.expected);
+        }
         let stage = self.state.stages.insert(Stage {
             serial: u64::MAX,
             job,
@@ -445,6 +448,9 @@ impl<S: Sink> Course<'_, S> {
     pub(crate) fn finish_stage(&mut self, stage: StageId) {
         let live = &self.state.stages[stage];
         let (serial, job, node, tokens) = (live.serial, live.job, live.node, live.tokens);
+        if let Some(lengths) = self.lengths[node].as_mut().filter(|_| tokens > 0) {
+            lengths.learn(live.work.prompt.saturating_sub(self.hidden[stage.index()].before), tokens);
+        }
         let output = live.processor.map(|p| (p, self.system.nodes[node].output_bytes));
         let instance = self.hidden[stage.index()].instance;
         let job_serial = self.state.jobs[job].serial;

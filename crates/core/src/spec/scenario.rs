@@ -172,6 +172,14 @@ pub struct ActionsSpec {
     pub first: Option<String>,
 }
 
+/// A length predictor that learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PredictorSpec {
+    /// The mean of the answers so far to prompts of about the same length, drawn towards the mean of all.
+    History,
+}
+
 /// What happens to a job that cannot meet its deadline any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -220,6 +228,9 @@ pub struct SessionSpec {
     /// A length predictor: policies see a prediction of each output length instead of the mean, with a log-normal error: standard
     /// deviation of its logarithm, ≥ 0 (0: always right). Left out: none.
     pub predictor_sigma: Option<f64>,
+    /// A length predictor that learns: policies see a prediction of each output length instead of the mean, in real runs, too. Left out:
+    /// none, or `predictor_sigma`.
+    pub predictor: Option<PredictorSpec>,
     /// Goal for the time to the first token, from the request's release [ms], > 0.
     pub ttft_ms: Option<f64>,
     /// Goal for the mean time per output token after the first [ms], > 0.

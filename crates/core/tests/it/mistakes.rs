@@ -552,6 +552,8 @@ pub(crate) const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("slower memory that does not move", "capacity_gb = 8", "capacity_gb = 8, swap_gbps = 0, kv_block_tokens = 0"),
     ("a conversation of no tokens", "ttft_ms = 800", "ttft_ms = 800\nconversation = 0"),
+    ("two predictors", "ttft_ms = 800", "ttft_ms = 800\npredictor_sigma = 0.1\npredictor = \"history\""),
+    ("a predictor that there is not", "ttft_ms = 800", "ttft_ms = 800\npredictor = \"oracle\""),
     ("a predictor that errs by less than nothing", "ttft_ms = 800", "ttft_ms = 800\npredictor_sigma = -0.1"),
     (
         "a predictor of a model without tokens",

@@ -1,5 +1,6 @@
 //! Requests that continue a conversation, and predictions of their lengths.
 
+use onbeat_core::cost::Phase;
 use onbeat_core::event::{Event, What};
 use onbeat_core::policy::{Actions, View};
 
@@ -139,4 +140,48 @@ fn policies_see_the_prediction_and_not_the_length() {
     let sources = ask("blind", "") + &ask("oracle", "predictor_sigma = 0");
     let (_, events) = run_script(&llm("", &sources), seen);
     assert!(events.len() > 10);
+}
+
+#[test]
+fn a_predictor_learns_from_the_answers_that_have_ended() {
+    use std::cell::RefCell;
+    thread_local! {
+        static SEEN: RefCell<Vec<(u64, u32)>> = const { RefCell::new(Vec::new()) };
+    }
+    fn note(view: &View<'_>, actions: &mut Actions) {
+        for &stage in view.ready() {
+            let live = view.stage(stage);
+            if live.kind == Phase::Prefill && live.position == 0.0 {
+                SEEN.with_borrow_mut(|seen| seen.push((live.serial, live.work.output)));
+            }
+        }
+        first_come(view, actions);
+    }
+    let ask = r#"
+        [[session]]
+        name = "ask"
+        model = "llm"
+        arrival = { process = "periodic", period_s = 1.5 }
+        prompt = 50
+        output = { kind = "uniform", low = 1, high = 99 }
+        predictor = "history"
+    "#;
+    SEEN.with_borrow_mut(Vec::clear);
+    let (_, events) = run_script(&llm("", ask).replace("duration_s = 3", "duration_s = 20"), note);
+    let mut seen = SEEN.with_borrow_mut(std::mem::take);
+    seen.dedup_by_key(|entry| entry.0);
+    let mut tokens = std::collections::BTreeMap::<u64, u32>::new();
+    for event in &events {
+        if let What::Stop { stage, tokens: more, .. } = event.what {
+            *tokens.entry(stage).or_default() += more;
+        }
+    }
+    // Every request has ended when the next one comes, and all prompts are alike.
+    let (mut sum, mut count) = (0.0_f64, 0.0_f64);
+    for (serial, predicted) in seen {
+        let all = (4.0 * 50.0 + sum) / (4.0 + count);
+        assert_eq!(predicted, ((4.0 * all + sum) / (4.0 + count)).round() as u32, "request {serial}");
+        (sum, count) = (sum + f64::from(tokens[&serial]), count + 1.0);
+    }
+    assert!(count > 10.0);
 }

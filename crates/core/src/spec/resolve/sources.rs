@@ -255,9 +255,13 @@ fn session<'a>(
         ("tpot_ms", spec.tpot_ms.is_some()),
         ("conversation", spec.conversation.is_some()),
         ("predictor_sigma", spec.predictor_sigma.is_some()),
+        ("predictor", spec.predictor.is_some()),
     ];
     check.optional(at, "conversation", spec.conversation.map(f64::from), &limits::TOKENS);
     check.optional(at, "predictor_sigma", spec.predictor_sigma, &limits::SIGMA);
+    if spec.predictor.is_some() && spec.predictor_sigma.is_some() {
+        check.wrong(&at.key("predictor"), "`predictor` does not go with `predictor_sigma`", "leave one of them out");
+    }
     if let Some(chain) = &chain {
         let tokens =
             |stage: &chains::Stage<'_>| stage.candidates.iter().any(|m| m.spec.shape == ModelShape::Autoregressive);
@@ -287,7 +291,11 @@ fn session<'a>(
         count: spec.count,
         nodes: 0..0,
         shortest: Nanos::ZERO,
-        text: Text { conversation: spec.conversation, predictor: spec.predictor_sigma },
+        text: Text {
+            conversation: spec.conversation,
+            predictor: spec.predictor_sigma,
+            learns: spec.predictor.is_some(),
+        },
         best_effort: spec.best_effort,
         actions: None,
         content: None,
