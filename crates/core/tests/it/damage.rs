@@ -70,22 +70,23 @@ const NPU: ProcessorId = ProcessorId(0);
 const GPU: ProcessorId = ProcessorId(1);
 
 fn net(system: &mut System) -> &mut Cost {
-    system.nodes.iter_mut().next().unwrap().costs[NPU].as_mut().unwrap()
+    system.nodes.iter_mut().next().and_then(|node| node.costs[NPU].as_mut()).expect("the first stage runs on the NPU")
 }
 
 fn answer(system: &mut System) -> &mut onbeat_core::system::Node {
-    system.nodes.iter_mut().last().unwrap()
+    system.nodes.iter_mut().last().expect("there are stages")
 }
 
 fn drop_last(phases: &mut Vec<(Phase, PhaseCost)>) {
     phases.pop();
 }
 
+type Damage = fn(&mut System);
+
 #[test]
 fn a_system_that_does_not_fit_together_is_refused() {
     let good = System::from_toml(SCENARIO).unwrap_or_else(|errors| panic!("{errors}"));
     good.validate().expect("it is sound");
-    type Damage = fn(&mut System);
     let damages: &[(&str, Damage)] = &[
         ("what attention can read", |s| answer(s).attention.as_mut().unwrap().bandwidth = [None].into_iter().collect()),
         ("what attention can read", |s| answer(s).attention.as_mut().unwrap().least = [1.0].into_iter().collect()),
