@@ -2,7 +2,8 @@
 //!
 //! Before it starts a stage, it asks what would become of everybody else: it plans the ready stages and the next jobs of the periodic
 //! streams greedily, once with the stage started and once without, and compares what each plan misses. A miss weighs as much as the
-//! time between two jobs of its source, so that every source counts alike, whatever its rate.
+//! time between two jobs of its source, so that every source counts alike, whatever its rate. What a stage would hold its processor for
+//! counts with the contention on the bus. Answers that are too slow alone are drafted; divided processors give units.
 
 use onbeat_core::bus::Demand;
 use onbeat_core::cost::{Phase, PhaseCost};
