@@ -1,28 +1,23 @@
 //! `kv-offload`: caches stay in memory while there is some; when there is none, the longest contexts go on from slower memory.
 
 use onbeat_core::cost::Phase;
-use onbeat_core::id::{IdVec, NodeId, ProcessorId, StageId};
+use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Bytes;
 
 use crate::dispatch::{Alarm, Dispatch, Order};
-use crate::generative::{BACKGROUND, real_time_key, run_key};
-use crate::kv_priority::shares_steps;
 use crate::parameters::Parameters;
 use crate::plan::Plan;
-use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::registry::{PolicyError, PolicyInfo};
+use crate::serving::{BUDGET, Serving};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "kv-offload",
     summary: "Nobody waits for cache memory: when there is none, the longest contexts go on from slower memory, fetching what matters in each step",
     group: "generative",
-    parameters: &[ParameterInfo {
-        name: "budget",
-        default: "2048",
-        meaning: "tokens that a step computes at most where prompts and answers share steps [tokens], 1 to 1000000",
-    }],
+    parameters: &[BUDGET],
     reference: "Lee et al., InfiniGen: Efficient Generative Inference of Large Language Models with Dynamic KV Cache Management, OSDI 2024, arXiv 2406.19707",
     build,
 };
@@ -38,10 +33,7 @@ struct KvOffload {
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    let order = EarliestFirst {
-        budget: parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32,
-        shares: shares_steps(system),
-    };
+    let order = EarliestFirst { serving: Serving::new(parameters, system)? };
     Ok(Box::new(KvOffload { order, dispatch: Dispatch::default(), alarm: Alarm::default(), longest: Vec::new() }))
 }
 
@@ -104,35 +96,16 @@ fn context(view: &View<'_>, stage: StageId) -> u64 {
 /// Streams by deadline; then prompts and answers, earliest due first.
 #[derive(Clone, Debug)]
 struct EarliestFirst {
-    budget: u32,
-    /// Whether prompts of a stage share steps with answers somewhere.
-    shares: IdVec<NodeId, bool>,
-}
-
-/// Keys of answers and of prompts are this far apart.
-const CLASS: u64 = 1 << 60;
-
-impl EarliestFirst {
-    fn background(&self, view: &View<'_>, stage: StageId) -> u64 {
-        let live = view.stage(stage);
-        // Answers first, so that prompts can share their steps; where they cannot, prompts first, as the answers would never end.
-        let later = (live.kind == Phase::Prefill) == self.shares[live.node];
-        BACKGROUND + if later { CLASS } else { 0 } + view.due(stage).0.min(CLASS - 1)
-    }
+    serving: Serving,
 }
 
 impl Order for EarliestFirst {
     fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
-        real_time_key(view, stage).unwrap_or_else(|| self.background(view, stage))
+        self.serving.key(view, stage, || view.due(stage).0)
     }
 
-    /// Prompts take over from answers where they cannot share their steps; streams take over from both.
     fn running_key(&mut self, view: &View<'_>, _: ProcessorId, run: &Run) -> u64 {
-        run_key(view, run, |stage| {
-            let live = view.stage(stage);
-            let gives_way = live.kind == Phase::Decode && !self.shares[live.node];
-            BACKGROUND + if gives_way { 2 * CLASS - 1 } else { 0 }
-        })
+        self.serving.running_key(view, run)
     }
 
     fn considers(&self, view: &View<'_>, stage: StageId) -> bool {
@@ -140,18 +113,11 @@ impl Order for EarliestFirst {
     }
 
     fn limit(&mut self, view: &View<'_>, stage: StageId, _: ProcessorId) -> Option<Limit> {
-        let live = view.stage(stage);
-        (live.kind == Phase::Prefill && self.shares[live.node]).then_some(Limit::Units(self.budget))
+        self.serving.limit(view, stage)
     }
 
     fn share(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
-        crate::sarathi::share_within(self.budget, view, plan, stage)
-    }
-
-    /// Answers take over from nothing: what is left to them is to join.
-    fn claims(&self, view: &View<'_>, stage: StageId) -> bool {
-        let live = view.stage(stage);
-        real_time_key(view, stage).is_some() || live.kind == Phase::Prefill && !self.shares[live.node]
+        self.serving.share(view, plan, stage)
     }
 
     fn preemption_margin(&self) -> Option<u64> {

@@ -2,17 +2,17 @@
 //! grow, the least urgent request loses its own.
 
 use onbeat_core::cost::Phase;
-use onbeat_core::id::{IdVec, NodeId, ProcessorId, StageId};
+use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Bytes;
 
 use crate::dispatch::{Dispatch, Order};
-use crate::generative::{BACKGROUND, real_time_key, run_key};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::serving::{BUDGET, Serving};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "kv-priority",
@@ -29,11 +29,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
             default: "0.01",
             meaning: "part of the memory that is left free when a prompt is admitted, 0 to 1",
         },
-        ParameterInfo {
-            name: "budget",
-            default: "2048",
-            meaning: "tokens that a step computes at most where prompts and answers share steps [tokens], 1 to 1000000",
-        },
+        BUDGET,
     ],
     reference: "Kwon et al., Efficient Memory Management for Large Language Model Serving with PagedAttention, SOSP 2023, section 4.5; vLLM's scheduling policy `priority`",
     build,
@@ -51,11 +47,7 @@ struct KvPriority {
 }
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    let order = ByPriority {
-        budget: parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32,
-        shares: shares_steps(system),
-        admitted_below: u64::MAX,
-    };
+    let order = ByPriority { serving: Serving::new(parameters, system)?, admitted_below: u64::MAX };
     Ok(Box::new(KvPriority {
         order,
         dispatch: Dispatch::default(),
@@ -63,15 +55,6 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         watermark: parameters.number("watermark", 0.0..=1.0, "a number from 0 to 1")?,
         victims: Vec::new(),
     }))
-}
-
-/// By stage: whether its prompts share steps with answers somewhere.
-pub(crate) fn shares_steps(system: &System) -> IdVec<NodeId, bool> {
-    let shares = |node: NodeId| {
-        let costs = system.nodes[node].costs.iter().flatten();
-        costs.flat_map(|cost| &cost.phases).any(|(_, phase)| phase.pieces().is_some_and(|pieces| pieces.mixed))
-    };
-    system.nodes.ids().map(shares).collect()
 }
 
 impl Policy for KvPriority {
@@ -148,38 +131,18 @@ fn rank(view: &View<'_>, stage: StageId) -> u64 {
 
 #[derive(Clone, Debug)]
 struct ByPriority {
-    budget: u32,
-    /// Whether prompts of a stage share steps with answers somewhere.
-    shares: IdVec<NodeId, bool>,
+    serving: Serving,
     /// New requests from this rank on are not admitted.
     admitted_below: u64,
 }
 
-/// Keys of answers (and all else) and of prompts are this far apart.
-const CLASS: u64 = 1 << 60;
-
-impl ByPriority {
-    fn background(&self, view: &View<'_>, stage: StageId) -> u64 {
-        let live = view.stage(stage);
-        // Answers first, so that prompts can share their steps; where they cannot, prompts first, as the answers would never end.
-        let prompt = live.kind == Phase::Prefill;
-        let later = prompt == self.shares[live.node];
-        BACKGROUND + if later { CLASS } else { 0 } + rank(view, stage)
-    }
-}
-
 impl Order for ByPriority {
     fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
-        real_time_key(view, stage).unwrap_or_else(|| self.background(view, stage))
+        self.serving.key(view, stage, || rank(view, stage))
     }
 
-    /// Prompts take over from answers where they cannot share their steps; streams take over from both.
     fn running_key(&mut self, view: &View<'_>, _: ProcessorId, run: &Run) -> u64 {
-        run_key(view, run, |stage| {
-            let live = view.stage(stage);
-            let gives_way = live.kind == Phase::Decode && !self.shares[live.node];
-            BACKGROUND + if gives_way { CLASS } else { 0 }
-        })
+        self.serving.running_key(view, run)
     }
 
     fn considers(&self, view: &View<'_>, stage: StageId) -> bool {
@@ -190,12 +153,11 @@ impl Order for ByPriority {
     }
 
     fn limit(&mut self, view: &View<'_>, stage: StageId, _: ProcessorId) -> Option<Limit> {
-        let live = view.stage(stage);
-        (live.kind == Phase::Prefill && self.shares[live.node]).then_some(Limit::Units(self.budget))
+        self.serving.limit(view, stage)
     }
 
     fn share(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
-        crate::sarathi::share_within(self.budget, view, plan, stage)
+        self.serving.share(view, plan, stage)
     }
 
     fn preemption_margin(&self) -> Option<u64> {

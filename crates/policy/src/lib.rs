@@ -90,6 +90,7 @@ mod residency;
 mod round_robin;
 mod saga;
 mod sarathi;
+mod serving;
 mod sjf;
 mod skip_join_mlfq;
 mod skip_over;

@@ -9,11 +9,10 @@ use onbeat_core::state::Run;
 use onbeat_core::system::System;
 
 use crate::dispatch::{Alarm, Dispatch, Order};
-use crate::generative::{BACKGROUND, real_time_key, run_key};
-use crate::kv_priority::shares_steps;
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::serving::{BUDGET, Serving};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "llumnix",
@@ -30,11 +29,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
             default: "16",
             meaning: "a request moves when at most so many tokens are left to hand over [tokens], 1 to 1000000",
         },
-        ParameterInfo {
-            name: "budget",
-            default: "2048",
-            meaning: "tokens that a step computes at most where prompts and answers share steps [tokens], 1 to 1000000",
-        },
+        BUDGET,
     ],
     reference: "Sun et al., Llumnix: Dynamic Scheduling for Large Language Model Serving, OSDI 2024, arXiv 2406.03243",
     build,
@@ -83,11 +78,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
     let serves = |p: ProcessorId| {
         system.nodes.ids().any(|node| language(node) && system.nodes[node].costs.get(p).is_some_and(Option::is_some))
     };
-    let order = AtHome {
-        budget: parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32,
-        shares: shares_steps(system),
-        homes: Vec::new(),
-    };
+    let order = AtHome { serving: Serving::new(parameters, system)?, homes: Vec::new() };
     let load = system.platform.processors.ids().map(|p| Load { serves: serves(p), ..Load::default() }).collect();
     Ok(Box::new(Llumnix {
         order,
@@ -268,15 +259,10 @@ fn usage(view: &View<'_>, stage: StageId) -> f64 {
 /// come, first served.
 #[derive(Clone, Debug)]
 struct AtHome {
-    budget: u32,
-    /// Whether prompts of a stage share steps with answers somewhere.
-    shares: IdVec<NodeId, bool>,
+    serving: Serving,
     /// By stage: its serial, and where it belongs.
     homes: Vec<(u64, ProcessorId)>,
 }
-
-/// Keys of answers and of prompts are this far apart.
-const CLASS: u64 = 1 << 60;
 
 impl AtHome {
     fn home(&self, view: &View<'_>, stage: StageId) -> Option<ProcessorId> {
@@ -290,27 +276,18 @@ impl AtHome {
         }
         self.homes[stage.index()] = (view.stage(stage).serial, p);
     }
-
-    fn background(&self, view: &View<'_>, stage: StageId) -> u64 {
-        let live = view.stage(stage);
-        let later = (live.kind == Phase::Prefill) == self.shares[live.node];
-        let priority = (1_000_000 - i64::from(view.source(stage).priority)).clamp(0, 2_000_000) as u64;
-        BACKGROUND + if later { CLASS } else { 0 } + (priority << 36) + live.serial.min((1 << 36) - 1)
-    }
 }
 
 impl Order for AtHome {
     fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
-        real_time_key(view, stage).unwrap_or_else(|| self.background(view, stage))
+        self.serving.key(view, stage, || {
+            let priority = (1_000_000 - i64::from(view.source(stage).priority)).clamp(0, 2_000_000) as u64;
+            (priority << 36) + view.stage(stage).serial.min((1 << 36) - 1)
+        })
     }
 
-    /// Prompts take over from answers where they cannot share their steps; streams take over from both.
     fn running_key(&mut self, view: &View<'_>, _: ProcessorId, run: &Run) -> u64 {
-        run_key(view, run, |stage| {
-            let live = view.stage(stage);
-            let gives_way = live.kind == Phase::Decode && !self.shares[live.node];
-            BACKGROUND + if gives_way { 2 * CLASS - 1 } else { 0 }
-        })
+        self.serving.running_key(view, run)
     }
 
     fn allows(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> bool {
@@ -324,19 +301,12 @@ impl Order for AtHome {
         }
     }
 
-    fn claims(&self, view: &View<'_>, stage: StageId) -> bool {
-        let live = view.stage(stage);
-        real_time_key(view, stage).is_some() || (live.kind == Phase::Prefill && !self.shares[live.node])
-    }
-
     fn limit(&mut self, view: &View<'_>, stage: StageId, _: ProcessorId) -> Option<Limit> {
-        let live = view.stage(stage);
-        (live.kind == Phase::Prefill && self.shares[live.node]).then_some(Limit::Units(self.budget))
+        self.serving.limit(view, stage)
     }
 
     fn share(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
-        let found = crate::sarathi::share_within(self.budget, view, plan, stage)?;
-        self.allows(view, stage, found.0).then_some(found)
+        self.serving.share(view, plan, stage).filter(|&(p, _)| self.allows(view, stage, p))
     }
 
     fn preemption_margin(&self) -> Option<u64> {
