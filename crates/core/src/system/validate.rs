@@ -118,7 +118,7 @@ impl System {
             for cost in cost.iter().flat_map(|cost| [Some(cost), cost.far.as_ref().map(|far| &far.cost)]).flatten() {
                 let mut widths = cost.at_all_widths();
                 check(
-                    widths.all(|(_, at_width)| kinds(at_width) == phases),
+                    widths.all(|(_, at_width)| kinds(at_width) == phases && at_width.iter().all(is_of_its_kind)),
                     "a stage's phases differ between processors, variants or widths",
                 )?;
                 let widest = cost.widths.widest;
@@ -144,4 +144,14 @@ fn check(ok: bool, problem: &str) -> Result<(), String> {
 
 fn kinds(phases: &[(Phase, PhaseCost)]) -> Vec<Phase> {
     phases.iter().map(|(kind, _)| *kind).collect()
+}
+
+/// Whether a phase's cost is of the form that this kind of phase has.
+fn is_of_its_kind((kind, cost): &(Phase, PhaseCost)) -> bool {
+    match kind {
+        Phase::Forward | Phase::Before | Phase::After => matches!(cost, PhaseCost::Fixed { .. }),
+        Phase::Steps => matches!(cost, PhaseCost::Steps { .. }),
+        Phase::Prefill => matches!(cost, PhaseCost::Prefill { .. }),
+        Phase::Decode => matches!(cost, PhaseCost::Decode { .. }),
+    }
 }

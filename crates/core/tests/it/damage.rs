@@ -9,7 +9,7 @@ use onbeat_core::units::{Bytes, Nanos};
 
 /// A network on one and on two units of an accelerator, and a language model whose cache may lie in slower memory, whose attention can be
 /// divided, and for which a small one drafts.
-const SCENARIO: &str = r#"
+pub(crate) const SCENARIO: &str = r#"
     name = "damage"
     duration_s = 1
     [platform]
@@ -95,6 +95,7 @@ fn a_system_that_does_not_fit_together_is_refused() {
         ("phases", |s| drop_last(&mut answer(s).costs[GPU].as_mut().unwrap().far.as_mut().unwrap().cost.phases)),
         ("phases", |s| drop_last(&mut net(s).widths.narrower[0].phases)),
         ("phases", |s| net(s).widths.narrower[0].phases[0].0 = Phase::Steps),
+        ("phases", |s| net(s).phases[0].1 = answer(s).costs[GPU].as_ref().unwrap().phases[0].1.clone()),
         ("figure", |s| net(s).widths.narrower[0].figure = 1000),
         ("figure", |s| answer(s).draft.as_mut().unwrap().costs[GPU].as_mut().unwrap().figure = 1000),
         ("fewer than two units", |s| {

@@ -319,3 +319,21 @@ fn the_hash_depends_on_the_contents_alone() {
     assert_eq!(system(GOOD).hash(), system(&format!("# A comment.\n{GOOD}")).hash());
     assert_ne!(system(GOOD).hash(), set(&["stream.camera.fps=29"]).hash());
 }
+
+#[test]
+fn the_factor_on_bytes_counts_for_what_attention_reads_too() {
+    let scaled = |bytes_scale: f64| {
+        let options = Options { bytes_scale, ..Options::default() };
+        let system = Library::shipped().resolve_text("damage.toml", crate::damage::SCENARIO, None, &options, &NoFiles);
+        let system = system.unwrap_or_else(|errors| panic!("{errors}"));
+        let node = system.nodes.iter().last().unwrap();
+        let PhaseCost::Decode { bytes_per_context_token, .. } =
+            node.costs[ProcessorId(1)].as_ref().unwrap().phases[1].1
+        else {
+            panic!("then decode")
+        };
+        (node.attention.as_ref().unwrap().cache_per_token, bytes_per_context_token)
+    };
+    assert_eq!(scaled(1.0), (100e3, 100e3));
+    assert_eq!(scaled(0.5), (50e3, 50e3));
+}
