@@ -16,7 +16,7 @@
 //! * **Batches**: a stage in decode that finds no idle processor joins a running batch of its model, where the profile allows it.
 //! * **Preemption** is asked for only when no idle processor and no batch takes the stage, only on processors that preempt, only
 //!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free.
-//! * **Nothing is dropped**, except by `skip-over`, `band-lsf`, `throttle`, `onbeat`, `mixed-criticality` and `dream:drop=true`; late jobs are the scenario's business.
+//! * **Nothing is dropped**, except by `skip-over`, `mk-firm`, `band-lsf`, `throttle`, `onbeat`, `mixed-criticality` and `dream:drop=true`; late jobs are the scenario's business.
 //! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
 
 mod attention_offload;
@@ -68,6 +68,7 @@ mod max_min;
 mod mct;
 mod min_min;
 mod mixed_criticality;
+mod mk_firm;
 mod mlfq;
 mod npu_prefill;
 mod olb;

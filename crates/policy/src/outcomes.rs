@@ -14,7 +14,7 @@ pub(crate) struct Tracked<T> {
     /// Whether the policy has given it up.
     pub(crate) dropped: bool,
     /// Whether a stage of it ran after the last decision. A job that ends without is one that the scenario dropped.
-    running: bool,
+    pub(crate) running: bool,
     /// What the policy knows of it besides.
     pub(crate) more: T,
 }

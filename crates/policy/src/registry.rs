@@ -155,6 +155,7 @@ static POLICIES: &[PolicyInfo] = &[
     chain_edf::INFO,
     cbs::INFO,
     skip_over::INFO,
+    crate::mk_firm::INFO,
     crate::mixed_criticality::INFO,
     k_edf::INFO,
     laxity::INFO,
