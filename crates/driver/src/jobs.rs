@@ -574,6 +574,8 @@ impl<S: Sink> Course<'_, S> {
     fn remove_stage(&mut self, stage: StageId) {
         let live = self.state.stages.remove(stage);
         self.free_cache(live.cache);
+        // Its weights may make room now, though nothing was freed.
+        self.forgive_refusals();
         let stages = &mut self.books[live.job.index()].stages;
         let i = stages.iter().position(|&other| other == stage).expect("a job knows its stages");
         stages.swap_remove(i);

@@ -3,7 +3,7 @@
 use onbeat_core::event::What;
 use onbeat_core::units::Bytes;
 
-use crate::support::{done_at, first_come, run_script, times};
+use crate::support::{done_at, first_come, run, run_script, system, times};
 
 /// Two models of 600 MB in 1 GB.
 fn scenario(extra: &str) -> String {
@@ -143,4 +143,42 @@ fn a_cache_is_held_from_the_first_start_to_the_end() {
         .collect();
     // Weights, then weights and 120 tokens of 0.1 MB, then weights again.
     assert_eq!(used, [100.0, 112.0, 100.0]);
+}
+
+#[test]
+fn who_was_refused_is_tried_again_when_the_weights_in_its_way_are_not_used_any_more() {
+    // Neither holds anything but weights, so that nothing is freed when the first ends: its model can be evicted then.
+    let toml = r#"
+        name = "weights"
+        duration_s = 1
+        [platform]
+        name = "p"
+        memory = { capacity_gb = 0.15 }
+        processor = [{ name = "cpu", kind = "cpu" }, { name = "npu", kind = "npu" }]
+        [model]
+        first = { weights_mb = 100 }
+        second = { weights_mb = 100 }
+        [[cost]]
+        model = "first"
+        processor = "cpu"
+        latency_ms = 500
+        [[cost]]
+        model = "second"
+        processor = "npu"
+        latency_ms = 10
+        [[stream]]
+        name = "a"
+        model = "first"
+        period_ms = 5000
+        [[stream]]
+        name = "b"
+        model = "second"
+        period_ms = 5000
+        phase_ms = 100
+    "#;
+    let system = system(toml);
+    for policy in ["fcfs", "edf", "onbeat"] {
+        let events = run(&system, onbeat_policy::make(policy, &system).unwrap(), 1);
+        assert_eq!(done_at(&system, &events, "b"), [510.0], "{policy}");
+    }
 }
