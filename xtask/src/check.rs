@@ -18,9 +18,10 @@ const STEPS: &[Step] = &[
     Step { name: "gen", what: "generated references are up to date", run: generate::check },
     Step { name: "clippy", what: "lints and capability bans, warnings are errors", run: clippy },
     Step { name: "doc", what: "documentation builds, warnings are errors", run: doc },
-    Step { name: "test", what: "all tests", run: test },
     Step { name: "smoke", what: "the main job, once, optimised", run: smoke },
-    Step { name: "real", what: "real models: fetched, tried, run and replayed", run: real::run },
+    Step { name: "models", what: "real models and ONNX Runtime, fetched for the tests", run: real::fetch },
+    Step { name: "test", what: "all tests, those of real models where they were fetched", run: test },
+    Step { name: "real", what: "the assistant with real models: run and replayed", run: real::run },
     Step { name: "fuzz", what: "readers of files, for a bounded time", run: || fuzz::run(fuzz::DEFAULT_SECONDS) },
 ];
 
@@ -69,8 +70,11 @@ fn doc() -> Result<(), String> {
 }
 
 fn test() -> Result<(), String> {
+    let fetched = real::fetched()?;
     // `INSTA_UPDATE=no`: a snapshot that differs fails and is not written.
-    call("cargo", &["test", "--workspace", "--locked"], &[("INSTA_UPDATE", "no")])
+    let mut environment = vec![("INSTA_UPDATE", "no")];
+    environment.extend(fetched.iter().map(|(name, path)| (*name, path.as_str())));
+    call("cargo", &["test", "--workspace", "--locked"], &environment)
 }
 
 fn smoke() -> Result<(), String> {

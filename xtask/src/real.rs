@@ -16,33 +16,45 @@ const ORT: &str = "target/onbeat-ort";
 /// Version of ONNX Runtime that converted models are compared with.
 const ORT_PACKAGE: &str = "onnxruntime==1.31.1";
 
-/// Crates whose tests use real models where there are some.
-const CRATES: &[&str] =
-    &["onbeat-language", "onbeat-speech", "onbeat-voice", "onbeat-vision", "onbeat-models", "onbeat-backend-ort"];
-
-/// Fetches the models, runs the tests that use them, and then the assistant, from a question that is spoken to an answer that is spoken.
-pub(crate) fn run() -> Result<(), String> {
-    let root = std::env::current_dir().map_err(|problem| format!("no current folder: {problem}"))?;
-    let cache = root.join(CACHE);
-    let cache = cache.to_str().ok_or("the folder's path is not UTF-8")?;
-    let environment = [("ONBEAT_CACHE", cache)];
-    if let Err(problem) = onbeat(&["models", "fetch"], &environment) {
+/// Fetches the models, a speech synthesiser and ONNX Runtime, all of which stay for later calls.
+pub(crate) fn fetch() -> Result<(), String> {
+    let (_, cache) = folders()?;
+    if let Err(problem) = onbeat(&["models", "fetch"], &[("ONBEAT_CACHE", &cache)]) {
         println!("skipped: the models could not be fetched: {problem}");
         return Ok(());
     }
     speech_synthesiser();
-    let library = onnx_runtime(&root);
-    let models = format!("{cache}/models");
-    let mut test: Vec<&str> = vec!["test", "--locked"];
-    test.extend(CRATES.iter().flat_map(|name| ["-p", name]));
-    let mut with = vec![("ONBEAT_TEST_MODELS", models.as_str()), ("INSTA_UPDATE", "no")];
-    if let Some(library) = &library {
-        with.push(("ONBEAT_TEST_ORT", library));
-    } else {
+    let package = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", ORT, ORT_PACKAGE];
+    if library()?.is_none() && call("python3", &package, &[]).is_err() {
         println!("ONNX Runtime could not be installed: its tests are skipped");
     }
-    call("cargo", &test, &with)?;
-    assistant(&environment)
+    Ok(())
+}
+
+/// What tests are to be told, by environment variable, of all that was fetched.
+pub(crate) fn fetched() -> Result<Vec<(&'static str, String)>, String> {
+    let (models, _) = folders()?;
+    let models = Path::new(&models).is_dir().then_some(("ONBEAT_TEST_MODELS", models));
+    let library = library()?.map(|path| ("ONBEAT_TEST_ORT", path));
+    Ok(models.into_iter().chain(library).collect())
+}
+
+/// Runs the assistant, from a question that is spoken to an answer that is spoken.
+pub(crate) fn run() -> Result<(), String> {
+    let (models, cache) = folders()?;
+    if Path::new(&models).is_dir() {
+        assistant(&[("ONBEAT_CACHE", &cache)])
+    } else {
+        println!("skipped: no models were fetched; `cargo xtask check models` does");
+        Ok(())
+    }
+}
+
+/// The folder of models, and the cache that it lies in.
+fn folders() -> Result<(String, String), String> {
+    let root = std::env::current_dir().map_err(|problem| format!("no current folder: {problem}"))?;
+    let cache = root.join(CACHE).into_os_string().into_string().map_err(|_| "the folder's path is not UTF-8")?;
+    Ok((format!("{cache}/models"), cache))
 }
 
 /// The assistant for 14 s: its first question must be heard and answered, and every decision must replay.
@@ -92,17 +104,10 @@ fn speech_synthesiser() {
     }
 }
 
-/// Path of ONNX Runtime's library, installed below `target` if it is not there yet.
-fn onnx_runtime(root: &Path) -> Option<String> {
-    let folder = root.join(ORT);
-    let library = || {
-        let entries = fs::read_dir(folder.join("onnxruntime/capi")).ok()?;
-        let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("libonnxruntime.so.");
-        entries.flatten().find(name).map(|entry| entry.path().display().to_string())
-    };
-    library().or_else(|| {
-        let arguments = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", folder.to_str()?, ORT_PACKAGE];
-        call("python3", &arguments, &[]).ok()?;
-        library()
-    })
+/// Path of ONNX Runtime's library, if it was installed.
+fn library() -> Result<Option<String>, String> {
+    let root = std::env::current_dir().map_err(|problem| format!("no current folder: {problem}"))?;
+    let Ok(entries) = fs::read_dir(root.join(ORT).join("onnxruntime/capi")) else { return Ok(None) };
+    let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("libonnxruntime.so.");
+    Ok(entries.flatten().find(name).map(|entry| entry.path().display().to_string()))
 }
