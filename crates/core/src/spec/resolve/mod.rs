@@ -7,6 +7,7 @@ mod chains;
 mod content;
 mod cost;
 mod distribution;
+mod entries;
 mod experts;
 mod figures;
 mod models;
