@@ -670,6 +670,19 @@ pub struct Variation {
     pub spread: f64,
 }
 
+impl Variation {
+    /// The smallest possible factor on a nominal latency. Log-normal and exponential variation come arbitrarily close to 0: there is no
+    /// lower bound then.
+    pub fn smallest(self) -> f64 {
+        match self.kind {
+            VariationKind::None => 1.0,
+            VariationKind::Uniform => 1.0 - self.spread,
+            VariationKind::Lognormal if self.spread == 0.0 => 1.0,
+            VariationKind::Lognormal | VariationKind::Exponential => 0.0,
+        }
+    }
+}
+
 /// A figure, or a group of figures from one row of a source, that the run rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
@@ -679,4 +692,17 @@ pub struct Figure {
     pub kind: ProvenanceKind,
     /// Source, with version, page and row; or formula and inputs.
     pub source: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponential_variation_has_no_lower_bound() {
+        let smallest = |kind, spread| Variation { kind, spread }.smallest();
+        assert_eq!(smallest(VariationKind::Uniform, 0.25), 0.75);
+        assert_eq!(smallest(VariationKind::Exponential, 0.0), 0.0);
+        assert_eq!(smallest(VariationKind::None, 0.0), 1.0);
+    }
 }

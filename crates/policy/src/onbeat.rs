@@ -6,16 +6,16 @@
 //! counts with the contention on the bus. Answers that are too slow alone are drafted; divided processors give units.
 
 use onbeat_core::bus::Demand;
-use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, JobId, ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Actions, Limit, Policy, Shortage, View, evict_least_recently_used};
-use onbeat_core::spec::Preemption;
-use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
-use self::needs::{Need, Needs, tokens_left};
+use self::needs::{Need, Needs};
+use self::pace::Pace;
+use self::spans::{first_segment, likely_end, narrowest, phase_cost, segments, to_boundary, until_next, yields_until};
 use crate::bus::{Rates, bandwidth, demand};
 use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
@@ -24,7 +24,7 @@ use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 use crate::speculative::drafted;
-use crate::times::{Rest, Times};
+use crate::times::Times;
 use crate::timetable::{NOWHERE, Place, Span, Task, Timetable};
 use crate::variants::Choices;
 
@@ -76,6 +76,7 @@ struct Onbeat {
     times: Times,
     needs: Needs,
     choices: Choices,
+    pace: Pace,
     table: Timetable,
     /// What is missed with what this decision has started so far, if that was computed.
     without: Option<u64>,
@@ -84,7 +85,7 @@ struct Onbeat {
     /// What runs ask of the memory bus.
     beside: Vec<(ProcessorId, Demand)>,
     rates: Rates,
-    /// For the link to slower memory.
+    /// For the link to slower memory, and prompts that are held back.
     alarm: Alarm,
     longest: Vec<(u64, u64, StageId)>,
     /// Until when each stage was last given a processor, with its serial, by [`StageId`].
@@ -103,6 +104,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         times: Times::default(),
         needs: Needs::default(),
         choices: Choices::new(system),
+        pace: Pace::new(system),
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
@@ -123,13 +125,14 @@ impl Policy for Onbeat {
         self.planned = 0;
         self.without = None;
         self.table.begin();
+        self.pace.begin();
         self.list_slots(view);
         self.list_tasks(view, actions);
         let yields = yields_until(view);
         for k in 0..self.table.order.len() {
             let i = self.table.order[k].1 as usize;
             let task = &self.table.tasks[i];
-            let Some(stage) = task.stage else { continue };
+            let Some(stage) = task.stage.filter(|_| task.release <= view.now()) else { continue };
             // Where nothing is free, batches can be joined, and room can be made if somebody is less urgent.
             if self.table.has_free(view.now()) || task.kind.is_batched() || task.due < yields {
                 self.serve(view, actions, i, stage);
@@ -147,14 +150,47 @@ impl Policy for Onbeat {
 }
 
 impl Onbeat {
+    /// Lists when slots are free. What can be preempted is work like any other in plans: others may come first.
     fn list_slots(&mut self, view: &View<'_>) {
+        let now = view.now();
         for p in view.processors() {
             let divided = view.system.platform.processors[p].division.is_some();
             let free = if divided { view.free_units(p) } else { view.free_slots(p) };
-            self.table.add_slots(p, free, view.now());
+            self.table.add_slots(p, free, now, now);
             for run in &view.occupancy(p).runs {
                 let units = if divided { view.stage(run.stage).units } else { 1 };
-                self.table.add_slots(p, units, likely_end(view, p, run));
+                let end = likely_end(view, p, run);
+                let boundary = now.saturating_add(Nanos(to_boundary(view, p, run.stage).max(1)));
+                if divided || boundary >= end || !view.can_preempt(p, run) {
+                    self.table.add_slots(p, units, end, end);
+                    continue;
+                }
+                self.table.add_slots(p, units, end, boundary);
+                let row = self.table.next_row();
+                for q in view.processors() {
+                    let ns = if p == q { end.0 - now.0 } else { NOWHERE };
+                    self.table.add_span(Span { ns, units: 1 });
+                }
+                let live = view.stage(run.stage);
+                let due = run.stages().map(|stage| view.due(stage)).min().unwrap_or(Nanos::MAX);
+                // What is late anyway is due when others allow it.
+                let due = if due < end { Nanos::MAX } else { due };
+                self.table.tasks.push(Task {
+                    latest: Nanos(due.0.saturating_sub(end.0 - now.0)),
+                    stage: None,
+                    kind: live.kind,
+                    drafted: false,
+                    release: now,
+                    due,
+                    weight: needs::weight(view, run.stage),
+                    impatient: false,
+                    droppable: false,
+                    row,
+                    variants: (row, 0),
+                    unhurried: false,
+                    hopeless: false,
+                    started: false,
+                });
             }
         }
     }
@@ -181,7 +217,9 @@ impl Onbeat {
             if due != Nanos::MAX && too_late {
                 let droppable = need.droppable && best != NOWHERE && view.job(stage).running == 0;
                 let job = view.stage(stage).job;
-                if droppable && !is_dropped(actions, job) {
+                // What is only likely to be late may still be on time.
+                let lost = view.token_is_due(stage) || view.now().saturating_add(view.remaining_shortest(stage)) > due;
+                if droppable && lost && !is_dropped(actions, job) {
                     actions.drop_job(job);
                 }
                 due = Nanos::MAX;
@@ -190,12 +228,18 @@ impl Onbeat {
             if soft {
                 due = self.waits_since(view, stage, &need).saturating_add(self.patience);
             }
+            let held_until = Nanos(due.0.saturating_sub(best + best / 2));
+            let held =
+                need.kind == Phase::Prefill && !soft && held_until > view.now() && self.pace.is_taken(view, stage);
+            if held {
+                self.alarm.set(view.now(), held_until, actions);
+            }
             self.table.tasks.push(Task {
                 latest: if soft { due } else { Nanos(due.0.saturating_sub(best)) },
                 stage: Some(stage),
                 kind: need.kind,
                 drafted: need.drafted,
-                release: view.now(),
+                release: if held { held_until } else { view.now() },
                 due,
                 weight: need.weight,
                 impatient: soft && due <= view.now(),
@@ -584,104 +628,13 @@ impl Onbeat {
     }
 }
 
-/// When the least urgent work is due that can be taken off its processor.
-fn yields_until(view: &View<'_>) -> Nanos {
-    let runs = view.processors().flat_map(|p| view.occupancy(p).runs.iter().map(move |run| (p, run)));
-    let yielding = runs.filter(|&(p, run)| view.can_preempt(p, run));
-    let dues = yielding.filter_map(|(_, run)| run.stages().map(|stage| view.due(stage)).min());
-    dues.max().unwrap_or(Nanos::ZERO)
-}
-
-/// When a run will end. One that outlives its expected length – an answer longer than most – may go on for as long again as it has
-/// lasted; to take it for over at any moment would make everybody wait for it. Idle-time work gives way, but not within a segment.
-fn likely_end(view: &View<'_>, p: ProcessorId, run: &Run) -> Nanos {
-    let now = view.now();
-    let end = if view.gives_way(run) && view.can_preempt(p, run) {
-        now.saturating_add(Nanos(to_boundary(view, p, run.stage)))
-    } else if run.expected_end > now {
-        run.expected_end
-    } else {
-        now.saturating_add(now.saturating_sub(run.start))
-    };
-    // What is free now is what nothing runs on.
-    end.max(now.saturating_add(Nanos(1)))
-}
-
-/// How long it takes at most until running work can be taken off its processor [ns].
-fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u64 {
-    if view.system.platform.processors[p].preemption == Preemption::Anytime {
-        return 0;
-    }
-    let live = view.stage(stage);
-    let cost = view.cost(stage, p).map(|cost| cost.on_units(live.units));
-    segments(view, stage, cost.map(|phases| &phases[usize::from(live.phase)].1)).0
-}
-
-/// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left. Where
-/// nothing is due, language models go by tokens, too.
-fn until_next(view: &View<'_>, stage: StageId, rest: Rest) -> u64 {
-    if !view.token_is_due(stage) && view.due(stage) < Nanos::MAX {
-        return rest.stage.0;
-    }
-    match view.stage(stage).kind {
-        Phase::Decode => rest.phase.0 / u64::from(tokens_left(view.stage(stage))),
-        Phase::Prefill => rest.phase.0,
-        _ => rest.stage.0,
-    }
-}
-
-/// The fewest units of a processor on which a stage is on time, or else those on which it is done first.
-fn narrowest(view: &View<'_>, stage: StageId, p: ProcessorId, time: u64) -> Span {
-    let mut best = Span { ns: NOWHERE, units: 1 };
-    for units in view.widths(stage, p) {
-        let (Some(phase), Some(whole)) =
-            (view.remaining_in_phase_on_units(stage, p, units), view.remaining_on_units(stage, p, units))
-        else {
-            continue;
-        };
-        let ns = until_next(view, stage, Rest { phase, stage: whole }) + view.setup_on_units(stage, p, units).0;
-        if ns < best.ns {
-            best = Span { ns, units };
-        }
-        if ns <= time {
-            break;
-        }
-    }
-    best
-}
-
-/// What the current phase of a stage costs at a place, in a variant.
-fn phase_cost<'a>(view: &View<'a>, stage: StageId, variant: u8, place: Place) -> Option<&'a PhaseCost> {
-    let live = view.stage(stage);
-    let cost = view.node(stage).costs_of(variant)[place.processor].as_ref()?.with_cache(live.cache.far);
-    Some(&cost.on_units(place.units)[usize::from(live.phase)].1)
-}
-
 /// Whether this decision gives a job up.
 fn is_dropped(actions: &Actions, job: JobId) -> bool {
     actions.as_slice().iter().any(|action| matches!(action, Action::Drop { job: dropped } if *dropped == job))
 }
 
-/// The first segment alone, and how long it holds the processor.
-fn first_segment(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>, span: u64) -> (Option<u32>, Nanos) {
-    match segments(view, stage, cost) {
-        (_, 0 | 1) if view.stage(stage).kind != Phase::Decode => (None, Nanos(span)),
-        (segment, _) => (Some(1), Nanos(segment)),
-    }
-}
-
-/// Length of a stage's next segment at a cost [ns], and how many segments are left, as far as they matter.
-fn segments(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>) -> (u64, u32) {
-    let live = view.stage(stage);
-    let Some(cost) = cost else { return (0, 1) };
-    let end = live.work.units(live.kind).max(live.position);
-    let next = cost.next_boundary(live.work, live.kind, live.position).min(end);
-    let segment = cost.latency_ns(live.work, live.position, next).max(0.0) as u64;
-    let done = next - live.position;
-    let left = if done > 0.0 { ((end - live.position) / done).ceil() } else { 1.0 };
-    (segment, left.min(1e9) as u32)
-}
-
 mod needs;
+mod pace;
+mod spans;
 #[cfg(test)]
 mod tests;

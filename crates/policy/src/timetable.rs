@@ -76,6 +76,8 @@ pub(crate) struct Timetable {
     divided: bool,
     /// When each slot will be free, with what this decision puts there; processors in their order.
     slots: Vec<(ProcessorId, Nanos)>,
+    /// The same, if what can be preempted is.
+    yielding: Vec<(ProcessorId, Nanos)>,
     scratch: Vec<(ProcessorId, Nanos)>,
 }
 
@@ -89,6 +91,7 @@ impl Timetable {
             columns: processors,
             divided,
             slots: Vec::new(),
+            yielding: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -100,11 +103,13 @@ impl Timetable {
         self.spans.clear();
         self.units.clear();
         self.slots.clear();
+        self.yielding.clear();
     }
 
-    /// Adds slots of a processor that will be free at a time.
-    pub(crate) fn add_slots(&mut self, processor: ProcessorId, count: u32, free: Nanos) {
+    /// Adds slots of a processor that will be free at a time, or at an earlier one for what is more urgent.
+    pub(crate) fn add_slots(&mut self, processor: ProcessorId, count: u32, free: Nanos, yields: Nanos) {
         self.slots.extend(std::iter::repeat_n((processor, free), count as usize));
+        self.yielding.extend(std::iter::repeat_n((processor, yields), count as usize));
     }
 
     /// Whether any slot is free.
@@ -165,6 +170,7 @@ impl Timetable {
     /// A task is put where it was said that it could start, until a time.
     pub(crate) fn put(&mut self, place: Place, until: Nanos) {
         occupy(&mut self.slots, place.processor, place.units, until);
+        occupy(&mut self.yielding, place.processor, place.units, until);
     }
 
     fn row(&self, row: usize) -> Row<'_> {
@@ -177,7 +183,7 @@ impl Timetable {
     pub(crate) fn missed(&mut self, put: &[Place], until: Nanos, skip: Option<usize>, limit: u64) -> u64 {
         let mut slots = std::mem::take(&mut self.scratch);
         slots.clear();
-        slots.extend_from_slice(&self.slots);
+        slots.extend_from_slice(&self.yielding);
         for place in put {
             occupy(&mut slots, place.processor, place.units, until);
         }
@@ -310,9 +316,9 @@ mod tests {
     fn wide_work_waits_until_enough_units_are_free() {
         let npu = ProcessorId(0);
         let mut table = Timetable::new(1, true);
-        table.add_slots(npu, 1, ns(0));
-        table.add_slots(npu, 1, ns(20));
-        table.add_slots(npu, 1, ns(50));
+        table.add_slots(npu, 1, ns(0), ns(0));
+        table.add_slots(npu, 1, ns(20), ns(20));
+        table.add_slots(npu, 1, ns(50), ns(50));
         for (units, span) in [(1, 10), (2, 6), (3, 4), (4, 1)] {
             table.add_span(Span { ns: span, units });
         }
@@ -329,8 +335,8 @@ mod tests {
     fn exposure_is_the_time_in_which_an_arrival_would_be_late() {
         let (npu, cpu) = (ProcessorId(0), ProcessorId(1));
         let mut table = Timetable::new(2, false);
-        table.add_slots(npu, 1, ns(0));
-        table.add_slots(cpu, 1, ns(0));
+        table.add_slots(npu, 1, ns(0), ns(0));
+        table.add_slots(cpu, 1, ns(0), ns(0));
         table.add_span(Span { ns: 100, units: 1 });
         table.add_span(Span { ns: NOWHERE, units: 1 });
         // It can wait for 30 ns if it starts on the NPU, and for 10 on the CPU.

@@ -89,9 +89,10 @@ impl Choice {
         Some(span.saturating_add(view.setup_as(stage, self.number, processor)))
     }
 
-    /// Like [`Choice::span`], up to the first token of a language model.
+    /// Like [`Choice::span`], up to the first token of a language model, unless its end is [due](View::token_is_due).
     pub(crate) fn span_until_due(&self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> Option<Nanos> {
-        if view.stage(stage).kind != Phase::Prefill {
+        let end_is_due = !view.token_is_due(stage) && view.due(stage) < Nanos::MAX;
+        if view.stage(stage).kind != Phase::Prefill || end_is_due {
             return self.span(view, stage, processor);
         }
         if view.state.failed & refusal_bit(processor) != 0 {

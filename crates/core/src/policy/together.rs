@@ -4,6 +4,7 @@ use super::View;
 use crate::cost::{Phase, PhaseCost, Work};
 use crate::id::{ProcessorId, StageId};
 use crate::joint::{Attention, Cycle, Draft, TOKEN_BYTES, Together, divided_ns, expected_tokens};
+use crate::state::Stage;
 use crate::units::Nanos;
 
 impl<'a> View<'a> {
@@ -11,13 +12,30 @@ impl<'a> View<'a> {
     /// on the processor that takes least for it; by all that can run it together, if the model can be divided; with every drafted token
     /// accepted, if it has a draft model; with attention in no time, if that can be divided.
     pub fn remaining_least(&self, stage: StageId) -> Nanos {
+        self.remaining_least_of(stage, *self.stage(stage))
+    }
+
+    /// [`View::remaining_least`], if its output is the shortest and its execution time the least that it may turn out to have: a job that
+    /// would be late even so is lost.
+    pub fn remaining_shortest(&self, stage: StageId) -> Nanos {
+        let (node, mut live) = (self.node(stage), *self.stage(stage));
+        if let Some(output) = &node.output {
+            live.work.output = live.work.output.min((output.smallest().round() as u32).max(live.tokens));
+        }
+        let variation = self.system.variation.smallest();
+        let costs = self.variants(stage).flat_map(|variant| node.costs_of(variant).iter().flatten());
+        let phases = costs.flat_map(|cost| cost.at_all_widths().flat_map(|(_, phases)| phases));
+        let least = phases.map(|(_, cost)| cost.latency_factor(0.0, variation)).fold(1.0, f64::min);
+        Nanos::from_ns_f64((self.remaining_least_of(stage, live).as_f64() * least).floor())
+    }
+
+    fn remaining_least_of(&self, stage: StageId, live: Stage) -> Nanos {
         if self.node(stage).tool.is_some() {
             return self.remaining_best(stage);
         }
-        let live = self.stage(stage);
         let of_variant = |variant: u8| {
             let model = live.in_variant(self.system, variant).model;
-            let whole = self.processors().filter_map(move |p| self.remaining_least_on(stage, variant, p));
+            let whole = self.processors().filter_map(move |p| self.remaining_least_on((stage, live), variant, p));
             if self.system.models[model].split.is_none() {
                 return whole.min();
             }
@@ -34,8 +52,13 @@ impl<'a> View<'a> {
     }
 
     /// [`View::remaining_as`] at the first exit that it may take, and at the best of the widths where the processor can be divided.
-    fn remaining_least_on(&self, stage: StageId, variant: u8, processor: ProcessorId) -> Option<Nanos> {
-        let mut live = self.stage(stage).in_variant(self.system, variant);
+    fn remaining_least_on(
+        &self,
+        (stage, live): (StageId, Stage),
+        variant: u8,
+        processor: ProcessorId,
+    ) -> Option<Nanos> {
+        let mut live = live.in_variant(self.system, variant);
         let exits = self.node(stage).exits_of(variant);
         if !exits.is_empty() {
             live.work.exit = exits.least_after(self.passed(stage));

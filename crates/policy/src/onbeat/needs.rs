@@ -6,10 +6,9 @@ use onbeat_core::id::{Id, ModelId, StageId};
 use onbeat_core::policy::View;
 use onbeat_core::spec::DropRule;
 use onbeat_core::state::Stage;
-use onbeat_core::system::Source;
 use onbeat_core::units::Nanos;
 
-use super::until_next;
+use super::spans::until_next;
 use crate::times::{NEVER, Times};
 use crate::timetable::NOWHERE;
 use crate::variants::Choices;
@@ -63,7 +62,7 @@ impl Need {
             serial: live.serial,
             ready_at: live.ready_at,
             due: view.due(stage),
-            weight: weight(live, source),
+            weight: weight(view, stage),
             per_token: source.tpot.filter(|_| live.kind == Phase::Decode && view.answers(stage)),
             tokens_left: tokens_left(live),
             weights: live.weights,
@@ -120,9 +119,12 @@ fn find_times(view: &View<'_>, stage: StageId, times: &mut Times, on: &mut [On])
     true
 }
 
-fn weight(live: &Stage, source: &Source) -> u64 {
-    let period = source.period().unwrap_or(Nanos::from_secs(1.0)).0;
-    if live.kind == Phase::Decode { period / u64::from(live.work.output.max(1)) } else { period }
+/// What being late costs: the mean time between jobs of the source [ns]; for a token of an answer, its share of the request's.
+pub(super) fn weight(view: &View<'_>, stage: StageId) -> u64 {
+    let live = view.stage(stage);
+    let period = view.source(stage).period().unwrap_or(Nanos::from_secs(1.0)).0;
+    let token = live.kind == Phase::Decode && (view.token_is_due(stage) || view.due(stage) == Nanos::MAX);
+    if token { period / u64::from(live.work.output.max(1)) } else { period }
 }
 
 /// Output tokens that a stage in decode is expected to generate yet, at least 1.

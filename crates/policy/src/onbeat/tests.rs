@@ -166,3 +166,51 @@ fn what_several_processors_do_makes_room_only_where_all_of_them_preempt() {
         assert_eq!(asked, room, "{helper:?}");
     }
 }
+
+#[test]
+fn what_can_be_preempted_is_in_nobodys_way_in_plans() {
+    for (preemption, starts) in [(Preemption::Anytime, true), (Preemption::Never, false)] {
+        let mut rig = Rig::new(&[("cpu", preemption), ("gpu", Preemption::Segment)]);
+        let long = rig.stream("long", None, &[Some(500.0), None]);
+        let bulk = rig.stream("bulk", None, &[None, Some(150.0)]);
+        let _frames = rig.stream("frames", Some(66.0), &[Some(15.0), Some(3.0)]);
+        rig.running(long, 0, 0.0);
+        rig.state.now = ms(10.0);
+        let stage = rig.ready(bulk, 10.0);
+        // The GPU is taken until 160 then; the frame of 66 ms is due at 132, and fits if the CPU is taken from the long work.
+        assert_eq!(rig.decide("onbeat") == [start(stage, 1)], starts, "{preemption:?}");
+    }
+}
+
+#[test]
+fn a_prompt_waits_while_answers_take_all_that_there_is() {
+    for (step, batch, waits) in [(30.0, 1, true), (20.0, 1, false), (30.0, 2, false)] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment), ("cpu", Preemption::Segment)]);
+        // 50 ms per token is the goal: the CPU is too slow, and the GPU writes two answers only at 25 ms per step or in a batch.
+        let chat = rig.session("chat", &[step, 90.0], batch);
+        let mut policy = rig.make("onbeat");
+        let writing = rig.running_decode(chat, 0, 0.0);
+        let prompt = rig.ready(chat, 0.0);
+        let first = rig.decide_with(&mut policy);
+        let started = |actions: &[Action]| matches!(actions, [Action::Start { stage, processor: ProcessorId(1), .. }] if *stage == prompt);
+        if !waits {
+            assert!(started(&first), "{step} ms: {first:?}");
+            continue;
+        }
+        // Its 100 ms, and half as much to be safe, before the first token is due.
+        assert_eq!(first, [Action::Wake { at: ms(850.0) }]);
+        let now = |rig: &mut Rig, at: f64| {
+            rig.state.now = ms(at);
+            rig.state.processors[ProcessorId(0)].runs[0].expected_end = ms(at + 30.0);
+        };
+        now(&mut rig, 849.0);
+        assert_eq!(rig.decide_with(&mut policy), []);
+        now(&mut rig, 850.0);
+        assert!(started(&rig.decide_with(&mut policy.clone())), "the last moment");
+        // The other answer has come to its end.
+        rig.state.now = ms(849.0);
+        rig.state.processors[ProcessorId(0)].runs.clear();
+        rig.state.stages.remove(writing);
+        assert!(matches!(rig.decide_with(&mut policy)[..], [Action::Start { stage, .. }] if stage == prompt));
+    }
+}

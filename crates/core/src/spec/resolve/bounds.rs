@@ -3,22 +3,10 @@
 use crate::cost::{Cost, Phase, Work};
 use crate::id::Id;
 use crate::joint::divided_ns;
-use crate::spec::VariationKind;
-use crate::system::{Edge, Node, Source, Variation};
+use crate::system::{Edge, Node, Source};
 use crate::units::Nanos;
 
 use super::cost::shortest_ns;
-
-/// The smallest factor on a nominal latency. Log-normal and exponential variation come arbitrarily close to 0: there is no lower
-/// bound then.
-pub(super) fn smallest_variation(variation: Variation) -> f64 {
-    match variation.kind {
-        VariationKind::None => 1.0,
-        VariationKind::Uniform => 1.0 - variation.spread,
-        VariationKind::Lognormal if variation.spread == 0.0 => 1.0,
-        VariationKind::Lognormal | VariationKind::Exponential => 0.0,
-    }
-}
 
 /// Whether at least one instance certainly follows.
 fn certain(edge: &Edge) -> bool {
@@ -187,13 +175,5 @@ mod tests {
             longest(Some(start), &given, &before, &need).into_iter().flatten().fold(0.0, f64::max)
         };
         assert_eq!([0, 1, 2, 3, 4].map(tail), [1010.0, 1000.0, 1000.0, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn exponential_variation_has_no_lower_bound() {
-        let variation = |kind, spread| smallest_variation(Variation { kind, spread });
-        assert_eq!(variation(VariationKind::Uniform, 0.25), 0.75);
-        assert_eq!(variation(VariationKind::Exponential, 0.0), 0.0);
-        assert_eq!(variation(VariationKind::None, 0.0), 1.0);
     }
 }

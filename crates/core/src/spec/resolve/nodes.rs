@@ -129,7 +129,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             }
         }
         source.nodes = first as u32..self.nodes.len() as u32;
-        let variation = bounds::smallest_variation(self.variation);
+        let variation = self.variation.smallest();
         let splits: Vec<bool> =
             self.nodes.iter().skip(first).map(|node| self.models[node.model].split.is_some()).collect();
         bounds::set(self.nodes_mut(first), &mut source, (&smallest, &splits), variation);

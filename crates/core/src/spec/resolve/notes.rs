@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::spec::VariationKind;
 use crate::system::{Platform, Variation};
 
-use super::bounds::smallest_variation;
-
 /// Assumptions and warnings, collected while a scenario is resolved; each is said once.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
@@ -174,7 +172,7 @@ impl Notes {
             VariationKind::Exponential => "Execution times are exponential, chosen by the scenario.".to_owned(),
         };
         self.assume(text);
-        if smallest_variation(run.variation) == 0.0 {
+        if run.variation.smallest() == 0.0 {
             self.assume(
                 "With this variation a job can take arbitrarily little time: there is no lower bound on latencies."
                     .to_owned(),
