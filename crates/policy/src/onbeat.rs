@@ -24,6 +24,7 @@ use crate::kv_offload::{is_on_its_way, place_longest_far};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::slack_chunk::BySlack;
 use crate::speculative::drafted;
 use crate::times::Times;
 use crate::timetable::{NOWHERE, Place, Span, Task, Timetable};
@@ -60,6 +61,9 @@ const UPCOMING_PER_SOURCE_MAX: u32 = 8;
 /// Most stages in one decision for which plans are made; bounds its cost. What is left over is looked at in the next decision.
 const PLANNED_MAX: u32 = 16;
 
+/// The smallest piece of a prompt that shares a step with answers [tokens], so that prompts get on even where nobody has slack.
+const SHARED_MIN: u32 = 32;
+
 /// Drafts are used if they are expected to make an answer at least so many times as fast.
 const DRAFT_GAIN: f64 = 1.05;
 
@@ -78,6 +82,8 @@ struct Onbeat {
     needs: Needs,
     choices: Choices,
     pace: Pace,
+    /// For prompts that share steps with answers.
+    sharing: BySlack,
     table: Timetable,
     /// What is missed with what this decision has started so far, if that was computed.
     without: Option<u64>,
@@ -107,6 +113,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         needs: Needs::default(),
         choices: Choices::new(system),
         pace: Pace::new(system),
+        sharing: BySlack::new(system, SHARED_MIN, u32::MAX),
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
@@ -136,8 +143,9 @@ impl Policy for Onbeat {
             let i = self.table.order[k].1 as usize;
             let task = &self.table.tasks[i];
             let Some(stage) = task.stage.filter(|_| task.release <= view.now()) else { continue };
-            // Where nothing is free, batches can be joined, and room can be made if somebody is less urgent.
-            if self.table.has_free(view.now()) || task.kind.is_batched() || task.due < yields {
+            // Where nothing is free, batches can be joined, steps shared, and room can be made if somebody is less urgent.
+            let joins = task.kind.is_batched() || task.kind == Phase::Prefill;
+            if self.table.has_free(view.now()) || joins || task.due < yields {
                 self.serve(view, actions, i, stage);
             }
         }
@@ -401,6 +409,16 @@ impl Onbeat {
             self.plan.join(view, stage, p, actions);
             let rest = self.times.of(view, stage)[p.index()].map_or(Nanos::ZERO, |rest| rest.phase);
             self.note(view, stage, view.now().saturating_add(rest));
+            self.table.tasks[i].started = true;
+            self.without = None;
+            return;
+        }
+        if task.kind == Phase::Prefill
+            && let Some((p, tokens)) = self.sharing.shared(view, &self.plan, stage)
+            && self.table.place(task.row, view.now()).is_none_or(|place| place.free > view.now())
+        {
+            self.plan.share_step(view, stage, p, tokens, actions);
+            self.note(view, stage, view.now());
             self.table.tasks[i].started = true;
             self.without = None;
             return;

@@ -276,3 +276,21 @@ fn what_would_slow_down_an_answer_beyond_its_deadline_waits() {
         assert_eq!(rig.decide("onbeat") == [start(stage, 1)], starts, "due at {due} ms");
     }
 }
+
+#[test]
+fn a_prompt_shares_steps_where_the_profile_lets_it() {
+    for mixed in [true, false] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
+        let chat = rig.session("chat", &[20.0], 4);
+        if mixed {
+            rig.mix(chat);
+        }
+        rig.running_decode(chat, 0, 0.0);
+        rig.state.now = ms(1.0);
+        let prompt = rig.ready(chat, 1.0);
+        let decided = rig.decide("onbeat");
+        let shares =
+            matches!(decided[..], [Action::Start { stage, limit: Some(Limit::Units(_)), .. }] if stage == prompt);
+        assert_eq!((shares, decided.is_empty()), (mixed, !mixed), "{decided:?}");
+    }
+}
