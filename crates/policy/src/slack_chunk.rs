@@ -24,7 +24,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
         },
         ParameterInfo { name: "most", default: "2048", meaning: "the largest piece [tokens], 1 to 1000000" },
     ],
-    reference: "onbeat's own; token budgets: Agrawal et al., Sarathi-Serve, OSDI 2024; slack for the size of pieces: the same idea as in deadline-driven prefill scheduling",
+    reference: "onbeat's own; token budgets: Agrawal et al., Sarathi-Serve, OSDI 2024",
     build,
 };
 
