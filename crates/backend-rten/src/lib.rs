@@ -19,6 +19,7 @@
 
 mod adapt;
 mod backend;
+mod batch;
 mod graph;
 mod segments;
 mod threads;
