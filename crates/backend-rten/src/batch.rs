@@ -368,3 +368,57 @@ fn made(operator: &str, input: Vec<String>, output: Vec<String>, attributes: &[(
     let node = g.into_graph().node.remove(0);
     NodeProto { input, name: None, output, ..node }
 }
+
+#[cfg(test)]
+mod tests {
+    use onbeat_onnx::{Dim, ElementType};
+
+    use super::*;
+
+    /// One layer of attention, and what `after` makes of it.
+    fn network(after: impl FnOnce(&mut Builder, &str) -> String) -> Model {
+        let mut g = Builder::new("g", 17);
+        g.contrib();
+        let (one, free) = (Dim::Fixed(1), |name: &str| Dim::Free(name.into()));
+        let x = g.input("x", ElementType::F32, &[one.clone(), free("new"), Dim::Fixed(24)]);
+        let past = ["key", "value"]
+            .map(|it| g.input(it, ElementType::F32, &[one.clone(), Dim::Fixed(1), free("before"), Dim::Fixed(8)]));
+        let (last, total) = (g.i32("last", &[1], vec![0]), g.i32("total", &[], vec![1]));
+        let heads = [("num_heads", Attr::Int(1)), ("kv_num_heads", Attr::Int(1))];
+        let made = g.contrib_node_n("GroupQueryAttention", &[&x, "", "", &past[0], &past[1], &last, &total], &heads, 3);
+        let y = after(&mut g, &made[0]);
+        g.output(&y, ElementType::F32, &[]);
+        g.into_model()
+    }
+
+    #[test]
+    fn rows_are_stacked_where_they_are_treated_alike_and_else_the_network_stays_as_it_is() {
+        let mut alike = network(|g, y| g.node("Sigmoid", &[y], &[]));
+        assert!(add_batches(&mut alike));
+        let count = |operator: &str| alike.graph().node.iter().filter(|it| it.op_type() == operator).count();
+        assert_eq!(count("GroupQueryAttention"), 1 + (2..=MEMBERS_MAX).sum::<usize>());
+        assert_eq!(count("Sigmoid"), MEMBERS_MAX);
+        assert_eq!(alike.graph().input.len(), 3 * (1 + MEMBERS_MAX));
+
+        let others: [fn(&mut Builder, &str) -> String; 3] = [
+            // Softmax over the rows, a sum of them, and an operator that nothing is known of.
+            |g, y| g.node("Softmax", &[y], &[("axis", Attr::Int(0))]),
+            |g, y| {
+                let axis = g.i64("axis", &[1], vec![0]);
+                g.node("ReduceSum", &[y, &axis], &[])
+            },
+            |g, y| g.node("CumSum", &[y], &[]),
+        ];
+        for other in others {
+            let mut network = network(other);
+            let before = network.proto().clone();
+            assert!(!add_batches(&mut network));
+            assert_eq!(*network.proto(), before);
+        }
+        let mut g = Builder::new("g", 17);
+        let x = g.input("x", ElementType::F32, &[Dim::Fixed(1)]);
+        let y = g.node("Sigmoid", &[&x], &[]);
+        g.output(&y, ElementType::F32, &[]);
+        assert!(!add_batches(&mut g.into_model()));
+    }
+}
