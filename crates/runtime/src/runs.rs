@@ -32,6 +32,8 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// The device has failed it or is lost: nothing is finished, however far it came.
     failed: bool,
+    /// Of several stages on a device: the serial numbers of those that it says are complete.
+    pub(crate) ended: Vec<u64>,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
@@ -153,6 +155,7 @@ impl<S: Sink> Live<'_, S> {
             steps_max,
             why: StopReason::Finished,
             failed: false,
+            ended: Vec::new(),
             meter,
             nominal_end: now,
         });
@@ -308,8 +311,10 @@ impl<S: Sink> Live<'_, S> {
         let mut end = work.units(live.kind);
         let from = run.from[k];
         let mut position = position_after(cost, from, run.steps, end);
-        // A batch, which only virtual devices execute, ends with the first of its members; the others go on without it.
-        let outlasts = finished && run.members > 1 && position < end;
+        // A batch ends with the first of its members; the others go on without it. A device that runs models says which have ended; on a
+        // virtual one all outputs are as long as they were drawn.
+        let over = if run.ended.is_empty() { position >= end } else { run.ended.contains(&live.serial) };
+        let outlasts = finished && run.members > 1 && !over;
         let finished = finished && !outlasts;
         if finished && matches!(live.kind, Phase::Prefill | Phase::Decode) {
             // The model has ended its output.
