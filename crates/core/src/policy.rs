@@ -366,9 +366,9 @@ pub enum ActionError {
     /// `StartTogether` of a stage whose cache stays in slower memory: what each processor fetches of it is not modelled.
     #[error("several processors work on one stage only where its cache is in memory")]
     OnlyCachesInMemory,
-    /// `StartTogether`, in real time: devices cannot work on one stage together.
-    #[error("several processors work on one stage in simulations only")]
-    OnlySimulated,
+    /// `StartTogether` of a real device: no backend can share a stage with another one.
+    #[error("several processors work on one stage only where all of them are simulated or rehearsed")]
+    OnlyRehearsed,
     /// `Preempt`: the stage does not run.
     #[error("the stage is not running")]
     NotRunning,

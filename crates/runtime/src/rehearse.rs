@@ -1,5 +1,6 @@
 //! Virtual devices: they occupy a processor in real time for exactly what the profile says, and compute nothing.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use onbeat_core::cost::{Phase, PhaseCost};
@@ -20,7 +21,7 @@ pub(crate) fn rehearse(
     let plan = Plan::new(system, launch);
     sleep_until(given + Duration::from_nanos(launch.setup.0));
     let tells = launch.members.iter().any(|m| system.nodes[m.node].after.iter().any(|edge| edge.per_tokens.is_some()));
-    let (mut steps, mut more_ns) = (0, 0.0);
+    let (mut steps, mut at_ns) = (0, 0.0);
     while steps < plan.steps {
         if steps > 0 && shared.cut.load(Ordering::Acquire) {
             return (steps, false);
@@ -28,8 +29,9 @@ pub(crate) fn rehearse(
         let next = plan.next(steps);
         // A change of the operating point takes effect with the next step.
         let stretch = f64::from_bits(shared.stretch.load(Ordering::Acquire));
-        more_ns += (plan.time_ns(next) - plan.time_ns(steps)) * (stretch - 1.0);
-        sleep_until(given + Duration::from_nanos(launch.setup.0 + (plan.time_ns(next) + more_ns).max(0.0) as u64));
+        let step_ns = replanned_ns(shared, steps, next).unwrap_or_else(|| plan.time_ns(next) - plan.time_ns(steps));
+        at_ns += step_ns * stretch;
+        sleep_until(given + Duration::from_nanos(launch.setup.0 + at_ns.max(0.0).round() as u64));
         steps = next;
         shared.steps.store(steps, Ordering::Release);
         if tells && steps < plan.steps && launch.phase == Phase::Decode {
@@ -37,6 +39,12 @@ pub(crate) fn rehearse(
         }
     }
     (steps, plan.completes)
+}
+
+/// Time from one step to another, if the run was planned anew since it was given [ns].
+fn replanned_ns(shared: &Shared, from: u32, to: u32) -> Option<f64> {
+    let ends = shared.ends_ns.lock().unwrap_or_else(PoisonError::into_inner);
+    ends.as_ref().map(|ends| ends[to as usize] - ends[from as usize])
 }
 
 /// How a run would go by the profile.
@@ -73,7 +81,13 @@ impl<'a> Plan<'a> {
             _ => (member.work.units(launch.phase) - member.from).max(0.0) as u32,
         };
         let left = costs.iter().map(left).min().unwrap_or(0);
-        let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
+        let (steps, whole) = match &launch.joint {
+            Some(joint) => (joint.ends_ns.len() as u32 - 1, joint.whole),
+            None => {
+                let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
+                (steps, steps == left)
+            }
+        };
         let stretch = match costs.first() {
             Some((cost, member)) if launch.piece => {
                 let to = member.from + f64::from(steps);
@@ -87,7 +101,7 @@ impl<'a> Plan<'a> {
             let later = phases.into_iter().flatten().skip(phase + 1);
             later.into_iter().all(|(kind, _)| member.work.units(*kind) <= 0.0)
         });
-        Self { launch, costs, factor: own / count * batch * stretch, steps, completes: last_phase && steps == left }
+        Self { launch, costs, factor: own / count * batch * stretch, steps, completes: last_phase && whole }
     }
 
     /// Steps at the boundary after `steps`.
@@ -98,6 +112,9 @@ impl<'a> Plan<'a> {
 
     /// Time that so many steps take [ns]. A batched step takes the mean of its members' steps times the factor for the batch.
     pub(crate) fn time_ns(&self, steps: u32) -> f64 {
+        if let Some(joint) = &self.launch.joint {
+            return joint.ends_ns[steps as usize];
+        }
         let one = |(cost, member): &(&PhaseCost, &Member)| {
             let to = match cost {
                 PhaseCost::Fixed { boundaries, .. } => {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -403,6 +403,11 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                     underway.shared.stretch.store(stretch.to_bits(), Ordering::Release);
                 }
             }
+            Command::Replan { run, ends_ns } => {
+                if let Some(underway) = self.underway.get(&run) {
+                    *underway.shared.ends_ns.lock().unwrap_or_else(PoisonError::into_inner) = Some(ends_ns);
+                }
+            }
             Command::Unload { model, processor } => {
                 let system = self.system;
                 for model in system.models.ids().filter(|&other| system.weights_of(other) == model) {
@@ -498,7 +503,11 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
     fn lose(&mut self, processor: ProcessorId) {
         self.lost.insert(processor);
         self.reports.push(Report::Lost { processor });
-        for (_, underway) in self.underway.extract_if(.., |_, underway| underway.launch.processor == processor) {
+        let there = |launch: &Launch| {
+            let helps = launch.joint.as_ref().is_some_and(|joint| joint.over.contains(processor));
+            launch.processor == processor || helps
+        };
+        for (_, underway) in self.underway.extract_if(.., |_, underway| there(&underway.launch)) {
             underway.shared.cut.store(true, Ordering::Release);
             underway.shared.control.cancel();
         }

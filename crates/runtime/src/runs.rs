@@ -8,6 +8,7 @@ use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
+use crate::joint::Joint;
 use crate::live::Live;
 use crate::power::Meter;
 use crate::task::{Command, Launch, Member};
@@ -16,26 +17,30 @@ use crate::task::{Command, Launch, Member};
 #[derive(Clone, Debug)]
 pub(crate) struct LiveRun {
     /// Slot of the processor.
-    slot: u32,
+    pub(crate) slot: u32,
     /// Stages that make progress; those after them in the state's run join at the next boundary.
-    members: usize,
+    pub(crate) members: usize,
     /// Where each member stood at the start [units].
-    from: Vec<f64>,
-    started: Nanos,
-    setup: Nanos,
+    pub(crate) from: Vec<f64>,
+    pub(crate) started: Nanos,
+    pub(crate) setup: Nanos,
     /// Whether the slot was told to end it.
-    cut: bool,
+    pub(crate) cut: bool,
     /// Steps known to be done.
-    steps: u32,
+    pub(crate) steps: u32,
     /// Steps that the policy asked for.
-    steps_max: Option<u32>,
+    pub(crate) steps_max: Option<u32>,
     pub(crate) why: StopReason,
     /// The device has failed it or is lost: nothing is finished, however far it came.
-    failed: bool,
+    pub(crate) failed: bool,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
     pub(crate) nominal_end: Nanos,
+    /// If several virtual devices work on it; the others have helpers.
+    pub(crate) joint: Option<Box<Joint>>,
+    /// Whether it only helps another processor's run.
+    pub(crate) helps: bool,
 }
 
 impl LiveRun {
@@ -43,6 +48,14 @@ impl LiveRun {
     pub(crate) fn give_up(&mut self) {
         self.why = StopReason::Preempted;
         self.failed = true;
+    }
+
+    /// Where its stage number `k` is known to stand [units].
+    fn position(&self, cost: &PhaseCost, k: usize, end: f64) -> f64 {
+        match &self.joint {
+            Some(joint) => joint.after(self.steps).position,
+            None => position_after(cost, self.from[k], self.steps, end),
+        }
     }
 }
 
@@ -93,9 +106,7 @@ impl<S: Sink> Live<'_, S> {
             (PhaseCost::Fixed { .. }, Some(Limit::Units(_))) => (1, None),
             (_, limit) => (1, limit.map(|(Limit::Segments(n) | Limit::Units(n))| n)),
         };
-        let taken: Vec<u32> = self.runs[p].iter().map(|run| run.slot).collect();
-        let slots = self.course.system.platform.processors[p].runs_max();
-        let slot = (0..slots).find(|slot| !taken.contains(slot)).expect("a run starts only on a free slot");
+        let slot = self.free_slot(p);
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
         let mut members = Vec::with_capacity(stages.len());
@@ -155,6 +166,8 @@ impl<S: Sink> Live<'_, S> {
             failed: false,
             meter,
             nominal_end: now,
+            joint: None,
+            helps: false,
         });
         let nominal_end = now + setup + self.expected(p, stages, limit);
         let expected_end = self.course.end_to_count_on(p, stages, nominal_end);
@@ -187,7 +200,15 @@ impl<S: Sink> Live<'_, S> {
             stretch,
             units_per_step,
             piece,
+            joint: None,
         }));
+    }
+
+    /// A slot of a processor that nothing runs in.
+    pub(crate) fn free_slot(&self, p: ProcessorId) -> u32 {
+        let slots = self.course.system.platform.processors[p].runs_max();
+        let is_free = |&slot: &u32| self.runs[p].iter().all(|run| run.slot != slot);
+        (0..slots).find(is_free).expect("a run starts only on a free slot")
     }
 
     /// Nominal time that a policy may expect a run to take, by expected lengths.
@@ -237,7 +258,8 @@ impl<S: Sink> Live<'_, S> {
         for p in self.course.system.platform.processors.ids() {
             for i in 0..self.runs[p].len() {
                 let stages = &self.course.state.stages;
-                if self.course.state.processors[p].runs[i].stages().any(|stage| stages[stage].job == job) {
+                let serves = self.course.state.processors[p].runs[i].stages().any(|stage| stages[stage].job == job);
+                if serves && !self.runs[p][i].helps {
                     self.cut(p, i, StopReason::Preempted);
                 }
             }
@@ -248,12 +270,12 @@ impl<S: Sink> Live<'_, S> {
     pub(crate) fn progress(&mut self, p: ProcessorId, i: usize, steps: u32) {
         let run = &mut self.runs[p][i];
         run.steps = run.steps.max(steps);
-        let (members, steps) = (run.members, run.steps);
+        let members = run.members;
         let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(members).collect();
         for (k, stage) in stages.into_iter().enumerate() {
             let live = self.course.state.stages[stage];
             let end = self.course.hidden[stage.index()].work.units(live.kind);
-            let position = position_after(cost_of(self.course.system, &live, p), self.runs[p][i].from[k], steps, end);
+            let position = self.runs[p][i].position(cost_of(self.course.system, &live, p), k, end);
             let live = &mut self.course.state.stages[stage];
             live.position = position;
             if live.kind == Phase::Decode {
@@ -267,10 +289,12 @@ impl<S: Sink> Live<'_, S> {
         let now = self.course.state.now;
         let mut run = self.runs[p].remove(i);
         run.meter.pass(now);
-        let mut visible = self.course.state.processors[p].runs.remove(i);
-        self.course.state.processors[p].idle_since = now;
-        self.course.state.processors[p].release_units(visible.serial);
+        let mut visible = self.course.vacate(p, i);
         self.course.changed = true;
+        if let Some(joint) = &run.joint {
+            let helped = self.dismiss(visible.serial, joint.together.others(p));
+            run.meter.energy_mj = run.meter.energy_mj.zip(helped).map(|(own, others)| own + others);
+        }
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
         let stages: Vec<StageId> = visible.stages().collect();
@@ -307,7 +331,7 @@ impl<S: Sink> Live<'_, S> {
         let cost = cost_of(system, &live, p);
         let mut end = work.units(live.kind);
         let from = run.from[k];
-        let mut position = position_after(cost, from, run.steps, end);
+        let mut position = run.position(cost, k, end);
         // A batch, which only virtual devices execute, ends with the first of its members; the others go on without it.
         let outlasts = finished && run.members > 1 && position < end;
         let finished = finished && !outlasts;
@@ -326,6 +350,9 @@ impl<S: Sink> Live<'_, S> {
         }
         let done = position >= end && run.why != StopReason::Horizon && !run.failed;
         self.account(p, run, visible, stage, (from, position), done);
+        if let Some(joint) = &run.joint {
+            self.course.note_draft(joint.together, stage, position);
+        }
 
         let other = &mut self.course.state.stages[stage];
         other.position = position;
@@ -360,12 +387,24 @@ impl<S: Sink> Live<'_, S> {
         let (members, share) = (run.members as u32, 1.0 / run.members as f64);
         let passed = self.course.state.now - run.started;
         let worked = passed.saturating_sub(run.setup);
-        let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(members));
+        let joint = run.joint.as_ref().map(|joint| (joint, joint.after(run.steps)));
+        let alone = match joint {
+            Some((joint, reached)) => reached.ns * joint.factor,
+            None => cost.latency_ns(work, from, to) * cost.batch_factor(members),
+        };
+        let alone = Nanos::from_ns_f64(alone);
         let alone = Nanos::from_ns_f64(alone.min(worked).as_f64() * share);
-        let unpowered = cost.member_energy_mj(work, from, to, members).or_else(|| {
-            let unit = &self.course.system.platform.processors[p];
-            Some(Millijoules::of_power(unit.active_w? * unit.share(live.units), passed).0 * share)
-        });
+        let processors = &self.course.system.platform.processors;
+        let by_profile = || {
+            let active = || Some(processors[p].active_w? * processors[p].share(live.units));
+            let energy = cost.member_energy_mj(work, from, to, members);
+            energy.or_else(|| Some(Millijoules::of_power(active()?, passed).0 * share))
+        };
+        let unpowered = match joint {
+            Some((joint, reached)) => joint.course.energy_mj(reached, passed, processors),
+            None => by_profile(),
+        };
+        let bytes = joint.map_or_else(|| cost.member_bytes(work, from, to, members), |(_, reached)| reached.bytes);
         // With operating points, energy is the integral of power.
         let powered = self.course.power.is_some();
         let energy_mj = if powered { run.meter.energy_mj.map(|energy| energy * share) } else { unpowered };
@@ -387,7 +426,7 @@ impl<S: Sink> Live<'_, S> {
             processor: p,
             why,
             alone,
-            bytes: Bytes(cost.member_bytes(work, from, to, members).round_ties_even().max(0.0) as u64),
+            bytes: Bytes(bytes.round_ties_even().max(0.0) as u64),
             energy_mj,
             tokens,
         });

@@ -125,6 +125,7 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         stretch: 1.0,
         units_per_step: 1,
         piece: false,
+        joint: None,
     };
     let shared = Arc::new(Shared { stretch: AtomicU64::new(1.0_f64.to_bits()), ..Shared::default() });
     let order =
