@@ -162,7 +162,7 @@ pub enum Action {
     },
     /// Begins to copy what there is of a stage's cache to another processor, over the link from where it is, while the stage goes on or
     /// waits. When the stage starts there, only what was written since is handed over. Copied once more when the copy is complete, only
-    /// what was written since is copied. Not in real runs.
+    /// what was written since is copied. Not where a device is [real](View::on_devices).
     CopyCache {
         /// A stage that has begun.
         stage: StageId,
@@ -387,18 +387,18 @@ pub enum ActionError {
     /// `Evict`: a stage that has started uses the weights or their caches.
     #[error("the model is in use")]
     InUse,
-    /// `EvictCache`: the stage runs, has no cache in memory, or runs for real.
+    /// `EvictCache`: the stage runs, has no cache in memory, or there are real devices.
     #[error("the stage has no cache that could be evicted now")]
     NoCache,
     /// `EvictCache`: there is no slower memory, or no room in it.
     #[error("there is no slower memory with room for the cache")]
     NoSwap,
-    /// `PlaceCache`: the model states no `kv_offload`, there is no slower memory with room for the whole cache, or it runs for real.
+    /// `PlaceCache`: the model states no `kv_offload`, there is no slower memory with room for the whole cache, or there are real devices.
     #[error(
         "the cache cannot stay in slower memory: the model needs `kv_offload`, the platform `swap_gbps` and room there"
     )]
     NoOffload,
-    /// `CopyCache`: the stage has no cache in memory, is there already, cannot run there, or runs for real; or a copy is under way.
+    /// `CopyCache`: the stage has no cache in memory, is there already, cannot run there, or there are real devices; or a copy is under way.
     #[error("there is no cache that could be copied to this processor now")]
     NoCopy,
     /// Anything but `Evict`, `EvictCache` and `PlaceCache` in answer to [`Policy::out_of_memory`].

@@ -322,7 +322,7 @@ impl<S: Sink> Course<'_, S> {
         let mut visible = Work { prompt: hidden.work.prompt, scale: hidden.work.scale, ..spec.expected };
         if let Some(sigma) = system.sources[spec.source].text.predictor
             && autoregressive
-            && !self.state.real
+            && !self.view().on_devices()
         {
             let key = self.key(job, purpose::PREDICTION, node).part(u64::from(instance));
             visible.output = predict(hidden.work.output, sigma, &mut key.stream());

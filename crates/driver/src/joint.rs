@@ -120,11 +120,8 @@ impl<S: Sink> Course<'_, S> {
 
     /// The parts of divided work, the stage's own processor first.
     fn shares_of(&self, p: ProcessorId, stage: StageId, others: ProcessorSet) -> Vec<Part<'_>> {
-        let part = |processor| Part {
-            processor,
-            cost: self.joint_cost(stage, processor),
-            pace: self.pace_of(processor),
-        };
+        let part =
+            |processor| Part { processor, cost: self.joint_cost(stage, processor), pace: self.pace_of(processor) };
         std::iter::once(p).chain(others.iter()).map(part).collect()
     }
 

@@ -1,5 +1,6 @@
 //! A desk instead of devices: runs go in virtual time exactly as the profile says, so that the state machine can be tested without threads.
 
+mod caches;
 mod joint;
 #[path = "../../sim/tests/it/mix.rs"]
 mod mix;
@@ -85,7 +86,11 @@ fn run_made_on_desk(
                 Command::Unload { .. } | Command::Forget { .. } | Command::Pace { .. } => {}
             }
         }
-        let ends = desk.values().map(|run| end_of(system, run, now).0);
+        let told = desk.values().filter(|run| run.launch.tells).map(|run| {
+            let next = Plan::new(system, &run.launch).next(steps_at(system, run, now));
+            time_of(system, run, next)
+        });
+        let ends = desk.values().map(|run| end_of(system, run, now).0).chain(told.filter(|&at| at > now));
         let fault = faults.first().map(|fault| fault.at());
         let next = ends.chain(fault).min().unwrap_or(Nanos::MAX).min(live.next_timer());
         now = next.max(now + Nanos(1));

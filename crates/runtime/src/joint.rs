@@ -69,6 +69,7 @@ impl<S: Sink> Live<'_, S> {
                 steps_max: (!whole).then_some(steps),
                 why: StopReason::Finished,
                 failed: false,
+                starved: false,
                 meter: Meter::at(now),
                 nominal_end: now + setup + expected,
                 joint: None,
@@ -87,6 +88,7 @@ impl<S: Sink> Live<'_, S> {
             node: live.node,
             variant: live.variant,
             units: 0,
+            far: false,
             instance: hidden.instance,
             fresh: live.phase == 0 && live.position == 0.0,
             from: live.position,
@@ -108,6 +110,7 @@ impl<S: Sink> Live<'_, S> {
             stretch: 1.0,
             units_per_step: 1,
             piece: false,
+            tells: self.tells(live.kind),
             joint: Some(JointLaunch { over, ends_ns, whole }),
         }));
     }

@@ -16,6 +16,7 @@
 )]
 
 mod awake;
+mod caches;
 #[cfg(test)]
 mod desk;
 mod joint;

@@ -30,6 +30,8 @@ pub struct Live<'a, S> {
     /// What was in memory when commands were given last.
     resident: Vec<(ModelId, ProcessorId)>,
     actions: Actions,
+    /// What a policy did wrong when a cache was to grow.
+    pub(crate) wrong: Option<DriveError>,
 }
 
 impl<'a, S: Sink> Live<'a, S> {
@@ -49,6 +51,7 @@ impl<'a, S: Sink> Live<'a, S> {
             doomed: BTreeSet::new(),
             resident: Vec::new(),
             actions: Actions::default(),
+            wrong: None,
         };
         live.resident = live.resident_now();
         live.course.state.real = true;
@@ -134,6 +137,9 @@ impl<'a, S: Sink> Live<'a, S> {
         for (i, report) in reports.iter().enumerate() {
             self.take(report, reports.get(i + 1));
         }
+        if let Some(error) = self.wrong.take() {
+            return Err(error);
+        }
         // A replay knows of an instant by its events: every expiry has one. An instant without any leaves no trace here either: energy
         // summed up in other steps would differ in its last digits.
         if self.course.expire_power_and_tell() {
@@ -180,6 +186,7 @@ impl<'a, S: Sink> Live<'a, S> {
                 if let Some((p, i)) = self.find_run(run) {
                     self.course.emit(What::Progress { run, steps });
                     self.progress(p, i, steps);
+                    self.grow_caches_of(p, i);
                 }
             }
             // Parts that end at the same token count together: tokens are handed on once.

@@ -25,7 +25,8 @@ pub struct Plan {
     pub policy_name: String,
     /// Seed of arrivals, jitter, and whatever real data does not decide.
     pub seed: u64,
-    /// What is known of jobs beforehand: prompts of sources that start with a language model.
+    /// What is known of jobs beforehand: prompts of sources that start with a language model. Nothing where all processors are virtual:
+    /// then lengths are drawn from the seed, and a replay draws them again.
     pub facts: Facts,
     /// Loads models.
     pub library: Arc<dyn Library>,

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::offload::BatchSteps;
 use onbeat_core::system::System;
 
 use super::sync::{Ordering, Sender};
@@ -20,7 +21,8 @@ pub(crate) fn rehearse(
 ) -> (u32, bool) {
     let plan = Plan::new(system, launch);
     sleep_until(given + Duration::from_nanos(launch.setup.0));
-    let tells = launch.members.iter().any(|m| system.nodes[m.node].after.iter().any(|edge| edge.per_tokens.is_some()));
+    let parts = |m: &Member| system.nodes[m.node].after.iter().any(|edge| edge.per_tokens.is_some());
+    let tells = launch.tells || launch.members.iter().any(parts);
     let (mut steps, mut at_ns) = (0, 0.0);
     while steps < plan.steps {
         if steps > 0 && shared.cut.load(Ordering::Acquire) {
@@ -54,6 +56,8 @@ pub(crate) struct Plan<'a> {
     /// The profile's entry and the ratio of real to nominal latency, for each member.
     costs: Vec<(&'a PhaseCost, &'a Member)>,
     factor: f64,
+    /// If they are a batch of which some have their cache in slower memory.
+    fetching: Option<BatchSteps<'a>>,
     /// Steps that it has.
     pub(crate) steps: u32,
     /// Whether the inference is complete after them.
@@ -68,12 +72,21 @@ impl<'a> Plan<'a> {
             .iter()
             .filter_map(|member| {
                 let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref()?;
-                Some((&cost.on_units(member.units).get(phase)?.1, member))
+                Some((&cost.with_cache(member.far).on_units(member.units).get(phase)?.1, member))
             })
             .collect();
+        let fetching = (launch.members.len() > 1 && launch.members.iter().any(|member| member.far)).then(|| {
+            let members = launch.members.iter().filter_map(|member| {
+                let cost = system.nodes[member.node].costs_of(member.variant)[launch.processor].as_ref()?;
+                Some((cost, launch.phase_index, f64::from(member.work.prompt) + 1.0 + member.from, member.far))
+            });
+            BatchSteps::new(launch.members.len() as u32, members)
+        });
         let count = costs.len().max(1) as f64;
         let own: f64 = costs.iter().map(|(cost, member)| cost.latency_factor(member.u, member.variation)).sum();
-        let batch = costs.first().map_or(1.0, |(cost, _)| cost.batch_factor(costs.len() as u32));
+        // What members fetch goes over one link, while one step computes for all: the factor is within.
+        let batch = costs.first().filter(|_| fetching.is_none());
+        let batch = batch.map_or(1.0, |(cost, _)| cost.batch_factor(costs.len() as u32));
         let left = |(cost, member): &(&PhaseCost, &Member)| match cost {
             PhaseCost::Fixed { boundaries, .. } => {
                 boundaries.iter().filter(|&&boundary| boundary > member.from + 1e-9).count() as u32
@@ -101,7 +114,7 @@ impl<'a> Plan<'a> {
             let later = phases.into_iter().flatten().skip(phase + 1);
             later.into_iter().all(|(kind, _)| member.work.units(*kind) <= 0.0)
         });
-        Self { launch, costs, factor: own / count * batch * stretch, steps, completes: last_phase && whole }
+        Self { launch, costs, fetching, factor: own / count * batch * stretch, steps, completes: last_phase && whole }
     }
 
     /// Steps at the boundary after `steps`.
@@ -114,6 +127,9 @@ impl<'a> Plan<'a> {
     pub(crate) fn time_ns(&self, steps: u32) -> f64 {
         if let Some(joint) = &self.launch.joint {
             return joint.ends_ns[steps as usize];
+        }
+        if let Some(fetching) = &self.fetching {
+            return fetching.sum(f64::from(steps)) * self.factor;
         }
         let one = |(cost, member): &(&PhaseCost, &Member)| {
             let to = match cost {

@@ -33,6 +33,8 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// The device has failed it or is lost: nothing is finished, however far it came.
     pub(crate) failed: bool,
+    /// A cache could not grow: what was done after that is lost.
+    pub(crate) starved: bool,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
@@ -63,7 +65,7 @@ impl LiveRun {
 pub(crate) fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
     let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
     let cost = cost.expect("a stage starts only where it can run");
-    &cost.on_units(stage.units)[usize::from(stage.phase)].1
+    &cost.with_cache(stage.cache.far).on_units(stage.units)[usize::from(stage.phase)].1
 }
 
 /// Where a stage that stood at `from` stands after so many steps of a device [units].
@@ -114,7 +116,7 @@ impl<S: Sink> Live<'_, S> {
             let other = &mut self.course.state.stages[stage];
             let fresh = other.phase == 0 && other.position == 0.0;
             other.running = true;
-            other.processor = Some(p);
+            other.go_to(p);
             other.units = live.units;
             let other = *other;
             let hidden = self.course.hidden[stage.index()];
@@ -135,6 +137,7 @@ impl<S: Sink> Live<'_, S> {
                 node: other.node,
                 variant: other.variant,
                 units: live.units,
+                far: other.cache.far,
                 instance: hidden.instance,
                 fresh,
                 from: other.position,
@@ -164,6 +167,7 @@ impl<S: Sink> Live<'_, S> {
             steps_max,
             why: StopReason::Finished,
             failed: false,
+            starved: false,
             meter,
             nominal_end: now,
             joint: None,
@@ -200,6 +204,7 @@ impl<S: Sink> Live<'_, S> {
             stretch,
             units_per_step,
             piece,
+            tells: self.tells(live.kind),
             joint: None,
         }));
     }
@@ -269,6 +274,9 @@ impl<S: Sink> Live<'_, S> {
     /// A run is known to have done so many steps: brings up to date what policies see.
     pub(crate) fn progress(&mut self, p: ProcessorId, i: usize, steps: u32) {
         let run = &mut self.runs[p][i];
+        if run.starved {
+            return;
+        }
         run.steps = run.steps.max(steps);
         let members = run.members;
         let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(members).collect();
@@ -309,7 +317,18 @@ impl<S: Sink> Live<'_, S> {
                 going_on.push(stage);
             }
         }
-        self.regroup(p, &run, going_on, joiners);
+        if run.starved || !self.grow_caches(p, &going_on) {
+            // Memory has run out: the policy decides who goes on, at this very instant.
+            for &stage in &joiners {
+                self.course.leave_batch(stage);
+            }
+            for stage in going_on.into_iter().chain(joiners) {
+                self.course.free_activation(stage);
+                self.course.wait_again(stage);
+            }
+        } else {
+            self.regroup(p, &run, going_on, joiners);
+        }
         for (job, serial) in jobs {
             self.course.judge(job, serial);
         }
@@ -333,12 +352,16 @@ impl<S: Sink> Live<'_, S> {
         let from = run.from[k];
         let mut position = run.position(cost, k, end);
         // A batch, which only virtual devices execute, ends with the first of its members; the others go on without it.
+        let finished = finished && !run.starved;
         let outlasts = finished && run.members > 1 && position < end;
         let finished = finished && !outlasts;
         if finished && matches!(live.kind, Phase::Prefill | Phase::Decode) {
             // The model has ended its output.
             let output = if live.kind == Phase::Prefill { 1 } else { position as u32 + 1 };
-            self.course.hidden[stage.index()].work.output = output;
+            let hidden = &mut self.course.hidden[stage.index()];
+            hidden.work.output = output;
+            // What was written before its cache was computed again counts.
+            let output = hidden.before + output;
             self.course.emit(What::Length { stage: live.serial, output });
             end = if live.kind == Phase::Prefill { end } else { position };
         }
@@ -359,14 +382,16 @@ impl<S: Sink> Live<'_, S> {
         other.running = false;
         let job = other.job;
         self.course.state.jobs[job].running -= 1;
-        let goes_on = !done && (run.why == StopReason::Rebatched || (outlasts && run.why == StopReason::Finished));
+        let goes_on = !done
+            && !run.starved
+            && (run.why == StopReason::Rebatched || (outlasts && run.why == StopReason::Finished));
         if !goes_on {
             self.course.free_activation(stage);
         }
         if done {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.make_wait(stage);
+            self.course.wait_again(stage);
         }
         goes_on
     }
@@ -442,7 +467,7 @@ impl<S: Sink> Live<'_, S> {
             if over {
                 // It had not started: it is ready again.
                 self.course.free_activation(stage);
-                self.course.make_wait(stage);
+                self.course.wait_again(stage);
             }
         }
         if over {

@@ -75,6 +75,8 @@ pub struct Launch {
     pub units_per_step: u32,
     /// Whether it is a prompt piece of a size that the policy chose.
     pub piece: bool,
+    /// Whether a virtual device tells of every step: something depends on it.
+    pub tells: bool,
     /// If several virtual devices work on it.
     pub joint: Option<JointLaunch>,
 }
@@ -105,6 +107,8 @@ pub struct Member {
     pub variant: u8,
     /// Units that it runs on, of a processor that can be divided; else 0.
     pub units: u32,
+    /// Whether its cache stays in slower memory.
+    pub far: bool,
     /// Number among the instances of its node in the job.
     pub instance: u32,
     /// Whether it has not run before.

@@ -236,8 +236,9 @@ impl<S: Sink> Engine<'_, S> {
                 if p != q && matches!(joint.together, Together::Draft { .. }) {
                     continue;
                 }
-                let rates = [share, f64::INFINITY]
-                    .map(|share| joint.course.rate_of(q, joint.together, (run.demand, share), |r| self.course.speed(r)));
+                let rates = [share, f64::INFINITY].map(|share| {
+                    joint.course.rate_of(q, joint.together, (run.demand, share), |r| self.course.speed(r))
+                });
                 if let Some(joint) = &mut self.runs[p][i].joint {
                     joint.rate = joint.rate.min(rates[0]);
                     joint.alone = joint.alone.min(rates[1]);

@@ -291,7 +291,9 @@ impl<S: Sink> Engine<'_, S> {
         let bytes = joint.map_or(bytes, |(_, done)| done.bytes);
         let energy_mj = match cost.member_energy_mj(work, from, to, batch) {
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
-            _ if let Some((joint, done)) = joint => joint.course.energy_mj(done, busy, &self.course.system.platform.processors),
+            _ if let Some((joint, done)) = joint => {
+                joint.course.energy_mj(done, busy, &self.course.system.platform.processors)
+            }
             Some(energy) => Some(energy),
             None => {
                 let unit = &self.course.system.platform.processors[p];

@@ -88,7 +88,10 @@ fn an_answer_is_drafted_on_virtual_devices_and_replays() {
     let folder = Folder::new();
     let shipped = include_str!("../../../../library/scenarios/long-answers.toml");
     let short = shipped
-        .replace("{ process = \"poisson\", rate_per_s = 0.02, start_s = 2 }", "{ process = \"periodic\", period_s = 100 }")
+        .replace(
+            "{ process = \"poisson\", rate_per_s = 0.02, start_s = 2 }",
+            "{ process = \"periodic\", period_s = 100 }",
+        )
         .replace("prompt = { kind = \"uniform\", low = 1024, high = 2048 }", "prompt = 64")
         .replace("duration_s = 300", "duration_s = 2");
     folder.write("short.toml", &short);

@@ -12,7 +12,7 @@ use crate::desk::mix::mixes;
 
 /// A policy made of one function.
 #[derive(Clone, Debug)]
-struct Rule(fn(&View<'_>, &mut Actions));
+pub(super) struct Rule(pub(super) fn(&View<'_>, &mut Actions));
 
 impl Policy for Rule {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
@@ -80,7 +80,7 @@ fn split_all(view: &View<'_>, actions: &mut Actions) {
 }
 
 /// Runs a rule; the invariants hold, and the record replays.
-fn run_rule(system: &System, rule: fn(&View<'_>, &mut Actions), faults: Vec<Fault>) -> Vec<Event> {
+pub(super) fn run_rule(system: &System, rule: fn(&View<'_>, &mut Actions), faults: Vec<Fault>) -> Vec<Event> {
     let events = run_made_on_desk(system, Box::new(Rule(rule)), "rule", 1, faults);
     checked(system, &events, "rule");
     let record = as_record(system, "rule", 1, events);
@@ -88,7 +88,7 @@ fn run_rule(system: &System, rule: fn(&View<'_>, &mut Actions), faults: Vec<Faul
     record.events
 }
 
-fn done_at(events: &[Event]) -> Vec<f64> {
+pub(super) fn done_at(events: &[Event]) -> Vec<f64> {
     let done = events.iter().filter(|event| matches!(event.what, What::JobDone { .. }));
     done.map(|event| (event.at.as_ms() * 1e3).round() / 1e3).collect()
 }
@@ -177,10 +177,10 @@ fn a_joint_run_gives_way_at_the_end_of_a_segment() {
         }
     };
     let events = run_rule(&system, rule, Vec::new());
-    assert_eq!(stops(&events).iter().map(|stop| stop.0).collect::<Vec<_>>(), [
-        StopReason::Preempted,
-        StopReason::Finished
-    ]);
+    assert_eq!(
+        stops(&events).iter().map(|stop| stop.0).collect::<Vec<_>>(),
+        [StopReason::Preempted, StopReason::Finished]
+    );
     assert_eq!(stops(&events)[0].1, 1.667);
     assert_eq!(done_at(&events), [2.667]);
 }
@@ -247,7 +247,9 @@ fn tokens(events: &[Event]) -> Vec<(u64, u32)> {
             What::Start { run, phase: Phase::Decode, .. } => {
                 decodes.insert(run);
             }
-            What::Stop { run, stage, tokens: count, why, .. } if decodes.contains(&run) && why != StopReason::Horizon => {
+            What::Stop { run, stage, tokens: count, why, .. }
+                if decodes.contains(&run) && why != StopReason::Horizon =>
+            {
                 tokens.push((stage, count));
             }
             _ => {}
@@ -292,7 +294,7 @@ fn every_policy_rehearses_what_it_simulates_and_replays() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever a system combines, whoever decides, whatever fails: no policy asks for what is not possible, the invariants hold, nothing
     /// starts on a lost processor, and the record replays.
