@@ -409,6 +409,18 @@ impl<S: Sink> Course<'_, S> {
         self.state.wait(stage, best_effort);
     }
 
+    /// The share of each step that stages compute which decode together; of a stage alone, where it ends.
+    pub fn depth(&self, stages: &[StageId]) -> f64 {
+        let exit = |&stage: &StageId| self.hidden[stage.index()].work.exit;
+        let live = &self.state.stages[stages[0]];
+        match stages {
+            [only] => exit(only),
+            // Nothing to look up where nothing is left out: the rule.
+            _ if stages.iter().all(|stage| exit(stage) == 1.0) => 1.0,
+            _ => self.system.nodes[live.node].exits_of(live.variant).deepest(stages.iter().map(exit)),
+        }
+    }
+
     /// What has not ended takes none of the exits that it has passed: policies see the mean of the others.
     fn rule_out_exits(&mut self, stage: StageId) {
         let view = View { system: self.system, state: &self.state };

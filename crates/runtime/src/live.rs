@@ -415,7 +415,7 @@ fn digest(actions: &[Action]) -> u64 {
                     Together::Draft { processor, tokens } => (3, u64::from(processor.0) | u64::from(tokens) << 32),
                 };
                 let place = u64::from(stage.0) | u64::from(processor.0) << 32;
-                [11 | kind << 8, place, with, segments.map_or(0, |n| u64::from(n) + 1)]
+                [11 + 256 * kind, place, with, segments.map_or(0, |n| u64::from(n) + 1)]
             }
             Action::Preempt { stage } => [2, u64::from(stage.0), 0, 0],
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],

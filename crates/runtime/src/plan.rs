@@ -119,8 +119,9 @@ pub enum RunError {
         /// Why.
         error: Error,
     },
-    /// A stage's model states early exits: a backend runs the whole network, and nothing tells it when the answer is sure.
-    #[error("stage `{stage}`: `exits` of its model are simulated only; devices run whole networks")]
+    /// A stage whose model states early exits could run on a real device: a backend runs the whole network, and nothing tells it when the
+    /// answer is sure.
+    #[error("stage `{stage}`: `exits` of its model are simulated and rehearsed only; real devices run whole networks")]
     Exits {
         /// Name of the stage.
         stage: String,

@@ -1,7 +1,7 @@
 //! Operating points in real time: virtual devices take as long as theirs says; real devices run at whatever speed the system gives
 //! them, and their point is never set.
 
-use onbeat_core::cost::PhaseCost;
+use onbeat_core::cost::{PhaseCost, Work};
 use onbeat_core::event::Sink;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::power::OperatingPoint;
@@ -85,7 +85,7 @@ impl<S: Sink> Live<'_, S> {
         let (mut bytes, mut alone_ns, mut energy_mj) = (0.0, 0.0, Some(0.0));
         for &stage in stages {
             let live = &self.course.state.stages[stage];
-            let work = self.course.hidden[stage.index()].work;
+            let work = Work { exit: self.course.depth(stages), ..self.course.hidden[stage.index()].work };
             let cost: &PhaseCost = cost_of(self.course.system, live, p);
             let end = work.units(live.kind).max(live.position);
             bytes += cost.member_bytes(work, live.position, end, members);

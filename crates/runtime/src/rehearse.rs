@@ -89,17 +89,19 @@ impl<'a> Plan<'a> {
         let batch = batch.map_or(1.0, |(cost, _)| cost.batch_factor(costs.len() as u32));
         let left = |(cost, member): &(&PhaseCost, &Member)| match cost {
             PhaseCost::Fixed { boundaries, .. } => {
-                boundaries.iter().filter(|&&boundary| boundary > member.from + 1e-9).count() as u32
+                // An early exit ends a segment.
+                let end = member.work.units(launch.phase) - 1e-9;
+                let inside = boundaries.iter().filter(|&&boundary| boundary > member.from + 1e-9 && boundary < end);
+                inside.count() as u32 + 1
             }
             _ => (member.work.units(launch.phase) - member.from).max(0.0) as u32,
         };
         let left = costs.iter().map(left).min().unwrap_or(0);
-        let (steps, whole) = match &launch.joint {
-            Some(joint) => (joint.ends_ns.len() as u32 - 1, joint.whole),
-            None => {
-                let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
-                (steps, steps == left)
-            }
+        let (steps, whole) = if let Some(joint) = &launch.joint {
+            (joint.ends_ns.len() as u32 - 1, joint.whole)
+        } else {
+            let steps = left.min(launch.steps_max.unwrap_or(u32::MAX));
+            (steps, steps == left)
         };
         let stretch = match costs.first() {
             Some((cost, member)) if launch.piece => {
@@ -125,6 +127,9 @@ impl<'a> Plan<'a> {
 
     /// Time that so many steps take [ns]. A batched step takes the mean of its members' steps times the factor for the batch.
     pub(crate) fn time_ns(&self, steps: u32) -> f64 {
+        if steps == 0 {
+            return 0.0;
+        }
         if let Some(joint) = &self.launch.joint {
             return joint.ends_ns[steps as usize];
         }
@@ -135,7 +140,8 @@ impl<'a> Plan<'a> {
             let to = match cost {
                 PhaseCost::Fixed { boundaries, .. } => {
                     let passed = boundaries.iter().filter(|&&boundary| boundary <= member.from + 1e-9).count();
-                    boundaries.get((passed + steps as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
+                    let end = member.work.units(self.launch.phase);
+                    boundaries.get((passed + steps as usize).wrapping_sub(1)).copied().unwrap_or(end).min(end)
                 }
                 _ => member.from + f64::from(steps),
             };

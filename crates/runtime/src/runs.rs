@@ -1,6 +1,6 @@
 //! Runs in real time: what a slot was told to do, how far it is known to be, and what becomes of its stages.
 
-use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, JobId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::policy::Limit;
@@ -35,6 +35,8 @@ pub(crate) struct LiveRun {
     pub(crate) failed: bool,
     /// A cache could not grow: what was done after that is lost.
     pub(crate) starved: bool,
+    /// Share of each step that is computed: none of those that decode ends before the one that goes deepest.
+    pub(crate) depth: f64,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
@@ -74,7 +76,8 @@ fn position_after(cost: &PhaseCost, from: f64, steps: u32, end: f64) -> f64 {
         PhaseCost::Fixed { boundaries, .. } => {
             let passed = boundaries.iter().filter(|&&boundary| boundary <= from + 1e-9).count();
             let now = passed + steps as usize;
-            if now == 0 { 0.0 } else { boundaries.get(now - 1).copied().unwrap_or(end).max(from) }
+            // An early exit ends a segment.
+            if now == 0 { 0.0 } else { boundaries.get(now - 1).copied().unwrap_or(end).min(end).max(from) }
         }
         _ => (from + f64::from(steps)).min(end),
     }
@@ -111,6 +114,7 @@ impl<S: Sink> Live<'_, S> {
         let slot = self.free_slot(p);
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
+        let depth = self.course.depth(stages);
         let mut members = Vec::with_capacity(stages.len());
         for &stage in stages {
             let other = &mut self.course.state.stages[stage];
@@ -141,7 +145,7 @@ impl<S: Sink> Live<'_, S> {
                 instance: hidden.instance,
                 fresh,
                 from: other.position,
-                work: hidden.work,
+                work: Work { exit: depth, ..hidden.work },
                 u: hidden.u,
                 variation: hidden.variation,
             });
@@ -168,6 +172,7 @@ impl<S: Sink> Live<'_, S> {
             why: StopReason::Finished,
             failed: false,
             starved: false,
+            depth,
             meter,
             nominal_end: now,
             joint: None,
@@ -407,7 +412,7 @@ impl<S: Sink> Live<'_, S> {
         done: bool,
     ) {
         let live = self.course.state.stages[stage];
-        let work = self.course.hidden[stage.index()].work;
+        let work = Work { exit: run.depth, ..self.course.hidden[stage.index()].work };
         let cost = cost_of(self.course.system, &live, p);
         let (members, share) = (run.members as u32, 1.0 / run.members as f64);
         let passed = self.course.state.now - run.started;
