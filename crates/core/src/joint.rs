@@ -19,6 +19,7 @@
 
 mod attention;
 mod draft;
+mod rates;
 
 pub use attention::Attention;
 pub use draft::{Cycle, DRAFT_MAX, Draft, TOKEN_BYTES, expected_tokens};

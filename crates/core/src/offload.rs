@@ -18,6 +18,9 @@
 //! A prompt writes its cache over the link while it is computed, by the same formula with f(n) = n · k / b. A piece of it that is less
 //! efficient takes longer to compute, but not to write.
 
+mod batch;
+
+pub use batch::BatchSteps;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{Cost, Phase, PhaseCost, Written};

@@ -162,7 +162,7 @@ pub enum Action {
     },
     /// Begins to copy what there is of a stage's cache to another processor, over the link from where it is, while the stage goes on or
     /// waits. When the stage starts there, only what was written since is handed over. Copied once more when the copy is complete, only
-    /// what was written since is copied. Not in real runs.
+    /// what was written since is copied. Not where a device is [real](View::on_devices).
     CopyCache {
         /// A stage that has begun.
         stage: StageId,
@@ -366,9 +366,9 @@ pub enum ActionError {
     /// `StartTogether` of a stage whose cache stays in slower memory: what each processor fetches of it is not modelled.
     #[error("several processors work on one stage only where its cache is in memory")]
     OnlyCachesInMemory,
-    /// `StartTogether`, in real time: devices cannot work on one stage together.
-    #[error("several processors work on one stage in simulations only")]
-    OnlySimulated,
+    /// `StartTogether` of a real device: no backend can share a stage with another one.
+    #[error("several processors work on one stage only where all of them are simulated or rehearsed")]
+    OnlyRehearsed,
     /// `Preempt`: the stage does not run.
     #[error("the stage is not running")]
     NotRunning,
@@ -387,18 +387,18 @@ pub enum ActionError {
     /// `Evict`: a stage that has started uses the weights or their caches.
     #[error("the model is in use")]
     InUse,
-    /// `EvictCache`: the stage runs, has no cache in memory, or runs for real.
+    /// `EvictCache`: the stage runs, has no cache in memory, or there are real devices.
     #[error("the stage has no cache that could be evicted now")]
     NoCache,
     /// `EvictCache`: there is no slower memory, or no room in it.
     #[error("there is no slower memory with room for the cache")]
     NoSwap,
-    /// `PlaceCache`: the model states no `kv_offload`, there is no slower memory with room for the whole cache, or it runs for real.
+    /// `PlaceCache`: the model states no `kv_offload`, there is no slower memory with room for the whole cache, or there are real devices.
     #[error(
         "the cache cannot stay in slower memory: the model needs `kv_offload`, the platform `swap_gbps` and room there"
     )]
     NoOffload,
-    /// `CopyCache`: the stage has no cache in memory, is there already, cannot run there, or runs for real; or a copy is under way.
+    /// `CopyCache`: the stage has no cache in memory, is there already, cannot run there, or there are real devices; or a copy is under way.
     #[error("there is no cache that could be copied to this processor now")]
     NoCopy,
     /// Anything but `Evict`, `EvictCache` and `PlaceCache` in answer to [`Policy::out_of_memory`].

@@ -28,8 +28,8 @@ pub struct State {
     pub failed: u64,
     /// Speed, power and temperature of each processor.
     pub power: IdVec<ProcessorId, PowerState>,
-    /// Whether models run for real: then prompt pieces share no steps with decode, and caches stay where they are until their
-    /// stage ends.
+    /// Whether it is run in real time: then prompt pieces share no steps with decode. What
+    /// [real devices](crate::policy::View::on_devices) cannot do besides is rehearsed where there are none.
     pub real: bool,
 }
 

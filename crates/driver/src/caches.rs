@@ -17,7 +17,7 @@ impl<S: Sink> Course<'_, S> {
         let view = View { system: self.system, state: &self.state };
         let hidden = &self.hidden[stage.index()];
         if let Some(block) =
-            self.system.platform.kv_block.filter(|_| (hidden.drafts || hidden.ahead > 0) && !self.state.real)
+            self.system.platform.kv_block.filter(|_| (hidden.drafts || hidden.ahead > 0) && !self.view().on_devices())
         {
             // Every token is in both caches, and a verification writes those that were drafted.
             let tokens = live.context() as u64 + u64::from(hidden.ahead);
@@ -38,7 +38,7 @@ impl<S: Sink> Course<'_, S> {
 
     /// Whether caches grow by blocks.
     pub fn caches_grow(&self) -> bool {
-        self.system.platform.kv_block.is_some() && !self.state.real
+        self.system.platform.kv_block.is_some() && !self.view().on_devices()
     }
 
     /// Where a decoding stage comes to the end of the memory that its cache holds [units]; `None` if it never does.

@@ -3,6 +3,7 @@
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, SourceId, StageId};
+use onbeat_core::policy::refusal_bit;
 use onbeat_core::units::{Bytes, Nanos};
 
 use crate::course::Course;
@@ -31,7 +32,9 @@ struct Kept {
 impl<S: Sink> Course<'_, S> {
     /// Puts what was said before in front of a request's prompt.
     pub(crate) fn continue_conversation(&mut self, source: SourceId, model: ModelId, hidden: &mut Hidden) {
-        let Some(most) = self.system.sources[source].text.conversation.filter(|_| !self.state.real) else { return };
+        let Some(most) = self.system.sources[source].text.conversation.filter(|_| !self.view().on_devices()) else {
+            return;
+        };
         let said = u64::from(hidden.work.prompt) + u64::from(hidden.work.output);
         let talk = self.conversations.entry((source, model)).or_default();
         let mut forgotten = None;
@@ -58,7 +61,11 @@ impl<S: Sink> Course<'_, S> {
         let live = &mut self.state.stages[stage];
         let key = (self.state.jobs[live.job].source, live.model);
         let Some(talk) = self.conversations.get_mut(&key).filter(|talk| talk.number == number) else { return };
-        if let Some(kept) = talk.kept.take_if(|kept| kept.tokens < live.work.prompt) {
+        let lost = self.state.failed;
+        if let Some(kept) = talk.kept.take_if(|kept| refusal_bit(kept.processor) & lost != 0) {
+            // In real time a processor can be lost, and with it what it has kept.
+            self.free(kept.held);
+        } else if let Some(kept) = talk.kept.take_if(|kept| kept.tokens < live.work.prompt) {
             live.cache.held = kept.held;
             live.position = f64::from(kept.tokens);
             live.processor = Some(kept.processor);

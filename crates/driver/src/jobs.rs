@@ -322,7 +322,7 @@ impl<S: Sink> Course<'_, S> {
         let mut visible = Work { prompt: hidden.work.prompt, scale: hidden.work.scale, ..spec.expected };
         if let Some(sigma) = system.sources[spec.source].text.predictor
             && autoregressive
-            && !self.state.real
+            && !self.view().on_devices()
         {
             let key = self.key(job, purpose::PREDICTION, node).part(u64::from(instance));
             visible.output = predict(hidden.work.output, sigma, &mut key.stream());
@@ -407,6 +407,18 @@ impl<S: Sink> Course<'_, S> {
         }
         let best_effort = self.nodes[self.state.stages[stage].node].best_effort;
         self.state.wait(stage, best_effort);
+    }
+
+    /// The share of each step that stages compute which decode together; of a stage alone, where it ends.
+    pub fn depth(&self, stages: &[StageId]) -> f64 {
+        let exit = |&stage: &StageId| self.hidden[stage.index()].work.exit;
+        let live = &self.state.stages[stages[0]];
+        match stages {
+            [only] => exit(only),
+            // Nothing to look up where nothing is left out: the rule.
+            _ if stages.iter().all(|stage| exit(stage) == 1.0) => 1.0,
+            _ => self.system.nodes[live.node].exits_of(live.variant).deepest(stages.iter().map(exit)),
+        }
     }
 
     /// What has not ended takes none of the exits that it has passed: policies see the mean of the others.

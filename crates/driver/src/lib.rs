@@ -13,6 +13,7 @@ mod course;
 mod error;
 mod facts;
 mod jobs;
+mod joint;
 mod lengths;
 mod phases;
 mod power;

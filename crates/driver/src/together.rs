@@ -31,8 +31,9 @@ impl<S: Sink> Course<'_, S> {
         let setup = self.view().setup_together(stage, p, together);
         let Some(loaded) = self.make_room_together(stage, p, together)? else { return Ok(Effect::Done) };
         self.state.stop_waiting(stage);
-        // It goes on at a boundary: progress within a segment is lost.
-        self.state.stages[stage].partial_ns = 0.0;
+        // It goes on at a boundary: progress within a segment is lost. It takes its processors as a whole.
+        let live = &mut self.state.stages[stage];
+        (live.partial_ns, live.units) = (0.0, 0);
         Ok(Effect::LaunchTogether { stage, processor: p, together, setup, loaded, segments })
     }
 
@@ -49,6 +50,9 @@ impl<S: Sink> Course<'_, S> {
         let others = together.others(p);
         if !exists(p) || view.cost(stage, p).is_none() || !others.iter().all(exists) {
             return Err(ActionError::CannotRunHere);
+        }
+        if !view.can_work_together(others.with(p)) {
+            return Err(ActionError::OnlyRehearsed);
         }
         match together {
             Together::Split { helpers } => {

@@ -210,7 +210,7 @@ impl Llumnix {
 
     /// Lets one request leave the processor that is least free for the freest one, if that one is still freer with it.
     fn rebalance(&mut self, view: &View<'_>, actions: &mut Actions) {
-        if view.state.real {
+        if view.on_devices() {
             return;
         }
         let memory = self.memory(view);

@@ -82,8 +82,9 @@ struct Onbeat {
     needs: Needs,
     choices: Choices,
     pace: Pace,
-    /// For prompts that share steps with answers.
+    /// For prompts that share steps with answers, and whether any can.
     sharing: BySlack,
+    mixes: bool,
     table: Timetable,
     /// What is missed with what this decision has started so far, if that was computed.
     without: Option<u64>,
@@ -114,6 +115,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         choices: Choices::new(system),
         pace: Pace::new(system),
         sharing: BySlack::new(system, SHARED_MIN, u32::MAX),
+        mixes: mixes(system),
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
@@ -124,6 +126,14 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         portions: Vec::new(),
         served: Vec::new(),
     }))
+}
+
+/// Whether a prompt can share steps with answers anywhere.
+fn mixes(system: &System) -> bool {
+    let costs =
+        system.nodes.iter().flat_map(|node| node.variant_numbers().flat_map(|v| node.costs_of(v).iter().flatten()));
+    let mut phases = costs.flat_map(|cost| cost.phases.iter());
+    phases.any(|(_, cost)| cost.pieces().is_some_and(|pieces| pieces.mixed))
 }
 
 impl Policy for Onbeat {
@@ -144,7 +154,7 @@ impl Policy for Onbeat {
             let task = &self.table.tasks[i];
             let Some(stage) = task.stage.filter(|_| task.release <= view.now()) else { continue };
             // Where nothing is free, batches can be joined, steps shared, and room can be made if somebody is less urgent.
-            let joins = task.kind.is_batched() || task.kind == Phase::Prefill;
+            let joins = task.kind.is_batched() || (task.kind == Phase::Prefill && self.mixes);
             if self.table.has_free(view.now()) || joins || task.due < yields {
                 self.serve(view, actions, i, stage);
             }
@@ -413,7 +423,8 @@ impl Onbeat {
             self.without = None;
             return;
         }
-        if task.kind == Phase::Prefill
+        if self.mixes
+            && task.kind == Phase::Prefill
             && let Some((p, tokens)) = self.sharing.shared(view, &self.plan, stage)
             && self.table.place(task.row, view.now()).is_none_or(|place| place.free > view.now())
         {

@@ -1,11 +1,17 @@
 //! A desk instead of devices: runs go in virtual time exactly as the profile says, so that the state machine can be tested without threads.
 
+mod caches;
+mod joint;
+#[path = "../../sim/tests/it/mix.rs"]
+mod mix;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use onbeat_analysis::statistics::Statistics;
 use onbeat_core::event::{Event, Sink, What};
 use onbeat_core::id::ProcessorId;
 use onbeat_core::metric::Metric;
+use onbeat_core::policy::Policy;
 use onbeat_core::record::{Header, Record};
 use onbeat_core::spec::{Library, Options, Preemption, ReadFile};
 use onbeat_core::summary::Summary;
@@ -45,8 +51,19 @@ impl Fault {
 }
 
 /// Runs a system on the desk to its end.
-fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>) -> Vec<Event> {
+fn run_on_desk(system: &System, policy: &str, seed: u64, faults: Vec<Fault>) -> Vec<Event> {
     let made = onbeat_policy::make(policy, system).unwrap();
+    run_made_on_desk(system, made, policy, seed, faults)
+}
+
+/// The same with a policy that is there.
+fn run_made_on_desk(
+    system: &System,
+    made: Box<dyn Policy>,
+    policy: &str,
+    seed: u64,
+    mut faults: Vec<Fault>,
+) -> Vec<Event> {
     let mut live = Live::new(system, made, policy, seed, Facts::default(), Vec::<Event>::new());
     let mut desk: BTreeMap<u64, OnDesk> = BTreeMap::new();
     let (mut now, mut reports, mut commands) = (Nanos::ZERO, Vec::new(), Vec::new());
@@ -60,11 +77,20 @@ fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>)
                     desk.insert(launch.run, OnDesk { launch, start: now, cut: false, told: 0 });
                 }
                 Command::Cut { run, .. } => desk.get_mut(&run).unwrap().cut = true,
+                Command::Replan { run, ends_ns } => {
+                    if let Some(joint) = desk.get_mut(&run).and_then(|run| run.launch.joint.as_mut()) {
+                        joint.ends_ns = ends_ns;
+                    }
+                }
                 // On the desk, a change of speed takes effect with the next run.
                 Command::Unload { .. } | Command::Forget { .. } | Command::Pace { .. } => {}
             }
         }
-        let ends = desk.values().map(|run| end_of(system, run, now).0);
+        let told = desk.values().filter(|run| run.launch.tells).map(|run| {
+            let next = Plan::new(system, &run.launch).next(steps_at(system, run, now));
+            time_of(system, run, next)
+        });
+        let ends = desk.values().map(|run| end_of(system, run, now).0).chain(told.filter(|&at| at > now));
         let fault = faults.first().map(|fault| fault.at());
         let next = ends.chain(fault).min().unwrap_or(Nanos::MAX).min(live.next_timer());
         now = next.max(now + Nanos(1));
@@ -96,7 +122,8 @@ fn run_on_desk(system: &System, policy: &str, seed: u64, mut faults: Vec<Fault>)
                     }
                 }
                 Fault::Lose(_, p) => {
-                    desk.retain(|_, run| run.launch.processor != p);
+                    let helps = |run: &OnDesk| run.launch.joint.as_ref().is_some_and(|joint| joint.over.contains(p));
+                    desk.retain(|_, run| run.launch.processor != p && !helps(run));
                     reports.push(Report::Lost { processor: p });
                 }
             }
@@ -252,15 +279,22 @@ fn losing_every_processor_drops_every_job() {
 #[test]
 fn the_state_machine_and_the_simulator_agree_when_devices_keep_to_the_profile() {
     // Both start from the same arrivals; what differs is that instants of the runtime are a nanosecond apart.
-    for (scenario, platform) in [("video-conference", "snapdragon-x-elite"), ("game", "snapdragon-x-elite")] {
-        let mut system = system(scenario, platform, 8.0);
+    const USUAL: &[&str] = &["edf", "fcfs", "onbeat", "static", "heft"];
+    const TOGETHER: &[&str] = &["speculative", "hetero-split", "attention-offload"];
+    let snapdragon = "snapdragon-x-elite";
+    for (scenario, platform, seconds, policies) in [
+        ("video-conference", snapdragon, 8.0, USUAL),
+        ("game", snapdragon, 8.0, USUAL),
+        ("long-answers", "ryzen-ai-7-350", 90.0, TOGETHER),
+    ] {
+        let mut system = system(scenario, platform, seconds);
         for unit in &mut system.platform.processors {
             // Real devices stop at boundaries; the desk does as they do.
             if unit.preemption == Preemption::Anytime {
                 unit.preemption = Preemption::Segment;
             }
         }
-        for policy in ["edf", "fcfs", "onbeat", "static", "heft"] {
+        for &policy in policies {
             let made = onbeat_policy::make(policy, &system).unwrap();
             let (_, simulated) = onbeat_sim::simulate(&system, made, policy, 3, Vec::<Event>::new()).unwrap();
             let run = run_on_desk(&system, policy, 3, Vec::new());

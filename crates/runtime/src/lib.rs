@@ -16,8 +16,10 @@
 )]
 
 mod awake;
+mod caches;
 #[cfg(test)]
 mod desk;
+mod joint;
 mod library;
 mod live;
 mod machine;
@@ -42,5 +44,5 @@ pub use machine::{Machine, energy_uj, machine, nvidia_energy_uj, real_time_permi
 pub use plan::{Finished, Options, Plan, RunError, Times};
 pub use replay::{ReplayError, facts_of, replay};
 pub use run::run;
-pub use task::{Command, Launch, Member, Report};
+pub use task::{Command, JointLaunch, Launch, Member, Report};
 pub use threads::{pin, stand_back};

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use onbeat_core::event::{DropCause, Sink, StopReason, What};
 use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, ActionError, Actions, Limit, Policy, refusal_bit};
-use onbeat_core::state::Stage;
+use onbeat_core::joint::Together;
+use onbeat_core::policy::{Action, Actions, Limit, Policy, refusal_bit};
+use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Nanos};
 use onbeat_driver::{Course, DriveError, Effect, Facts, Outcome};
@@ -29,6 +30,8 @@ pub struct Live<'a, S> {
     /// What was in memory when commands were given last.
     resident: Vec<(ModelId, ProcessorId)>,
     actions: Actions,
+    /// What a policy did wrong when a cache was to grow.
+    pub(crate) wrong: Option<DriveError>,
 }
 
 impl<'a, S: Sink> Live<'a, S> {
@@ -48,6 +51,7 @@ impl<'a, S: Sink> Live<'a, S> {
             doomed: BTreeSet::new(),
             resident: Vec::new(),
             actions: Actions::default(),
+            wrong: None,
         };
         live.resident = live.resident_now();
         live.course.state.real = true;
@@ -104,20 +108,18 @@ impl<'a, S: Sink> Live<'a, S> {
     pub fn expected_ends(&self) -> impl Iterator<Item = (ProcessorId, u64, Nanos, Nanos)> + '_ {
         let of = move |(p, occupancy): (ProcessorId, &'_ onbeat_core::state::Occupancy)| {
             // A virtual device at its slowest operating point is not hanging.
-            let power = self.course.system.platform.processors[p].power.as_ref();
-            let slowest = power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0));
-            let end = |start: Nanos, nominal_end: Nanos| {
-                let expected = nominal_end - start;
-                if slowest < 1.0 { start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { nominal_end }
+            let slowest = |p: ProcessorId| {
+                let power = self.course.system.platform.processors[p].power.as_ref();
+                power.map_or(1.0, |model| model.points[model.slowest() as usize].speed.min(1.0))
             };
-            let ends = self.runs[p].iter().map(|run| run.nominal_end);
-            let runs: Vec<_> = occupancy
-                .runs
-                .iter()
-                .zip(ends)
-                .map(|(run, at)| (p, run.serial, run.start, end(run.start, at)))
-                .collect();
-            runs
+            let end = |run: &Run, nominal_end: Nanos| {
+                let slowest = run.over.iter().map(slowest).fold(slowest(p), f64::min);
+                let expected = nominal_end - run.start;
+                if slowest < 1.0 { run.start + Nanos::from_ns_f64(expected.as_f64() / slowest) } else { nominal_end }
+            };
+            // Helpers have nothing that could hang.
+            let runs = occupancy.runs.iter().zip(&self.runs[p]).filter(|(_, hidden)| !hidden.helps);
+            runs.map(|(run, hidden)| (p, run.serial, run.start, end(run, hidden.nominal_end))).collect::<Vec<_>>()
         };
         self.course.state.processors.enumerate().flat_map(of)
     }
@@ -134,6 +136,9 @@ impl<'a, S: Sink> Live<'a, S> {
         let emitted = self.course.emitted;
         for (i, report) in reports.iter().enumerate() {
             self.take(report, reports.get(i + 1));
+        }
+        if let Some(error) = self.wrong.take() {
+            return Err(error);
         }
         // A replay knows of an instant by its events: every expiry has one. An instant without any leaves no trace here either: energy
         // summed up in other steps would differ in its last digits.
@@ -155,8 +160,9 @@ impl<'a, S: Sink> Live<'a, S> {
         self.course.state.now = now;
         for p in self.course.system.platform.processors.ids() {
             while !self.runs[p].is_empty() {
-                self.runs[p][0].why = StopReason::Horizon;
-                self.stop(p, 0, false);
+                let (home, i) = self.home_of(p, 0);
+                self.runs[home][i].why = StopReason::Horizon;
+                self.stop(home, i, false);
             }
         }
         self.course.end();
@@ -180,6 +186,7 @@ impl<'a, S: Sink> Live<'a, S> {
                 if let Some((p, i)) = self.find_run(run) {
                     self.course.emit(What::Progress { run, steps });
                     self.progress(p, i, steps);
+                    self.grow_caches_of(p, i);
                 }
             }
             // Parts that end at the same token count together: tokens are handed on once.
@@ -228,11 +235,10 @@ impl<'a, S: Sink> Live<'a, S> {
     }
 
     pub(crate) fn find_run(&self, serial: u64) -> Option<(ProcessorId, usize)> {
-        self.course
-            .state
-            .processors
-            .enumerate()
-            .find_map(|(p, occupancy)| occupancy.runs.iter().position(|run| run.serial == serial).map(|i| (p, i)))
+        self.course.state.processors.enumerate().find_map(|(p, occupancy)| {
+            let mut runs = occupancy.runs.iter().zip(&self.runs[p]);
+            runs.position(|(run, hidden)| run.serial == serial && !hidden.helps).map(|i| (p, i))
+        })
     }
 
     /// A device has failed a run: the jobs of its stages cannot be finished.
@@ -257,6 +263,13 @@ impl<'a, S: Sink> Live<'a, S> {
         self.course.state.failed |= refusal_bit(p);
         self.course.changed = true;
         while !self.runs[p].is_empty() {
+            let (home, i) = self.home_of(p, 0);
+            if home != p {
+                // It only helped: the stage is elsewhere, and stands where it is known to stand.
+                self.runs[home][i].why = StopReason::Preempted;
+                self.stop(home, i, false);
+                continue;
+            }
             let stages: Vec<StageId> = self.course.state.processors[p].runs[0].stages().collect();
             self.runs[p][0].give_up();
             self.stop(p, 0, false);
@@ -343,11 +356,8 @@ impl<'a, S: Sink> Live<'a, S> {
             let list = actions.as_slice();
             self.course.emit(What::Asked { decision, actions: list.len() as u32, digest: digest(list) });
             for &action in list {
-                if matches!(action, Action::StartTogether { .. }) {
-                    return Err(self.course.illegal(action, ActionError::OnlySimulated));
-                }
                 let effect = self.course.act(action).map_err(|reason| self.course.illegal(action, reason))?;
-                if matches!(action, Action::Start { .. } | Action::Evict { .. }) {
+                if matches!(action, Action::Start { .. } | Action::StartTogether { .. } | Action::Evict { .. }) {
                     self.unload();
                 }
                 self.carry_out(effect);
@@ -376,7 +386,10 @@ impl<'a, S: Sink> Live<'a, S> {
                 }
                 self.launch(processor, &[stage], setup, loads_model, limit);
             }
-            Effect::LaunchTogether { .. } => unreachable!("refused before it was done"),
+            Effect::LaunchTogether { stage, processor, together, setup, segments, loaded: _ } => {
+                self.resident = self.resident_now();
+                self.launch_together(processor, stage, together, setup, segments);
+            }
             Effect::Join { stage, processor, run, setup, limit: _ } => self.join(stage, processor, run, setup),
             Effect::Cut { processor, run } => self.cut(processor, run, StopReason::Preempted),
         }
@@ -401,9 +414,14 @@ fn digest(actions: &[Action]) -> u64 {
                 };
                 [1, u64::from(stage.0), u64::from(processor.0) | u64::from(units.unwrap_or(0)) << 32, limit]
             }
-            // Never done in real time; the number keeps its place.
-            Action::StartTogether { stage, processor, together, .. } => {
-                [6, u64::from(stage.0), u64::from(processor.0), together.others(processor).bits()]
+            Action::StartTogether { stage, processor, together, segments } => {
+                let (kind, with) = match together {
+                    Together::Split { helpers } => (1, helpers.bits()),
+                    Together::Attention { helpers } => (2, helpers.bits()),
+                    Together::Draft { processor, tokens } => (3, u64::from(processor.0) | u64::from(tokens) << 32),
+                };
+                let place = u64::from(stage.0) | u64::from(processor.0) << 32;
+                [11 + 256 * kind, place, with, segments.map_or(0, |n| u64::from(n) + 1)]
             }
             Action::Preempt { stage } => [2, u64::from(stage.0), 0, 0],
             Action::Drop { job } => [3, u64::from(job.0), 0, 0],

@@ -25,7 +25,8 @@ pub struct Plan {
     pub policy_name: String,
     /// Seed of arrivals, jitter, and whatever real data does not decide.
     pub seed: u64,
-    /// What is known of jobs beforehand: prompts of sources that start with a language model.
+    /// What is known of jobs beforehand: prompts of sources that start with a language model. Nothing where all processors are virtual:
+    /// then lengths are drawn from the seed, and a replay draws them again.
     pub facts: Facts,
     /// Loads models.
     pub library: Arc<dyn Library>,
@@ -118,8 +119,9 @@ pub enum RunError {
         /// Why.
         error: Error,
     },
-    /// A stage's model states early exits: a backend runs the whole network, and nothing tells it when the answer is sure.
-    #[error("stage `{stage}`: `exits` of its model are simulated only; devices run whole networks")]
+    /// A stage whose model states early exits could run on a real device: a backend runs the whole network, and nothing tells it when the
+    /// answer is sure.
+    #[error("stage `{stage}`: `exits` of its model are simulated and rehearsed only; real devices run whole networks")]
     Exits {
         /// Name of the stage.
         stage: String,

@@ -1,7 +1,7 @@
 //! Operating points in real time: virtual devices take as long as theirs says; real devices run at whatever speed the system gives
 //! them, and their point is never set.
 
-use onbeat_core::cost::PhaseCost;
+use onbeat_core::cost::{PhaseCost, Work};
 use onbeat_core::event::Sink;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::power::OperatingPoint;
@@ -15,11 +15,14 @@ use crate::task::Command;
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     /// Share of its time that is bound by memory.
-    bound: f64,
+    pub(crate) bound: f64,
     /// Power at full progress at the first operating point [W], where the profile states energy.
     profile_w: Option<f64>,
     /// The part of the processor that it takes, where that can be divided; else 1.
     share: f64,
+    /// Share of the time in which the processor is at it: less than 1 where drafting and verifying take turns, and of those that only
+    /// read a part of the cache.
+    turn: f64,
     /// How many times longer it takes at the present operating point than at the first.
     stretch: f64,
     watts: Option<f64>,
@@ -28,6 +31,25 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    /// Of a run that starts.
+    pub(crate) fn at(now: Nanos) -> Self {
+        Self {
+            bound: 0.0,
+            profile_w: None,
+            share: 1.0,
+            turn: 1.0,
+            stretch: 1.0,
+            watts: Some(0.0),
+            energy_mj: Some(0.0),
+            since: now,
+        }
+    }
+
+    /// Of a processor's part in a joint run.
+    pub(crate) fn share_joint(&mut self, bound: f64, profile_w: Option<f64>, turn: f64) {
+        (self.bound, self.profile_w, self.turn) = (bound, profile_w, turn);
+    }
+
     /// Accounts for the energy up to `now`.
     pub(crate) fn pass(&mut self, now: Nanos) {
         let drawn = self.watts.map(|watts| Millijoules::of_power(watts, now.saturating_sub(self.since)).0);
@@ -39,9 +61,11 @@ impl Meter {
         (1.0 - self.bound) / point.speed + self.bound
     }
 
-    fn draws(&self, point: &OperatingPoint) -> Option<f64> {
+    /// What it draws at an operating point if it takes so many times longer than its profile says.
+    fn draws(&self, point: &OperatingPoint, stretch: f64) -> Option<f64> {
         match self.profile_w {
-            Some(watts) => Some(watts / self.stretch_at(point) * point.energy_factor?),
+            Some(watts) => Some(watts / stretch * point.energy_factor?),
+            None if self.turn < 1.0 => Some(point.active_w? * self.turn + point.idle_w * (1.0 - self.turn)),
             None => Some(point.active_w? * self.share),
         }
     }
@@ -52,15 +76,8 @@ impl<S: Sink> Live<'_, S> {
     pub(crate) fn meter(&self, p: ProcessorId, stages: &[StageId]) -> (Meter, f64) {
         let now = self.course.state.now;
         let platform = &self.course.system.platform;
-        let mut meter = Meter {
-            bound: 0.0,
-            profile_w: None,
-            share: platform.processors[p].share(self.course.state.stages[stages[0]].units),
-            stretch: 1.0,
-            watts: Some(0.0),
-            energy_mj: Some(0.0),
-            since: now,
-        };
+        let mut meter = Meter::at(now);
+        meter.share = platform.processors[p].share(self.course.state.stages[stages[0]].units);
         let (Some(power), Some(model)) = (&self.course.power, &platform.processors[p].power) else {
             return (meter, 1.0);
         };
@@ -68,7 +85,7 @@ impl<S: Sink> Live<'_, S> {
         let (mut bytes, mut alone_ns, mut energy_mj) = (0.0, 0.0, Some(0.0));
         for &stage in stages {
             let live = &self.course.state.stages[stage];
-            let work = self.course.hidden[stage.index()].work;
+            let work = Work { exit: self.course.depth(stages), ..self.course.hidden[stage.index()].work };
             let cost: &PhaseCost = cost_of(self.course.system, live, p);
             let end = work.units(live.kind).max(live.position);
             bytes += cost.member_bytes(work, live.position, end, members);
@@ -98,16 +115,24 @@ impl<S: Sink> Live<'_, S> {
                 return Some(point.idle_w);
             }
             let idle = self.course.view().idle_share(p) * point.idle_w;
-            self.runs[p].iter().try_fold(idle, |sum, run| Some(sum + run.meter.draws(point)?))
+            self.runs[p].iter().enumerate().try_fold(idle, |sum, (i, run)| {
+                let joint = self.joint_stretch(p, i, point.speed);
+                Some(sum + run.meter.draws(point, joint.unwrap_or_else(|| run.meter.stretch_at(point)))?)
+            })
         };
         power.decide(platform, now, draw);
+        self.course.power = Some(power);
+        self.plan_for_speeds();
+        let Some(mut power) = self.course.power.take() else { return };
         for p in platform.processors.ids() {
             let point = &points(p)[power.point(p) as usize];
             let idle = self.course.view().idle_share(p);
             for (i, run) in self.runs[p].iter_mut().enumerate() {
                 run.meter.pass(now);
-                run.meter.watts = run.meter.draws(point);
-                let stretch = run.meter.stretch_at(point);
+                // What several do together was planned for these speeds.
+                let joint = run.helps || run.joint.is_some();
+                let stretch = if joint { 1.0 } else { run.meter.stretch_at(point) };
+                run.meter.watts = run.meter.draws(point, stretch);
                 if stretch != run.meter.stretch {
                     run.meter.stretch = stretch;
                     let run = self.course.state.processors[p].runs[i].serial;

@@ -3,6 +3,7 @@
 use onbeat_core::event::{Event, What};
 use onbeat_core::policy::Policy;
 use onbeat_core::record::Record;
+use onbeat_core::system::Processor;
 use onbeat_core::units::Nanos;
 use onbeat_driver::{DriveError, Facts};
 use thiserror::Error;
@@ -39,13 +40,15 @@ pub fn facts_of(record: &Record) -> Facts {
     let mut facts = Facts::default();
     let mut stages = std::collections::BTreeMap::new();
     let mut instances = std::collections::BTreeMap::new();
-    let real = |p| record.header.system.platform.processors[p].runs_models();
+    let processors = &record.header.system.platform.processors;
+    let real = |p| processors[p].runs_models();
+    let drawn = is_drawn(record);
     for event in &record.events {
         match event.what {
             What::Ready { stage, job, node, prompt, output } => {
                 let count = instances.entry((job, node)).or_insert(0_u32);
                 stages.insert(stage, (job, node, *count));
-                if prompt > 0 {
+                if prompt > 0 && !drawn {
                     facts.set_length(job, node, *count, prompt, output);
                 }
                 *count += 1;
@@ -75,6 +78,11 @@ pub fn facts_of(record: &Record) -> Facts {
     facts
 }
 
+/// Whether lengths are drawn from the record's seed: nothing ran that could have told others.
+fn is_drawn(record: &Record) -> bool {
+    !record.header.system.platform.processors.iter().any(Processor::runs_models)
+}
+
 /// Drives a policy through the reports of a record and compares every event, decisions included. Returns how many decisions there were.
 ///
 /// # Errors
@@ -89,7 +97,7 @@ pub fn replay(record: &Record, policy: Box<dyn Policy>, policy_name: &str) -> Re
     for event in &record.events {
         if let What::Ready { job, node, prompt, output, .. } = event.what {
             let count = instances.entry((job, node)).or_insert(0_u32);
-            if prompt > 0 {
+            if prompt > 0 && !is_drawn(record) {
                 facts.set_length(job, node, *count, prompt, output);
             }
             *count += 1;

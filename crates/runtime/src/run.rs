@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ pub fn run<S: Sink + Debug, K: Keep>(plan: Plan, sink: S, keep: K) -> Result<(Fi
     let (to_us, messages) = unbounded();
     let models = Arc::new(Models::default());
     let system = Arc::clone(&plan.system);
-    if let Some(node) = system.nodes.iter().find(|node| node.has_exits()) {
-        return Err(RunError::Exits { stage: node.name.clone() });
+    if let Some(stage) = exits_of_whole_networks(&system) {
+        return Err(RunError::Exits { stage });
     }
     if let Some((stream, processor)) = content_of_real_inputs(&system) {
         return Err(RunError::Content { stream, processor });
@@ -123,6 +123,13 @@ pub fn run<S: Sink + Debug, K: Keep>(plan: Plan, sink: S, keep: K) -> Result<(Fi
 
 /// Something to be freed.
 type Waste = Box<dyn Send>;
+
+/// A stage whose model states early exits, if it could run on a real processor: nothing tells there when the answer is sure.
+fn exits_of_whole_networks(system: &System) -> Option<String> {
+    let mut real = system.platform.processors.enumerate().filter(|(_, unit)| unit.runs_models()).map(|(p, _)| p);
+    let on = |p: ProcessorId| system.nodes.iter().find(|node| node.has_exits() && node.costs_on(p).next().is_some());
+    real.find_map(|p| Some(on(p)?.name.clone()))
+}
 
 /// A stream that says what it looks at, and a real processor that could run a stage of it: what its real inputs show is not known.
 fn content_of_real_inputs(system: &System) -> Option<(String, String)> {
@@ -408,6 +415,11 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                     underway.shared.stretch.store(stretch.to_bits(), Ordering::Release);
                 }
             }
+            Command::Replan { run, ends_ns } => {
+                if let Some(underway) = self.underway.get(&run) {
+                    *underway.shared.ends_ns.lock().unwrap_or_else(PoisonError::into_inner) = Some(ends_ns);
+                }
+            }
             Command::Unload { model, processor } => {
                 let system = self.system;
                 for model in system.models.ids().filter(|&other| system.weights_of(other) == model) {
@@ -503,7 +515,11 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
     fn lose(&mut self, processor: ProcessorId) {
         self.lost.insert(processor);
         self.reports.push(Report::Lost { processor });
-        for (_, underway) in self.underway.extract_if(.., |_, underway| underway.launch.processor == processor) {
+        let there = |launch: &Launch| {
+            let helps = launch.joint.as_ref().is_some_and(|joint| joint.over.contains(processor));
+            launch.processor == processor || helps
+        };
+        for (_, underway) in self.underway.extract_if(.., |_, underway| there(&underway.launch)) {
             underway.shared.cut.store(true, Ordering::Release);
             underway.shared.control.cancel();
         }

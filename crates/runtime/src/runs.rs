@@ -1,6 +1,6 @@
 //! Runs in real time: what a slot was told to do, how far it is known to be, and what becomes of its stages.
 
-use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::cost::{Phase, PhaseCost, Work};
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, JobId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::policy::Limit;
@@ -8,6 +8,7 @@ use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
 
+use crate::joint::Joint;
 use crate::live::Live;
 use crate::power::Meter;
 use crate::task::{Command, Launch, Member};
@@ -16,28 +17,36 @@ use crate::task::{Command, Launch, Member};
 #[derive(Clone, Debug)]
 pub(crate) struct LiveRun {
     /// Slot of the processor.
-    slot: u32,
+    pub(crate) slot: u32,
     /// Stages that make progress; those after them in the state's run join at the next boundary.
-    members: usize,
+    pub(crate) members: usize,
     /// Where each member stood at the start [units].
-    from: Vec<f64>,
-    started: Nanos,
-    setup: Nanos,
+    pub(crate) from: Vec<f64>,
+    pub(crate) started: Nanos,
+    pub(crate) setup: Nanos,
     /// Whether the slot was told to end it.
-    cut: bool,
+    pub(crate) cut: bool,
     /// Steps known to be done.
-    steps: u32,
+    pub(crate) steps: u32,
     /// Steps that the policy asked for.
-    steps_max: Option<u32>,
+    pub(crate) steps_max: Option<u32>,
     pub(crate) why: StopReason,
     /// The device has failed it or is lost: nothing is finished, however far it came.
-    failed: bool,
+    pub(crate) failed: bool,
     /// Of several stages on a device: the serial numbers of those that it says are complete.
     pub(crate) ended: Vec<u64>,
+    /// A cache could not grow: what was done after that is lost.
+    pub(crate) starved: bool,
+    /// Share of each step that is computed: none of those that decode ends before the one that goes deepest.
+    pub(crate) depth: f64,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
     pub(crate) nominal_end: Nanos,
+    /// If several virtual devices work on it; the others have helpers.
+    pub(crate) joint: Option<Box<Joint>>,
+    /// Whether it only helps another processor's run.
+    pub(crate) helps: bool,
 }
 
 impl LiveRun {
@@ -46,13 +55,21 @@ impl LiveRun {
         self.why = StopReason::Preempted;
         self.failed = true;
     }
+
+    /// Where its stage number `k` is known to stand [units].
+    fn position(&self, cost: &PhaseCost, k: usize, end: f64) -> f64 {
+        match &self.joint {
+            Some(joint) => joint.after(self.steps).position,
+            None => position_after(cost, self.from[k], self.steps, end),
+        }
+    }
 }
 
 /// The profile entry that a stage runs by, on a processor in its current phase.
 pub(crate) fn cost_of<'s>(system: &'s System, stage: &Stage, processor: ProcessorId) -> &'s PhaseCost {
     let cost = system.nodes[stage.node].costs_of(stage.variant)[processor].as_ref();
     let cost = cost.expect("a stage starts only where it can run");
-    &cost.on_units(stage.units)[usize::from(stage.phase)].1
+    &cost.with_cache(stage.cache.far).on_units(stage.units)[usize::from(stage.phase)].1
 }
 
 /// Where a stage that stood at `from` stands after so many steps of a device [units].
@@ -61,7 +78,8 @@ fn position_after(cost: &PhaseCost, from: f64, steps: u32, end: f64) -> f64 {
         PhaseCost::Fixed { boundaries, .. } => {
             let passed = boundaries.iter().filter(|&&boundary| boundary <= from + 1e-9).count();
             let now = passed + steps as usize;
-            if now == 0 { 0.0 } else { boundaries.get(now - 1).copied().unwrap_or(end).max(from) }
+            // An early exit ends a segment.
+            if now == 0 { 0.0 } else { boundaries.get(now - 1).copied().unwrap_or(end).min(end).max(from) }
         }
         _ => (from + f64::from(steps)).min(end),
     }
@@ -95,17 +113,16 @@ impl<S: Sink> Live<'_, S> {
             (PhaseCost::Fixed { .. }, Some(Limit::Units(_))) => (1, None),
             (_, limit) => (1, limit.map(|(Limit::Segments(n) | Limit::Units(n))| n)),
         };
-        let taken: Vec<u32> = self.runs[p].iter().map(|run| run.slot).collect();
-        let slots = self.course.system.platform.processors[p].runs_max();
-        let slot = (0..slots).find(|slot| !taken.contains(slot)).expect("a run starts only on a free slot");
+        let slot = self.free_slot(p);
         let serial = self.course.outcome.runs;
         self.course.outcome.runs += 1;
+        let depth = self.course.depth(stages);
         let mut members = Vec::with_capacity(stages.len());
         for &stage in stages {
             let other = &mut self.course.state.stages[stage];
             let fresh = other.phase == 0 && other.position == 0.0;
             other.running = true;
-            other.processor = Some(p);
+            other.go_to(p);
             other.units = live.units;
             let other = *other;
             let hidden = self.course.hidden[stage.index()];
@@ -126,10 +143,11 @@ impl<S: Sink> Live<'_, S> {
                 node: other.node,
                 variant: other.variant,
                 units: live.units,
+                far: other.cache.far,
                 instance: hidden.instance,
                 fresh,
                 from: other.position,
-                work: hidden.work,
+                work: Work { exit: depth, ..hidden.work },
                 u: hidden.u,
                 variation: hidden.variation,
             });
@@ -156,8 +174,12 @@ impl<S: Sink> Live<'_, S> {
             why: StopReason::Finished,
             failed: false,
             ended: Vec::new(),
+            starved: false,
+            depth,
             meter,
             nominal_end: now,
+            joint: None,
+            helps: false,
         });
         let nominal_end = now + setup + self.expected(p, stages, limit);
         let expected_end = self.course.end_to_count_on(p, stages, nominal_end);
@@ -190,7 +212,16 @@ impl<S: Sink> Live<'_, S> {
             stretch,
             units_per_step,
             piece,
+            tells: self.tells(live.kind),
+            joint: None,
         }));
+    }
+
+    /// A slot of a processor that nothing runs in.
+    pub(crate) fn free_slot(&self, p: ProcessorId) -> u32 {
+        let slots = self.course.system.platform.processors[p].runs_max();
+        let is_free = |&slot: &u32| self.runs[p].iter().all(|run| run.slot != slot);
+        (0..slots).find(is_free).expect("a run starts only on a free slot")
     }
 
     /// Nominal time that a policy may expect a run to take, by expected lengths.
@@ -240,7 +271,8 @@ impl<S: Sink> Live<'_, S> {
         for p in self.course.system.platform.processors.ids() {
             for i in 0..self.runs[p].len() {
                 let stages = &self.course.state.stages;
-                if self.course.state.processors[p].runs[i].stages().any(|stage| stages[stage].job == job) {
+                let serves = self.course.state.processors[p].runs[i].stages().any(|stage| stages[stage].job == job);
+                if serves && !self.runs[p][i].helps {
                     self.cut(p, i, StopReason::Preempted);
                 }
             }
@@ -250,13 +282,16 @@ impl<S: Sink> Live<'_, S> {
     /// A run is known to have done so many steps: brings up to date what policies see.
     pub(crate) fn progress(&mut self, p: ProcessorId, i: usize, steps: u32) {
         let run = &mut self.runs[p][i];
+        if run.starved {
+            return;
+        }
         run.steps = run.steps.max(steps);
-        let (members, steps) = (run.members, run.steps);
+        let members = run.members;
         let stages: Vec<StageId> = self.course.state.processors[p].runs[i].stages().take(members).collect();
         for (k, stage) in stages.into_iter().enumerate() {
             let live = self.course.state.stages[stage];
             let end = self.course.hidden[stage.index()].work.units(live.kind);
-            let position = position_after(cost_of(self.course.system, &live, p), self.runs[p][i].from[k], steps, end);
+            let position = self.runs[p][i].position(cost_of(self.course.system, &live, p), k, end);
             let live = &mut self.course.state.stages[stage];
             live.position = position;
             if live.kind == Phase::Decode {
@@ -270,10 +305,12 @@ impl<S: Sink> Live<'_, S> {
         let now = self.course.state.now;
         let mut run = self.runs[p].remove(i);
         run.meter.pass(now);
-        let mut visible = self.course.state.processors[p].runs.remove(i);
-        self.course.state.processors[p].idle_since = now;
-        self.course.state.processors[p].release_units(visible.serial);
+        let mut visible = self.course.vacate(p, i);
         self.course.changed = true;
+        if let Some(joint) = &run.joint {
+            let helped = self.dismiss(visible.serial, joint.together.others(p));
+            run.meter.energy_mj = run.meter.energy_mj.zip(helped).map(|(own, others)| own + others);
+        }
         let joiners =
             if visible.others.len() + 1 > run.members { visible.others.split_off(run.members - 1) } else { Vec::new() };
         let stages: Vec<StageId> = visible.stages().collect();
@@ -288,7 +325,18 @@ impl<S: Sink> Live<'_, S> {
                 going_on.push(stage);
             }
         }
-        self.regroup(p, &run, going_on, joiners);
+        if run.starved || !self.grow_caches(p, &going_on) {
+            // Memory has run out: the policy decides who goes on, at this very instant.
+            for &stage in &joiners {
+                self.course.leave_batch(stage);
+            }
+            for stage in going_on.into_iter().chain(joiners) {
+                self.course.free_activation(stage);
+                self.course.wait_again(stage);
+            }
+        } else {
+            self.regroup(p, &run, going_on, joiners);
+        }
         for (job, serial) in jobs {
             self.course.judge(job, serial);
         }
@@ -310,16 +358,20 @@ impl<S: Sink> Live<'_, S> {
         let cost = cost_of(system, &live, p);
         let mut end = work.units(live.kind);
         let from = run.from[k];
-        let mut position = position_after(cost, from, run.steps, end);
+        let mut position = run.position(cost, k, end);
         // A batch ends with the first of its members; the others go on without it. A device that runs models says which have ended; on a
         // virtual one all outputs are as long as they were drawn.
+        let finished = finished && !run.starved;
         let over = if run.ended.is_empty() { position >= end } else { run.ended.contains(&live.serial) };
         let outlasts = finished && run.members > 1 && !over;
         let finished = finished && !outlasts;
         if finished && matches!(live.kind, Phase::Prefill | Phase::Decode) {
             // The model has ended its output.
             let output = if live.kind == Phase::Prefill { 1 } else { position as u32 + 1 };
-            self.course.hidden[stage.index()].work.output = output;
+            let hidden = &mut self.course.hidden[stage.index()];
+            hidden.work.output = output;
+            // What was written before its cache was computed again counts.
+            let output = hidden.before + output;
             self.course.emit(What::Length { stage: live.serial, output });
             end = if live.kind == Phase::Prefill { end } else { position };
         }
@@ -331,20 +383,25 @@ impl<S: Sink> Live<'_, S> {
         }
         let done = position >= end && run.why != StopReason::Horizon && !run.failed;
         self.account(p, run, visible, stage, (from, position), done);
+        if let Some(joint) = &run.joint {
+            self.course.note_draft(joint.together, stage, position);
+        }
 
         let other = &mut self.course.state.stages[stage];
         other.position = position;
         other.running = false;
         let job = other.job;
         self.course.state.jobs[job].running -= 1;
-        let goes_on = !done && (run.why == StopReason::Rebatched || (outlasts && run.why == StopReason::Finished));
+        let goes_on = !done
+            && !run.starved
+            && (run.why == StopReason::Rebatched || (outlasts && run.why == StopReason::Finished));
         if !goes_on {
             self.course.free_activation(stage);
         }
         if done {
             self.course.finish_phase(stage);
         } else if !goes_on {
-            self.course.make_wait(stage);
+            self.course.wait_again(stage);
         }
         goes_on
     }
@@ -360,17 +417,29 @@ impl<S: Sink> Live<'_, S> {
         done: bool,
     ) {
         let live = self.course.state.stages[stage];
-        let work = self.course.hidden[stage.index()].work;
+        let work = Work { exit: run.depth, ..self.course.hidden[stage.index()].work };
         let cost = cost_of(self.course.system, &live, p);
         let (members, share) = (run.members as u32, 1.0 / run.members as f64);
         let passed = self.course.state.now - run.started;
         let worked = passed.saturating_sub(run.setup);
-        let alone = Nanos::from_ns_f64(cost.latency_ns(work, from, to) * cost.batch_factor(members));
+        let joint = run.joint.as_ref().map(|joint| (joint, joint.after(run.steps)));
+        let alone = match joint {
+            Some((joint, reached)) => reached.ns * joint.factor,
+            None => cost.latency_ns(work, from, to) * cost.batch_factor(members),
+        };
+        let alone = Nanos::from_ns_f64(alone);
         let alone = Nanos::from_ns_f64(alone.min(worked).as_f64() * share);
-        let unpowered = cost.member_energy_mj(work, from, to, members).or_else(|| {
-            let unit = &self.course.system.platform.processors[p];
-            Some(Millijoules::of_power(unit.active_w? * unit.share(live.units), passed).0 * share)
-        });
+        let processors = &self.course.system.platform.processors;
+        let by_profile = || {
+            let active = || Some(processors[p].active_w? * processors[p].share(live.units));
+            let energy = cost.member_energy_mj(work, from, to, members);
+            energy.or_else(|| Some(Millijoules::of_power(active()?, passed).0 * share))
+        };
+        let unpowered = match joint {
+            Some((joint, reached)) => joint.course.energy_mj(reached, passed, processors),
+            None => by_profile(),
+        };
+        let bytes = joint.map_or_else(|| cost.member_bytes(work, from, to, members), |(_, reached)| reached.bytes);
         // With operating points, energy is the integral of power.
         let powered = self.course.power.is_some();
         let energy_mj = if powered { run.meter.energy_mj.map(|energy| energy * share) } else { unpowered };
@@ -392,7 +461,7 @@ impl<S: Sink> Live<'_, S> {
             processor: p,
             why,
             alone,
-            bytes: Bytes(cost.member_bytes(work, from, to, members).round_ties_even().max(0.0) as u64),
+            bytes: Bytes(bytes.round_ties_even().max(0.0) as u64),
             energy_mj,
             tokens,
         });
@@ -408,7 +477,7 @@ impl<S: Sink> Live<'_, S> {
             if over {
                 // It had not started: it is ready again.
                 self.course.free_activation(stage);
-                self.course.make_wait(stage);
+                self.course.wait_again(stage);
             }
         }
         if over {

@@ -104,6 +104,7 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         node,
         variant: 0,
         units: 0,
+        far: false,
         instance: 0,
         fresh: true,
         from: 0.0,
@@ -125,6 +126,8 @@ fn order(system: &System, run: u64) -> (Order, Arc<Shared>) {
         stretch: 1.0,
         units_per_step: 1,
         piece: false,
+        tells: false,
+        joint: None,
     };
     let shared = Arc::new(Shared { stretch: AtomicU64::new(1.0_f64.to_bits()), ..Shared::default() });
     let order =

@@ -1,7 +1,9 @@
 //! What the dispatcher and the processors' threads say to each other, as plain data.
 
+use std::sync::Arc;
+
 use onbeat_core::cost::Phase;
-use onbeat_core::id::{ModelId, NodeId, ProcessorId, StageId};
+use onbeat_core::id::{ModelId, NodeId, ProcessorId, ProcessorSet, StageId};
 use onbeat_core::units::Nanos;
 
 /// What a processor is to do.
@@ -22,6 +24,13 @@ pub enum Command {
         run: u64,
         /// The factor.
         stretch: f64,
+    },
+    /// What several virtual devices work on goes on like this, from its next segment on.
+    Replan {
+        /// The run.
+        run: u64,
+        /// See [`JointLaunch::ends_ns`].
+        ends_ns: Arc<[f64]>,
     },
     /// Remove a model's weights.
     Unload {
@@ -66,6 +75,21 @@ pub struct Launch {
     pub units_per_step: u32,
     /// Whether it is a prompt piece of a size that the policy chose.
     pub piece: bool,
+    /// Whether a virtual device tells of every step: something depends on it.
+    pub tells: bool,
+    /// If several virtual devices work on it.
+    pub joint: Option<JointLaunch>,
+}
+
+/// What several virtual devices do together. The processor of the launch sleeps for all of them; its steps are segments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JointLaunch {
+    /// The other processors: each holds a slot.
+    pub over: ProcessorSet,
+    /// When it starts and each of its segments ends, counted from the end of the setup [ns].
+    pub ends_ns: Arc<[f64]>,
+    /// Whether it goes to the end of the phase.
+    pub whole: bool,
 }
 
 /// A stage within a run.
@@ -83,6 +107,8 @@ pub struct Member {
     pub variant: u8,
     /// Units that it runs on, of a processor that can be divided; else 0.
     pub units: u32,
+    /// Whether its cache stays in slower memory.
+    pub far: bool,
     /// Number among the instances of its node in the job.
     pub instance: u32,
     /// Whether it has not run before.

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) steps: AtomicU32,
     /// How many times as long as its profile says a virtual device takes: the bits of an `f64`.
     pub(crate) stretch: AtomicU64,
+    /// What several virtual devices do together, if it was planned anew.
+    pub(crate) ends_ns: Mutex<Option<std::sync::Arc<[f64]>>>,
     /// Ends what the device does, as soon as it can.
     pub(crate) control: Control,
 }

@@ -86,15 +86,6 @@ impl LiveRun {
 }
 
 impl<S: Sink> Engine<'_, S> {
-    /// Speed of a processor relative to the profiled one.
-    pub(crate) fn speed(&self, p: ProcessorId) -> f64 {
-        let Some(power) = &self.course.power else { return 1.0 };
-        self.course.system.platform.processors[p]
-            .power
-            .as_ref()
-            .map_or(1.0, |model| model.points[power.point(p) as usize].speed)
-    }
-
     /// Time alone that the progress of a run would have taken [ns].
     pub(crate) fn alone_ns(&self, run: &LiveRun) -> f64 {
         if self.course.power.is_some() { run.meter.alone_ns } else { run.done_ns }

@@ -372,7 +372,7 @@ impl<S: Sink> Engine<'_, S> {
 
     /// Works out what follows from a run's length and factor: up to where it goes first, what it asks of the bus, what it draws.
     fn lay_out(&self, p: ProcessorId, stages: &[StageId], run: &mut LiveRun) {
-        run.depth = self.depth(&stages[..run.decoders]);
+        run.depth = self.course.depth(&stages[..run.decoders]);
         let whole = self.nominal_to(p, stages, run, run.length);
         run.target = self.next_mark(stages, run, 0.0);
         let nominal = if run.target == run.length { whole } else { self.nominal_to(p, stages, run, run.target) };
@@ -453,18 +453,6 @@ impl<S: Sink> Engine<'_, S> {
     pub(crate) fn work_in(&self, run: &LiveRun, stage: StageId) -> Work {
         let work = self.course.hidden[stage.index()].work;
         if run.decoders > 1 { Work { exit: run.depth, ..work } } else { work }
-    }
-
-    /// The share of each step that stages compute which decode together.
-    fn depth(&self, decoders: &[StageId]) -> f64 {
-        let exit = |&stage: &StageId| self.course.hidden[stage.index()].work.exit;
-        let live = &self.course.state.stages[decoders[0]];
-        match decoders {
-            [only] => exit(only),
-            // Nothing to look up where nothing is left out: the rule.
-            _ if decoders.iter().all(|stage| exit(stage) == 1.0) => 1.0,
-            _ => self.course.system.nodes[live.node].exits_of(live.variant).deepest(decoders.iter().map(exit)),
-        }
     }
 
     /// The next position after `x` [units since the start] at which tokens are to be handed on or a cache is full, at most the run's

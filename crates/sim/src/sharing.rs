@@ -16,7 +16,7 @@ pub(crate) fn load_traffic(loads: Bytes, setup: Nanos) -> f64 {
 impl<S: Sink> Engine<'_, S> {
     /// What a run asks of the memory bus. `alone_ns` is the time that all of it takes alone.
     pub(crate) fn demand_of(&self, p: ProcessorId, stages: &[StageId], run: &LiveRun, alone_ns: f64) -> Demand {
-        let Some(limit) = self.limit_of(p) else { return Demand::NONE };
+        let Some(limit) = self.course.limit_of(p) else { return Demand::NONE };
         let mut bytes = 0.0;
         if run.piece {
             let live = &self.course.state.stages[stages[0]];
@@ -33,14 +33,6 @@ impl<S: Sink> Engine<'_, S> {
             bytes += cost.member_bytes(work, from, from + run.length, run.decoders as u32);
         }
         Demand::new(bytes, alone_ns, limit)
-    }
-
-    /// The most that a processor can draw [bytes/ns]; `None` if the bus is not modelled.
-    pub(crate) fn limit_of(&self, p: ProcessorId) -> Option<f64> {
-        let platform = &self.course.system.platform;
-        // Without contention, a clock still changes the compute-bound part only.
-        let matters = self.course.system.contention || self.course.power.is_some();
-        platform.bandwidth.filter(|_| matters).and_then(|_| platform.bandwidth_of(p))
     }
 
     /// Shares the memory bus among the runs that make progress, sets the processors' speeds, and moves the ends of runs.
@@ -78,7 +70,7 @@ impl<S: Sink> Engine<'_, S> {
         let mut share = shares.iter();
         let (mut traffic, mut pace, mut working) = (0.0, 0.0, 0_u32);
         for p in self.course.system.platform.processors.ids() {
-            let speed = self.speed(p);
+            let speed = self.course.speed(p);
             for run in self.runs[p].iter_mut().filter(|run| run.asks().is_some()) {
                 let share = *share.next().expect("one share per run that takes part");
                 if run.doing == Doing::Setup {

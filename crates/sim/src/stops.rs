@@ -122,9 +122,7 @@ impl<S: Sink> Engine<'_, S> {
         let now = self.course.state.now;
         let mut run = self.runs[p].remove(i);
         run.meter.pass(now);
-        let mut visible = self.course.state.processors[p].runs.remove(i);
-        self.course.state.processors[p].idle_since = now;
-        self.course.state.processors[p].release_units(visible.serial);
+        let mut visible = self.course.vacate(p, i);
         self.bus_dirty = true;
         self.course.changed = true;
         if let Some(joint) = &run.joint {
@@ -229,7 +227,7 @@ impl<S: Sink> Engine<'_, S> {
         }
 
         if let Some(joint) = &run.joint {
-            self.note_draft(joint, stage, position);
+            self.course.note_draft(joint.together, stage, position);
         }
         let other = &mut self.course.state.stages[stage];
         other.position = position;
@@ -293,7 +291,9 @@ impl<S: Sink> Engine<'_, S> {
         let bytes = joint.map_or(bytes, |(_, done)| done.bytes);
         let energy_mj = match cost.member_energy_mj(work, from, to, batch) {
             _ if self.course.power.is_some() => run.meter.energy_mj.map(|energy| energy * share),
-            _ if let Some((joint, done)) = joint => self.energy_together(joint, done, busy),
+            _ if let Some((joint, done)) = joint => {
+                joint.course.energy_mj(done, busy, &self.course.system.platform.processors)
+            }
             Some(energy) => Some(energy),
             None => {
                 let unit = &self.course.system.platform.processors[p];

@@ -100,7 +100,7 @@ fn failure(error: &onbeat_runtime::RunError) -> Failure {
         },
         RunError::Exits { .. } => Failure::Device {
             message: error.to_string(),
-            help: Some("leave `exits` out for real runs: what a whole network takes is then measured".to_owned()),
+            help: Some("leave `exits` out for real runs, or rehearse: leave out the processors' `device`".to_owned()),
         },
         RunError::Content { .. } => Failure::Device {
             message: error.to_string(),

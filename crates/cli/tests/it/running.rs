@@ -84,6 +84,28 @@ fn a_rehearsal_replays_and_a_record_that_was_changed_does_not() {
 }
 
 #[test]
+fn an_answer_is_drafted_on_virtual_devices_and_replays() {
+    let folder = Folder::new();
+    let shipped = include_str!("../../../../library/scenarios/long-answers.toml");
+    let short = shipped
+        .replace(
+            "{ process = \"poisson\", rate_per_s = 0.02, start_s = 2 }",
+            "{ process = \"periodic\", period_s = 100 }",
+        )
+        .replace("prompt = { kind = \"uniform\", low = 1024, high = 2048 }", "prompt = 64")
+        .replace("duration_s = 300", "duration_s = 2");
+    folder.write("short.toml", &short);
+    let args = ["run", "short.toml", "--virtual", "--policy", "speculative", "--out", "out", "--format", "json"];
+    folder.onbeat(&args).ended_with(0);
+    let record = folder.read("out/record.jsonl");
+    let together = record.lines().filter(|line| line.contains("\"event\":\"start\"") && line.contains("\"over\":["));
+    assert!(together.count() > 0, "nothing was drafted");
+    assert!(record.lines().any(|line| line.contains("\"event\":\"progress\"")), "cycles are reported");
+    let replayed = folder.onbeat(&["replay", "out/record.jsonl"]).ended_with(0);
+    assert!(replayed.stderr.contains("identical, bit for bit"), "{}", replayed.stderr);
+}
+
+#[test]
 fn a_network_of_ones_own_runs_for_real_and_replays() {
     let folder = Folder::new();
     prepare(&folder, "device = \"rten\"\n");

@@ -3,10 +3,17 @@
 use super::{View, refusal_bit};
 use crate::cost::Phase;
 use crate::id::{ProcessorId, StageId};
+use crate::system::Processor;
 use crate::units::{Bytes, Nanos};
 
 impl View<'_> {
-    /// Whether the cache of a stage can be evicted: it does not run, has a cache in memory, and nothing runs for real. To `keep` it,
+    /// Whether some processor is a real device in a real run: then caches are reserved as a whole, and stay where they are until their
+    /// stage ends. Where all are virtual, that is rehearsed as it is simulated.
+    pub fn on_devices(&self) -> bool {
+        self.state.real && self.system.platform.processors.iter().any(Processor::runs_models)
+    }
+
+    /// Whether the cache of a stage can be evicted: it does not run, has a cache in memory, and no device is [real](View::on_devices). To `keep` it,
     /// there must be slower memory with room for it.
     pub fn can_evict_cache(&self, stage: StageId, keep: bool) -> bool {
         let live = self.stage(stage);
@@ -15,20 +22,20 @@ impl View<'_> {
             let left = swap.capacity.map_or(u64::MAX, |all| all.0.saturating_sub(self.state.memory.swapped.0));
             Some(left >= self.cache_in_use(stage).0)
         };
-        !live.running && !self.state.real && live.cache.held > Bytes::ZERO && (!keep || room() == Some(true))
+        !live.running && !self.on_devices() && live.cache.held > Bytes::ZERO && (!keep || room() == Some(true))
     }
 
     /// Whether the cache of a stage that does not run can stay in slower memory while it runs: its model says how, there is room for the
-    /// prompt and the largest output, and nothing runs for real.
+    /// prompt and the largest output, and no device is [real](View::on_devices).
     pub fn can_offload(&self, stage: StageId) -> bool {
         let (live, Some(swap)) = (self.stage(stage), self.system.platform.swap) else { return false };
         let others = self.state.memory.swapped.0 - live.cache.swapped.0;
         let room = swap.capacity.is_none_or(|all| all.0 >= others + self.cache_reserve(stage).0);
-        self.system.models[live.model].offload.is_some() && room && !live.running && !self.state.real
+        self.system.models[live.model].offload.is_some() && room && !live.running && !self.on_devices()
     }
 
     /// Whether copying a stage's cache to a processor can begin: it has one in memory, on another processor, could go on there, no copy is
-    /// under way, and nothing runs for real.
+    /// under way, and no device is [real](View::on_devices).
     pub fn can_copy(&self, stage: StageId, to: ProcessorId) -> bool {
         let live = self.stage(stage);
         let here = live.processor.is_some_and(|from| from != to);
@@ -37,7 +44,7 @@ impl View<'_> {
             && self.cost(stage, to).is_some()
             && self.state.failed & refusal_bit(to) == 0
             && !under_way
-            && !self.state.real
+            && !self.on_devices()
     }
 
     /// Tokens of a stage's cache that a processor has not got: all of them, less those of a copy there, complete or under way.
@@ -79,7 +86,7 @@ impl View<'_> {
             return Bytes::ZERO;
         }
         let per_token = self.system.models[live.model].kv_per_token.0;
-        let Some(block) = self.system.platform.kv_block.filter(|_| !self.state.real) else {
+        let Some(block) = self.system.platform.kv_block.filter(|_| !self.on_devices()) else {
             return Bytes(per_token * (u64::from(live.work.prompt) + u64::from(largest)));
         };
         let done = if live.kind == Phase::Prefill { 0 } else { live.position as u64 };

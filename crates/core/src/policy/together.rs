@@ -2,9 +2,10 @@
 
 use super::View;
 use crate::cost::{Phase, PhaseCost, Work};
-use crate::id::{ProcessorId, StageId};
+use crate::id::{ProcessorId, ProcessorSet, StageId};
 use crate::joint::{Attention, Cycle, Draft, TOKEN_BYTES, Together, divided_ns, expected_tokens};
 use crate::state::Stage;
+use crate::system::Processor;
 use crate::units::Nanos;
 
 impl<'a> View<'a> {
@@ -99,14 +100,14 @@ impl<'a> View<'a> {
     }
 
     /// Nominal time of the rest of a stage's phase on several processors, alone and by expected lengths, without
-    /// [setup](View::setup_together). `None` if they cannot: in real runs nobody can.
+    /// [setup](View::setup_together). `None` if they cannot: in a real run, [real devices](View::can_work_together) cannot.
     ///
     /// * Divided, the ratio is taken once for the whole rest; solved for every segment, as in a run, it can only be better.
     /// * With a draft model, it is the mean time for the mean acceptance.
     /// * Nobody shares the work on a stage whose cache is in slower memory, and nobody drafts or reads attention for a variant.
     pub fn remaining_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Option<Nanos> {
         let live = self.stage(stage);
-        if self.state.real || live.cache.far {
+        if live.cache.far || !self.can_work_together(together.others(processor).with(processor)) {
             return None;
         }
         let end = live.work.units(live.kind).max(live.position);
@@ -164,8 +165,15 @@ impl<'a> View<'a> {
         self.node(stage).attention.as_ref().filter(|_| live.kind == Phase::Decode && live.variant == 0)
     }
 
+    /// Whether these processors can work on one stage at the same time, as far as they go: in a real run only virtual devices can,
+    /// because no backend shares a stage with another one.
+    pub fn can_work_together(&self, set: ProcessorSet) -> bool {
+        let processors = &self.system.platform.processors;
+        !self.state.real || !set.iter().any(|p| processors.get(p).is_some_and(Processor::runs_models))
+    }
+
     /// What a cycle of drafting and verifying is made of; `None` if the stage has no [draft model](View::draft) now, its cache is in
-    /// slower memory, one of the processors cannot do its part, or the run is real.
+    /// slower memory, or one of the processors cannot do its part, as [real devices](View::can_work_together) cannot in a real run.
     pub fn cycle(
         &self,
         stage: StageId,
@@ -174,7 +182,8 @@ impl<'a> View<'a> {
         tokens: u32,
     ) -> Option<Cycle<'a>> {
         let live = self.stage(stage);
-        let draft = self.draft(stage).filter(|_| !self.state.real && !live.cache.far)?;
+        let pair = ProcessorSet::of(processor).with(drafter);
+        let draft = self.draft(stage).filter(|_| !live.cache.far && self.can_work_together(pair))?;
         let links = &self.system.platform.links;
         let bytes = f64::from(tokens) * TOKEN_BYTES;
         let way = |a: ProcessorId, b: ProcessorId| if a == b { 0.0 } else { links[a][b].time(bytes).as_f64() };

@@ -8,4 +8,5 @@ mod faults;
 mod memory;
 mod moving;
 mod support;
+mod together;
 mod variants;

@@ -179,3 +179,45 @@ fn reading_a_part_of_the_cache_is_no_context_switch() {
     assert_eq!(setups(&events, true), [1.0]);
     assert_eq!(setups(&events, false), [1.0, 1.0]);
 }
+
+#[test]
+fn a_stage_that_ran_on_one_unit_is_divided_by_the_cost_of_all_of_them() {
+    fn script(view: &View<'_>, actions: &mut Actions) {
+        for &stage in view.ready() {
+            if view.stage(stage).position == 0.0 {
+                actions.start_on_units(stage, NPU, 1, Some(onbeat_core::policy::Limit::Segments(1)));
+            } else {
+                actions.split(stage, NPU, ProcessorSet::of(GPU), None);
+            }
+        }
+    }
+    let frames = r#"
+        [model.frame]
+        split = { points = 1 }
+        [[cost]]
+        model = "frame"
+        processor = "gpu"
+        latency_ms = 6
+        segments = 2
+        [[cost]]
+        model = "frame"
+        processor = "npu"
+        units = 1
+        latency_ms = 6
+        segments = 2
+        [[cost]]
+        model = "frame"
+        processor = "npu"
+        units = 4
+        latency_ms = 3
+        segments = 2
+        [[stream]]
+        name = "frames"
+        model = "frame"
+        period_ms = 100
+        count = 1
+    "#;
+    let (system, events) = run_script(&scenario(frames), script);
+    // One unit is cut off, and its segment takes 3 ms; all are cut anew, and 1.5 and 3 ms make 1.
+    assert_eq!(done_at(&system, &events, "frames"), [1.0 + 3.0 + 1.0 + 1.0]);
+}

@@ -22,6 +22,7 @@ mod joint_units;
 mod layers;
 mod memory;
 mod migration;
+mod mix;
 mod noise;
 mod offload;
 mod oracles;

@@ -169,12 +169,11 @@ impl<'a> Catalogue<'a> {
             _ => (name, None),
         };
         let Some((layer, model, spec)) = self.model(model) else {
-            let help = match suggest::closest(name, self.model_names()) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => {
-                    let entry = Field::root().key("model").key(name);
-                    format!("declare it as `[{entry}]`; `onbeat list models` shows the shipped ones")
-                }
+            let help = if let Some(close) = suggest::closest(name, self.model_names()) {
+                format!("did you mean `{close}`?")
+            } else {
+                let entry = Field::root().key("model").key(name);
+                format!("declare it as `[{entry}]`; `onbeat list models` shows the shipped ones")
             };
             check.wrong(field, format!("unknown model `{name}`"), help);
             return None;
