@@ -265,18 +265,18 @@ impl<'a> Batches<'a> {
         let fine = match node.op_type() {
             "Add" | "Sub" | "Mul" | "Div" | "Sigmoid" | "Tanh" | "Erf" | "Gelu" | "Cast" | "Identity" => all_first,
             "SkipSimplifiedLayerNormalization" | "SkipLayerNormalization" => {
-                all_first && given[2..].iter().all(Option::is_none)
+                all_first && given.iter().skip(2).all(Option::is_none)
             }
             "SimplifiedLayerNormalization" | "LayerNormalization" | "Softmax" => only_first && axis == Some(-1),
             "MatMul" | CODES => {
-                only_first && first == Some(0) && (node.op_type() == CODES || self.rank(&node.input[1]) == Some(2))
+                only_first && first == Some(0) && (node.op_type() == CODES || self.rank(node.input.get(1)?) == Some(2))
             }
             "Concat" => all_first && axis == Some(-1) && given.iter().all(Option::is_some),
             "Split" => only_first && first == Some(0) && axis == Some(-1),
             "Reshape" => {
                 only_first
                     && first == Some(0)
-                    && self.integers(&node.input[1])?.first().is_some_and(|&it| it == 1 || it == 0)
+                    && self.integers(node.input.get(1)?)?.first().is_some_and(|&it| it == 1 || it == 0)
             }
             "ReduceSum" => only_first && first == Some(0) && self.integers(node.input.get(1)?)? == [-1],
             "Pad" => {
