@@ -259,7 +259,7 @@ impl<'a> Batches<'a> {
         };
         let first = given.first().and_then(axis_of);
         let attribute = |name: &str| node.attribute.iter().find(|it| it.name() == name);
-        let axis = attribute("axis").map(|it| it.i());
+        let axis = attribute("axis").map(onbeat_onnx::proto::AttributeProto::i);
         let only_first = given[1..].iter().all(Option::is_none);
         let all_first = given.iter().all(|form| axis_of(form).is_none_or(|axis| axis == 0));
         let fine = match node.op_type() {
@@ -285,7 +285,7 @@ impl<'a> Batches<'a> {
             }
             "Transpose" => {
                 let order = &attribute("perm")?.ints;
-                return order.iter().position(|&it| Some(it) == first.map(|axis| axis as i64));
+                return order.iter().position(|&it| usize::try_from(it).ok() == first);
             }
             "Gather" => {
                 let axis = axis.unwrap_or(0);
