@@ -206,6 +206,7 @@ impl Sink for Statistics<'_> {
             | What::CopyCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
+            | What::Ended { .. }
             | What::Ran { .. }
             | What::Part { .. }
             | What::Follow { .. }

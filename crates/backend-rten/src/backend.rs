@@ -15,7 +15,8 @@ use onbeat_onnx::proto::{NodeProto, ValueInfoProto};
 use rten::{LoadErrorKind, Model, ModelOptions, ShapeInferenceMode};
 
 use crate::adapt::adapt;
-use crate::graph::{RtenGraph, Segment, Slot, panic_message};
+use crate::batch::{MEMBERS_MAX, add_batches, own};
+use crate::graph::{Batch, RtenGraph, Segment, Slot, panic_message};
 use crate::segments::Network;
 use crate::threads::Threads;
 use crate::value::Kind;
@@ -82,8 +83,9 @@ fn load(file: &Path, options: &LoadOptions, control: &Control) -> Result<RtenGra
     }
     check_cancelled(control)?;
     let name = file.file_name().map_or_else(|| file.display().to_string(), |it| it.to_string_lossy().into_owned());
-    let facts = Facts::of(&network);
-    if options.segments == 1 && !found.changed {
+    let mut facts = Facts::of(&network);
+    facts.members_max = if options.segments == 1 && add_batches(&mut network) { MEMBERS_MAX } else { 1 };
+    if facts.members_max == 1 && options.segments == 1 && !found.changed {
         // The weights were not copied so far. Without the network, the buffer has one owner and goes on as it is.
         drop(network);
         let model = load_model(&model_options, Vec::from(bytes))?;
@@ -108,6 +110,8 @@ struct Facts {
     /// For each input: the output that is the same value, if there is one.
     same: Vec<Option<String>>,
     weights: u64,
+    /// The most members of a step; 1: it was not extended to take several.
+    members_max: usize,
 }
 
 impl Facts {
@@ -115,7 +119,7 @@ impl Facts {
         let inputs = network.inputs();
         let grows = inputs.iter().map(|input| grows(network, input)).collect();
         let same = inputs.iter().map(|input| same(network, input)).collect();
-        Self { inputs, outputs: network.outputs(), grows, same, weights: network.weight_bytes() }
+        Self { inputs, outputs: network.outputs(), grows, same, weights: network.weight_bytes(), members_max: 1 }
     }
 
     /// A graph of one segment.
@@ -146,10 +150,28 @@ impl Facts {
             inputs: self.inputs.iter().map(port).collect(),
             outputs: self.outputs.iter().map(port).collect(),
             segments: vec![Segment::new(inputs, outputs)?],
+            batches: self.batches(&model),
             threads,
             footprint: Footprint { weights: self.weights, activations: 0 },
             model,
         })
+    }
+}
+
+impl Facts {
+    /// The nodes that take and make the values of steps of 2, 3 and so on members.
+    fn batches(&self, model: &Model) -> Vec<Batch> {
+        // Of the outputs, those of one member come first, then those of the members of each size of step.
+        let mut made = model.output_ids().iter().copied().skip(self.outputs.len());
+        let input = |name: &str, i: usize| model.find_node(&own(name, i));
+        (2..=self.members_max)
+            .map(|members| {
+                let of = |i: usize| self.inputs.iter().map(|it| input(&it.name, i)).collect();
+                let inputs = (0..members).map(of).collect();
+                let outputs = made.by_ref().take(self.outputs.len() * members).collect();
+                Batch { inputs, outputs }
+            })
+            .collect()
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct RtenGraph {
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
     pub(crate) segments: Vec<Segment>,
+    /// Steps of 2, 3 and so on members.
+    pub(crate) batches: Vec<Batch>,
     pub(crate) threads: Threads,
     pub(crate) footprint: Footprint,
 }
@@ -29,6 +31,15 @@ pub(crate) struct Segment {
     pub(crate) outputs: Vec<Slot>,
     /// The nodes that `outputs` stand for, each once: two names can stand for one node after optimisation.
     pub(crate) wanted: Vec<NodeId>,
+}
+
+/// The nodes of a step of several members.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// For each member: the nodes of the graph's inputs.
+    pub(crate) inputs: Vec<Vec<Option<NodeId>>>,
+    /// For each of the graph's outputs: the nodes of the members' outputs.
+    pub(crate) outputs: Vec<NodeId>,
 }
 
 /// A value that a segment takes or makes.
@@ -50,12 +61,13 @@ pub(crate) struct Slot {
 
 impl fmt::Debug for RtenGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model: _, file, inputs, outputs, segments, threads, footprint } = self;
+        let Self { model: _, file, inputs, outputs, segments, batches, threads, footprint } = self;
         f.debug_struct("RtenGraph")
             .field("file", file)
             .field("inputs", inputs)
             .field("outputs", outputs)
             .field("segments", segments)
+            .field("batches", batches)
             .field("threads", threads)
             .field("footprint", footprint)
             .finish_non_exhaustive()
@@ -88,6 +100,26 @@ impl Graph for RtenGraph {
             self.check(slot, values).map_err(|error| error.about(&self.file))?;
         }
         self.compute(segment, values).map_err(|error| error.about(&self.file))
+    }
+
+    fn members_max(&self) -> usize {
+        self.batches.len() + 1
+    }
+
+    fn run_together(&self, members: &mut [&mut Values], control: &Control) -> Result<(), Error> {
+        if let [one] = members {
+            return self.run(one, control);
+        }
+        let most = self.members_max();
+        let batch = members.len().checked_sub(2).and_then(|i| self.batches.get(i)).ok_or_else(|| {
+            Error::unsupported(format!("{}: {} members do not run together; 1 to {most} do", self.file, members.len()))
+        })?;
+        // As for one: nothing is taken before everything is known to be there.
+        if control.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        self.check_together(members).map_err(|error| error.about(&self.file))?;
+        self.compute_together(batch, members).map_err(|error| error.about(&self.file))
     }
 
     fn footprint(&self) -> Footprint {
@@ -181,6 +213,53 @@ impl RtenGraph {
             let value = if again { made[place].clone() } else { made[place].take() };
             let value = value.expect("a value is taken only by the last output that stands for its node");
             values.put(&slot.name, if slot.lasting { keep(value, slot.kind) } else { output(value, slot.kind)? });
+        }
+        Ok(())
+    }
+
+    /// Whether all members' values are there and fit together: each has one row, whose sizes are those of the others.
+    fn check_together(&self, members: &[&mut Values]) -> Result<(), Error> {
+        for slot in &self.segments[0].inputs {
+            for values in members {
+                self.check(slot, values)?;
+            }
+            if slot.grows.is_some() {
+                continue;
+            }
+            let shape = |values: &Values| values.get(&slot.name).map(|it| describe(it).map(|(_, shape)| shape));
+            let first = shape(members[0])?;
+            for values in members {
+                if shape(values)? != first || first.as_ref().is_some_and(|it| it.first().is_some_and(|&rows| rows != 1))
+                {
+                    return Err(Error::invalid_input(format!(
+                        "input `{}`: members that run together bring one row each, of the same shape",
+                        slot.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compute_together(&self, batch: &Batch, members: &mut [&mut Values]) -> Result<(), Error> {
+        let [segment] = self.segments.as_slice() else { unreachable!("networks that are cut have no batches") };
+        let mut inputs: Vec<(NodeId, ValueOrView)> = Vec::with_capacity(members.len() * segment.inputs.len());
+        for (values, ids) in members.iter_mut().zip(&batch.inputs) {
+            for (slot, id) in segment.inputs.iter().zip(ids) {
+                let value = to_rten(values.take(&slot.name)?, slot.kind)
+                    .map_err(|error| error.about(&format!("input `{}`", slot.name)))?;
+                let value = match slot.grows {
+                    Some(axis) => with_room(value, axis),
+                    None => value,
+                };
+                inputs.extend(id.map(|id| (id, ValueOrView::Value(value))));
+            }
+        }
+        let mut made = self.run_model(inputs, &batch.outputs)?.into_iter();
+        for slot in &segment.outputs {
+            for (values, value) in members.iter_mut().zip(made.by_ref()) {
+                values.put(&slot.name, output(value, slot.kind)?);
+            }
         }
         Ok(())
     }

@@ -115,6 +115,7 @@ impl Network {
             inputs: whole.inputs.clone(),
             outputs: whole.outputs.clone(),
             segments: Vec::new(),
+            batches: Vec::new(),
             threads: whole.threads.clone(),
             footprint: whole.footprint,
         };

@@ -137,6 +137,24 @@ pub trait Graph: Send + Sync + Debug {
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) the graph can be used again.
     fn run_segment(&self, segment: usize, values: &mut Values, control: &Control) -> Result<(), Error>;
 
+    /// How many members [`Graph::run_together`] takes at most, ≥ 1.
+    fn members_max(&self) -> usize {
+        1
+    }
+
+    /// Runs all segments for several members in one go, each with its own values: what each gets is what [`Graph::run`] would give it,
+    /// up to rounding, but weights are read once for all. Each member brings one row: of a language model, one token beside its caches.
+    ///
+    /// # Errors
+    /// Like [`Graph::run_segment`], and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if there are more than
+    /// [`Graph::members_max`]. If values are not there or do not fit together, nothing was taken.
+    fn run_together(&self, members: &mut [&mut Values], control: &Control) -> Result<(), Error> {
+        match members {
+            [one] => self.run(one, control),
+            _ => Err(Error::unsupported(format!("{} members do not run together on this device", members.len()))),
+        }
+    }
+
     /// Memory that it takes.
     fn footprint(&self) -> Footprint;
 

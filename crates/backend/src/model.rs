@@ -1,5 +1,6 @@
 //! Models that do a task, and their inferences in progress.
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use crate::control::Control;
@@ -32,6 +33,26 @@ pub trait Model: Send + Sync + Debug {
     /// # Errors
     /// If there is no memory.
     fn open(&self) -> Result<Box<dyn Session>, Error>;
+
+    /// How many sessions [`Model::step_together`] takes at most, ≥ 1; 1: none share their steps.
+    fn members_max(&self) -> usize {
+        1
+    }
+
+    /// Does one step of each of several sessions of this model in one go: one more output token of each, or one more step. Each gets what
+    /// [`Session::step`] would give it, up to rounding, but the device reads the weights once for all. The steps are in the order of the
+    /// sessions.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a session is of another model, is finished, or is still in its
+    /// prompt; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if there are more than [`Model::members_max`]. After
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) the same step can be done again, together or one by one.
+    fn step_together(&self, sessions: &mut [&mut dyn Session], control: &Control) -> Result<Vec<Step>, Error> {
+        match sessions {
+            [one] => Ok(vec![one.step(1, control)?]),
+            _ => Err(Error::unsupported(format!("{} sessions of this model do not share their steps", sessions.len()))),
+        }
+    }
 }
 
 /// How much work an input is, for models whose work depends on it.
@@ -43,8 +64,9 @@ pub struct Size {
     pub steps: u32,
 }
 
-/// An inference in progress, or a stream of them. It moves between threads, but one at a time uses it.
-pub trait Session: Send + Debug {
+/// An inference in progress, or a stream of them. It moves between threads, but one at a time uses it. Its model recognises it by its
+/// type ([`Any`]) where several share a step.
+pub trait Session: Any + Send + Debug {
     /// Begins the next inference. The input holds what the stages before produced, then what the source released; a model looks
     /// for the first item of the type that it needs.
     ///

@@ -112,7 +112,7 @@ pub enum Command {
 }
 
 const COMPARE_HELP: &str = "\
-Without arguments: video-conference on snapdragon-x-elite, all policies.
+Without arguments: video-conference on snapdragon-x-elite under the standard policies.
 
 Names: SCENARIO and PLATFORM are names from `onbeat list` or paths of files; several are separated by commas; `all` stands for \
 every shipped one. With `all`, pairs of scenario and platform that do not fit are skipped, and the reason is shown. Pairs that you \
@@ -142,7 +142,8 @@ Examples:
   onbeat run assistant --input question=question.wav --input camera=me.png";
 
 const PROFILE_HELP: &str = "\
-Every model is measured alone on one processor, then every pair side by side on two. Close everything else that computes.
+Models are measured in turn with each other, as they run in a scenario; then, where there are two processors, every pair side by side on \
+the first two. Close everything else that computes.
 
 Examples:
   onbeat profile

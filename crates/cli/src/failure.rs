@@ -194,6 +194,9 @@ impl Diagnostic for Plain<'_> {
             Failure::Usage { help, .. } | Failure::Policy { help, .. } | Failure::Device { help, .. } => {
                 help.as_deref()?
             }
+            Failure::Record { problem: RecordError::Header { .. } | RecordError::Empty, .. } => {
+                "`onbeat simulate --record FILE` and `onbeat run` write records"
+            }
             Failure::Internal(_) => "This is a defect of onbeat. Please report it with the command line and the files.",
             _ => return None,
         };

@@ -40,8 +40,12 @@ fn failure(error: PolicyError) -> Failure {
     match error {
         // The suggestion moves from the middle of the message to its help.
         PolicyError::UnknownPolicy { name, known, suggestion } => {
-            let meant = suggestion.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-            Failure::usage(format!("there is no policy `{name}`"), format!("{meant}policies are {}", known.join(", ")))
+            let help = match suggestion {
+                _ if name.contains(',') => "one policy is needed here; `onbeat compare` takes several".to_owned(),
+                Some(close) => format!("did you mean `{close}`? `onbeat list policies` shows all"),
+                None => format!("policies are {}", known.join(", ")),
+            };
+            Failure::usage(format!("there is no policy `{name}`"), help)
         }
         other => Failure::Policy {
             message: other.to_string(),

@@ -248,13 +248,20 @@ pub enum What {
         /// Steps done since its start: segments, steps, prompt tokens or output tokens.
         steps: u32,
     },
+    /// In real time: of a run of several stages on a device that runs models, this one is complete. The end of the run follows.
+    Ended {
+        /// The run.
+        run: u64,
+        /// The stage.
+        stage: u64,
+    },
     /// In real time: a device has ended a run.
     Ran {
         /// The run.
         run: u64,
         /// Steps done since its start: segments, steps, prompt tokens or output tokens.
         steps: u32,
-        /// Whether the inference is complete.
+        /// Whether the inference is complete; of several stages, whether one is.
         finished: bool,
     },
     /// In real time: a part of a stage's output is complete and goes to the stages that follow.

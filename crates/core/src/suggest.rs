@@ -26,15 +26,24 @@ pub fn help<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Strin
     help
 }
 
-/// The closest name that differs in no more than a third of its letters, and one always (ties: the first).
+/// The closest name that differs in no more than a third of its letters, and one always; or else the shortest that goes on where this one
+/// ends, as `deadline_ms` does after `deadline` (ties: the first).
 pub fn closest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Names are short; a text of a megabyte in place of a name is not worth a quadratic search.
     if name.len() > 200 {
         return None;
     }
     let most = (name.chars().count() / 3).max(1);
-    let near = allowed.into_iter().map(|candidate| (distance(name, candidate), candidate));
-    near.filter(|&(d, _)| d <= most).min_by_key(|&(d, _)| d).map(|(_, candidate)| candidate)
+    let goes_on = |candidate: &str| {
+        let begins = candidate.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        begins && name.len() > 1 && candidate[name.len()..].starts_with(['_', '-', '.'])
+    };
+    let near = allowed.into_iter().filter_map(|candidate| match distance(name, candidate) {
+        d if d <= most => Some((d, candidate)),
+        _ if goes_on(candidate) => Some((most + candidate.len(), candidate)),
+        _ => None,
+    });
+    near.min_by_key(|&(d, _)| d).map(|(_, candidate)| candidate)
 }
 
 /// Edits (insertions, deletions, replacements, swaps of neighbours) between two names, capitals ignored.
@@ -52,6 +61,9 @@ mod tests {
         assert_eq!(distance("deadline", "deadline_ms"), 3);
         assert_eq!(closest("fsp", ["name", "fps"]), Some("fps"));
         assert_eq!(closest("colour", ["fps", "drop"]), None);
+        assert_eq!(closest("deadline", ["drop", "deadline_ms"]), Some("deadline_ms"));
+        assert_eq!(closest("Llama", ["llama-3.2-10b", "llama-3.2-1b", "tiny-llama"]), Some("llama-3.2-1b"));
+        assert_eq!(closest("dead", ["deadline_ms"]), None, "a name goes on after a separator");
         assert_eq!(help("x", ["a"; 0]), "there is none");
         assert_eq!(help("nmae", ["name", "kind"]), "did you mean `name`? allowed: `name`, `kind`");
     }

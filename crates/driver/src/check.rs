@@ -228,6 +228,7 @@ impl Sink for Checker {
             | What::Power { .. }
             | What::Asked { .. }
             | What::Progress { .. }
+            | What::Ended { .. }
             | What::Ran { .. }
             | What::Part { .. }
             | What::Length { .. }

@@ -54,6 +54,14 @@
 //! ONNX Runtime 1.31.1 takes the same file, 18 ms a token under the same load, whose logits after 128 tokens diverge from those in
 //! floating point by 0.002 (a prompt in pieces gives the same bits as in one, single tokens by 0.008).
 //!
+//! # Several answers at once
+//! [`step_together`](onbeat_backend::Model::step_together) gives each of several answers one more token in one run of the network, if the
+//! backend can ([`run_together`](onbeat_backend::Graph::run_together)). Every session keeps its own caches as it would alone: joining and
+//! leaving costs nothing, and saving, restoring and going on alone are as ever. On rten, up to five answers are those that would be
+//! written one by one, bit for bit; the weights, 4-bit codes, are unpacked anew for each of them, so that little is saved. From six on they
+//! are unpacked once, without rounding inputs to 8 bits, and tokens can differ as they can between a prompt read in one and its tokens
+//! read one by one.
+//!
 //! # Limits
 //! Architecture `llama` without biases or scaled positions; tokenizers `gpt2` (with the splits of SmolLM, GPT-2 and Llama 3) and
 //! `llama`; weights F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K. All else is an error. The chat form is ChatML; a

@@ -1,12 +1,13 @@
 //! A loaded language model.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use onbeat_backend::{Data, Dim, Error, Footprint, Graph, Model, Port, Session, Size, find_text};
+use onbeat_backend::{Control, Data, Dim, Error, Footprint, Graph, Model, Port, Session, Size, Step, find_text};
 
 use crate::chat::{SYSTEM_PROMPT, prompt};
-use crate::session::LanguageSession;
+use crate::session::{LanguageSession, step_together};
 use crate::tokenizer::Tokenizer;
 
 /// How a model answers.
@@ -163,5 +164,24 @@ impl Model for LanguageModel {
 
     fn open(&self) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(LanguageSession::new(Arc::clone(&self.shared))))
+    }
+
+    fn members_max(&self) -> usize {
+        self.shared.graph.members_max()
+    }
+
+    fn step_together(&self, sessions: &mut [&mut dyn Session], control: &Control) -> Result<Vec<Step>, Error> {
+        if let [one] = sessions {
+            return Ok(vec![one.step(1, control)?]);
+        }
+        let mut members = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            let session: &mut dyn Any = *session;
+            let own = session.downcast_mut::<LanguageSession>().filter(|it| it.is_of(&self.shared));
+            members.push(
+                own.ok_or_else(|| Error::invalid_input("a session of another model cannot share this one's steps"))?,
+            );
+        }
+        step_together(&self.shared, &mut members, control)
     }
 }

@@ -107,6 +107,42 @@ impl LanguageSession {
         Ok(())
     }
 
+    /// Has so many tokens in the caches, whatever a run that was stopped has lost.
+    fn catch_up(&mut self, target: usize, control: &Control) -> Result<(), Error> {
+        if self.running.is_some() {
+            self.forget()?;
+        }
+        if self.fed < target {
+            self.feed_to(target, control)?;
+            self.values.take("logits")?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_of(&self, model: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.model, model)
+    }
+
+    /// Whether a step can be done now.
+    fn check(&self, control: &Control) -> Result<(), Error> {
+        match self.stage {
+            Stage::Going if control.is_cancelled() => Err(Error::cancelled()),
+            Stage::Going => Ok(()),
+            Stage::Idle => Err(Error::invalid_input("the session has no prompt yet: begin comes before step")),
+            Stage::Done => Err(Error::invalid_input("the answer is finished: begin comes before the next step")),
+        }
+    }
+
+    /// The network has fed so many tokens: what it made are the next caches.
+    fn fed(&mut self, count: usize) -> Result<(), Error> {
+        for cache in &self.model.caches {
+            self.values.rename(&cache.present, &cache.past)?;
+        }
+        self.running = None;
+        self.fed += count;
+        Ok(())
+    }
+
     fn go_on(&mut self, mut running: Running, control: &Control) -> Result<(), Error> {
         let model = Arc::clone(&self.model);
         while running.segment < model.graph.segments() {
@@ -114,12 +150,7 @@ impl LanguageSession {
             model.graph.run_segment(running.segment, &mut self.values, control)?;
             running.segment += 1;
         }
-        for cache in &model.caches {
-            self.values.rename(&cache.present, &cache.past)?;
-        }
-        self.running = None;
-        self.fed += running.count;
-        Ok(())
+        self.fed(running.count)
     }
 
     /// Takes the next token of the answer from the logits.
@@ -170,6 +201,37 @@ impl LanguageSession {
     }
 }
 
+/// One more token of each of several answers, in one run of the network. Each keeps its own caches.
+pub(crate) fn step_together(
+    model: &Shared,
+    members: &mut [&mut LanguageSession],
+    control: &Control,
+) -> Result<Vec<Step>, Error> {
+    for member in members.iter() {
+        member.check(control)?;
+        if member.reached < member.prompt {
+            return Err(Error::invalid_input("a prompt is worked through alone: only answers share steps"));
+        }
+    }
+    for member in members.iter_mut() {
+        let target = member.tokens.len() - 1;
+        member.catch_up(target, control)?;
+        let id = i64::from(member.tokens[target]);
+        member.values.put("input_ids", Tensor::new([1, 1], vec![id])?);
+        member.running = Some(Running { count: 1, segment: 0 });
+    }
+    let mut values: Vec<&mut Values> = members.iter_mut().map(|member| &mut member.values).collect();
+    model.graph.run_together(&mut values, control)?;
+    let mut steps = Vec::with_capacity(members.len());
+    for member in members {
+        member.fed(1)?;
+        member.reached = member.fed;
+        member.next_token()?;
+        steps.push(Step { units: 1, done: member.stage == Stage::Done, parts: member.parts() });
+    }
+    Ok(steps)
+}
+
 impl Session for LanguageSession {
     fn begin(&mut self, input: &[Data]) -> Result<(), Error> {
         let tokens = self.model.prompt(input)?;
@@ -177,16 +239,7 @@ impl Session for LanguageSession {
     }
 
     fn step(&mut self, units: u32, control: &Control) -> Result<Step, Error> {
-        match self.stage {
-            Stage::Going => {}
-            Stage::Idle => return Err(Error::invalid_input("the session has no prompt yet: begin comes before step")),
-            Stage::Done => {
-                return Err(Error::invalid_input("the answer is finished: begin comes before the next step"));
-            }
-        }
-        if control.is_cancelled() {
-            return Err(Error::cancelled());
-        }
+        self.check(control)?;
         let before = self.reached;
         let in_prompt = before < self.prompt;
         let left = self.tokens.len() - before;
@@ -303,3 +356,5 @@ impl Session for LanguageSession {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;

@@ -122,24 +122,36 @@ pub(crate) const TINY_CONTEXT: usize = 64;
 pub(crate) const TINY_BASE: f32 = 10_000.0;
 pub(crate) const TINY_EPSILON: f32 = 1e-5;
 
+/// ChatML's marks of a turn's beginning and end.
+pub(crate) const CHAT: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
+
 /// A vocabulary of all bytes, ChatML's marks and two merges.
 pub(crate) fn tiny_tokens() -> Vec<String> {
+    tokens(CHAT)
+}
+
+fn tokens(marks: [&str; 2]) -> Vec<String> {
     let mut bytes: Vec<(u8, char)> = rten_text::models::char_to_byte().into_iter().map(|(c, byte)| (byte, c)).collect();
     bytes.sort_unstable();
     let bytes = bytes.into_iter().map(|(_, c)| c.to_string());
-    bytes.chain(["<|im_start|>", "<|im_end|>", "he", "hel"].map(str::to_owned)).collect()
+    bytes.chain([marks[0], marks[1], "he", "hel"].map(str::to_owned)).collect()
 }
 
 /// A llama with random weights.
 pub(crate) fn tiny_llama(storage: Storage) -> Vec<u8> {
+    llama(storage, TINY_CONTEXT, CHAT)
+}
+
+/// The same with another context and other marks; without ChatML's, prompts are taken as they are.
+pub(crate) fn llama(storage: Storage, context: usize, marks: [&str; 2]) -> Vec<u8> {
     let mut file = GgufWriter::new();
-    let tokens = tiny_tokens();
+    let tokens = tokens(marks);
     let texts: Vec<&str> = tokens.iter().map(String::as_str).collect();
     let types: Vec<i32> = texts.iter().map(|it| if it.starts_with("<|") { 3 } else { 1 }).collect();
     file.text("general.architecture", "llama").text("general.name", "tiny");
     for (key, value) in [
         ("block_count", TINY_LAYERS),
-        ("context_length", TINY_CONTEXT),
+        ("context_length", context),
         ("embedding_length", TINY_WIDTH),
         ("feed_forward_length", TINY_INNER),
         ("attention.head_count", TINY_HEADS),

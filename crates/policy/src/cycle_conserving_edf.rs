@@ -18,7 +18,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
     summary: "Partitioned EDF at the slowest operating points that leave room for everybody's worst case",
     group: "real-time",
     parameters: &[MARGIN, PREEMPTIVE],
-    reference: "Pillai and Shin, Real-Time Dynamic Voltage Scaling for Low-Power Embedded Operating Systems, SOSP 2001, section 2.3",
+    reference: "Pillai and Shin, Real-Time Dynamic Voltage Scaling for Low-Power Embedded Operating Systems, SOSP 2001",
     build,
 };
 

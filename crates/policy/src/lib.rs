@@ -15,9 +15,11 @@
 //!   a stage keeps through all of its phases and preemptions); ties between processors go to the one that comes first in the platform.
 //! * **Batches**: a stage in decode that finds no idle processor joins a running batch of its model, where the profile allows it.
 //! * **Preemption** is asked for only when no idle processor and no batch takes the stage, only on processors that preempt, only
-//!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free.
+//!   against strictly less urgent work, and at most once per run. The slot is given out in a later decision, when it is free. Policies
+//!   that hold work back or divide processors (`k-edf`, `heterogeneous-priority`, `utilisation-partition`, `pd-partition`, …) say on their
+//!   pages what else they take off.
 //! * **Nothing is dropped**, except by `skip-over`, `mk-firm`, `band-lsf`, `throttle`, `onbeat`, `mixed-criticality` and `dream:drop=true`; late jobs are the scenario's business.
-//! * A decision costs time in proportion to ready stages × processors, and allocates nothing once its buffers have grown.
+//! * A decision costs about ready stages × processors – each page says what exactly –, and allocates nothing once its buffers have grown.
 
 mod attention_offload;
 mod band_lsf;

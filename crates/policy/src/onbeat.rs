@@ -15,7 +15,8 @@ use onbeat_core::units::Nanos;
 
 use self::needs::{Need, Needs};
 use self::pace::Pace;
-use self::spans::{first_segment, likely_end, narrowest, phase_cost, segments, to_boundary, until_next, yields_until};
+use self::portions::Portion;
+use self::spans::{at_clock, likely_end, narrowest, phase_cost, to_boundary, until_next, yields_until};
 use crate::bus::{Rates, bandwidth, demand};
 use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
@@ -23,6 +24,7 @@ use crate::kv_offload::{is_on_its_way, place_longest_far};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::slack_chunk::BySlack;
 use crate::speculative::drafted;
 use crate::times::Times;
 use crate::timetable::{NOWHERE, Place, Span, Task, Timetable};
@@ -59,6 +61,9 @@ const UPCOMING_PER_SOURCE_MAX: u32 = 8;
 /// Most stages in one decision for which plans are made; bounds its cost. What is left over is looked at in the next decision.
 const PLANNED_MAX: u32 = 16;
 
+/// The smallest piece of a prompt that shares a step with answers [tokens], so that prompts get on even where nobody has slack.
+const SHARED_MIN: u32 = 32;
+
 /// Drafts are used if they are expected to make an answer at least so many times as fast.
 const DRAFT_GAIN: f64 = 1.05;
 
@@ -77,6 +82,8 @@ struct Onbeat {
     needs: Needs,
     choices: Choices,
     pace: Pace,
+    /// For prompts that share steps with answers.
+    sharing: BySlack,
     table: Timetable,
     /// What is missed with what this decision has started so far, if that was computed.
     without: Option<u64>,
@@ -88,6 +95,7 @@ struct Onbeat {
     /// For the link to slower memory, and prompts that are held back.
     alarm: Alarm,
     longest: Vec<(u64, u64, StageId)>,
+    portions: Vec<Portion>,
     /// Until when each stage was last given a processor, with its serial, by [`StageId`].
     served: Vec<(u64, Nanos)>,
 }
@@ -105,6 +113,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         needs: Needs::default(),
         choices: Choices::new(system),
         pace: Pace::new(system),
+        sharing: BySlack::new(system, SHARED_MIN, u32::MAX),
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
@@ -112,6 +121,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         rates: Rates::default(),
         alarm: Alarm::default(),
         longest: Vec::new(),
+        portions: Vec::new(),
         served: Vec::new(),
     }))
 }
@@ -133,8 +143,9 @@ impl Policy for Onbeat {
             let i = self.table.order[k].1 as usize;
             let task = &self.table.tasks[i];
             let Some(stage) = task.stage.filter(|_| task.release <= view.now()) else { continue };
-            // Where nothing is free, batches can be joined, and room can be made if somebody is less urgent.
-            if self.table.has_free(view.now()) || task.kind.is_batched() || task.due < yields {
+            // Where nothing is free, batches can be joined, steps shared, and room can be made if somebody is less urgent.
+            let joins = task.kind.is_batched() || task.kind == Phase::Prefill;
+            if self.table.has_free(view.now()) || joins || task.due < yields {
                 self.serve(view, actions, i, stage);
             }
         }
@@ -228,7 +239,7 @@ impl Onbeat {
             if soft {
                 due = self.waits_since(view, stage, &need).saturating_add(self.patience);
             }
-            let held_until = Nanos(due.0.saturating_sub(best + best / 2));
+            let held_until = Nanos(due.0.saturating_sub(best.saturating_add(best / 2)));
             let held =
                 need.kind == Phase::Prefill && !soft && held_until > view.now() && self.pace.is_taken(view, stage);
             if held {
@@ -294,7 +305,7 @@ impl Onbeat {
         for (p, on) in view.processors().zip(on) {
             let ns = match on.ns {
                 NOWHERE => NOWHERE,
-                ns => ns + view.setup_beside(need.weights, on.load, p).0,
+                ns => at_clock(view, stage, p, ns) + view.setup_beside(need.weights, on.load, p).0,
             };
             best = best.min(ns);
             self.table.add_span(Span { ns, units: 1 });
@@ -310,7 +321,8 @@ impl Onbeat {
         let (mut row, mut best) = (first, NOWHERE);
         for (k, choice) in choices.iter().enumerate() {
             for p in view.processors() {
-                let span = choice.span_until_due(view, stage, p).map_or(NOWHERE, |span| span.0);
+                let span = choice.span_until_due(view, stage, p);
+                let span = span.map_or(NOWHERE, |span| at_clock(view, stage, p, span.0));
                 if span < best {
                     (row, best) = (first + k, span);
                 }
@@ -330,8 +342,8 @@ impl Onbeat {
             } else if view.system.platform.processors[p].division.is_some() {
                 narrowest(view, stage, p, time)
             } else {
-                let rest = left[p.index()].map(|rest| until_next(view, stage, rest) + view.setup(stage, p).0);
-                Span { ns: rest.unwrap_or(NOWHERE), units: 1 }
+                let next = left[p.index()].map(|rest| at_clock(view, stage, p, until_next(view, stage, rest)));
+                Span { ns: next.map_or(NOWHERE, |ns| ns + view.setup(stage, p).0), units: 1 }
             };
             best = best.min(span.ns);
             self.table.add_span(span);
@@ -359,7 +371,15 @@ impl Onbeat {
                 }
                 let due = release.saturating_add(stream.deadline);
                 let row = self.table.next_row();
-                stream.spans.iter().for_each(|&span| self.table.add_span(span));
+                for (p, &span) in stream.spans.enumerate() {
+                    // How much of it memory takes is not looked at: at a slower clock, it takes no longer than that.
+                    let ns = match span.ns {
+                        NOWHERE => NOWHERE,
+                        ns if view.speed(p) == 1.0 => ns,
+                        ns => (ns as f64 / view.speed(p)) as u64,
+                    };
+                    self.table.add_span(Span { ns, ..span });
+                }
                 self.table.tasks.push(Task {
                     latest: Nanos(due.0.saturating_sub(stream.shortest.0)),
                     stage: None,
@@ -393,6 +413,16 @@ impl Onbeat {
             self.without = None;
             return;
         }
+        if task.kind == Phase::Prefill
+            && let Some((p, tokens)) = self.sharing.shared(view, &self.plan, stage)
+            && self.table.place(task.row, view.now()).is_none_or(|place| place.free > view.now())
+        {
+            self.plan.share_step(view, stage, p, tokens, actions);
+            self.note(view, stage, view.now());
+            self.table.tasks[i].started = true;
+            self.without = None;
+            return;
+        }
         if task.drafted && self.serve_drafted(view, actions, i, stage) {
             return;
         }
@@ -421,7 +451,9 @@ impl Onbeat {
         let now = view.now();
         let before = self.table.exposed(&self.sporadic, now, None);
         let exposure = |policy: &mut Self, place: Place| {
-            let held = policy.portion(view, stage, variant, place, policy.table.span(row, place.processor).ns).1;
+            let cost = phase_cost(view, stage, variant, place);
+            let span = policy.table.span(row, place.processor).ns;
+            let held = portions::usual(view, stage, cost, span, policy.quantum).held;
             let until = place.free.max(now).saturating_add(held);
             policy.table.exposed(&policy.sporadic, now, Some((place, until)))
         };
@@ -477,26 +509,36 @@ impl Onbeat {
         let stretch = self.stretch(view, actions, stage, place.processor);
         let own = if place.finish > task.due { task.weight } else { 0 };
         let span = self.table.span(row, place.processor).ns;
-        let portions = [
-            self.portion(view, stage, variant, place, span),
-            first_segment(view, stage, phase_cost(view, stage, variant, place), span),
-        ];
-        // With a single segment, the two are the same.
-        let different = if portions[0] == portions[1] { 1 } else { 2 };
-        for (segments, held) in portions.into_iter().take(different) {
-            let until = view.now().saturating_add(Nanos((held.as_f64() * stretch) as u64));
-            let with = if task.impatient { None } else { self.harms_nobody(&[place], until, i, own) };
-            if task.impatient || with.is_some() {
-                if variant != view.stage(stage).variant {
-                    actions.switch(stage, variant);
-                }
-                self.start(view, stage, place, segments, actions);
-                self.note(view, stage, until);
-                self.table.put(place, until);
-                self.table.tasks[i].started = true;
-                self.without = with;
-                return true;
+        let slower = at_clock(view, stage, place.processor, 1 << 20) as f64 / f64::from(1 << 20);
+        let stretch = stretch * slower;
+        let span = (span as f64 / slower) as u64;
+        let mut portions = std::mem::take(&mut self.portions);
+        let cost = phase_cost(view, stage, variant, place);
+        portions::list(view, stage, cost, span, self.quantum, &mut portions);
+        let now = view.now();
+        let after = |time: Nanos| now.saturating_add(Nanos((time.as_f64() * stretch) as u64));
+        let usual = portions.iter().position(|portion| portion.held <= self.quantum);
+        let mut found = usual.or(portions.len().checked_sub(1)).filter(|_| task.impatient).map(|k| (portions[k], None));
+        for &portion in portions.iter().filter(|_| !task.impatient) {
+            let slowed = self.slowed(view, actions, after(portion.held));
+            let with = self.harms_nobody(&[place], after(portion.blocks), i, own.saturating_add(slowed));
+            if with.is_some() {
+                found = Some((portion, with));
+                break;
             }
+        }
+        self.portions = portions;
+        if let Some((portion, with)) = found {
+            if variant != view.stage(stage).variant {
+                actions.switch(stage, variant);
+            }
+            let until = after(portion.held);
+            self.start(view, stage, place, portion.limit, actions);
+            self.note(view, stage, until);
+            self.table.put(place, until);
+            self.table.tasks[i].started = true;
+            self.without = with;
+            return true;
         }
         false
     }
@@ -504,6 +546,7 @@ impl Onbeat {
     /// How many times longer than alone a stage would take on a processor beside what runs now and what this decision
     /// has started, because the memory bus is shared.
     fn stretch(&mut self, view: &View<'_>, actions: &Actions, stage: StageId, p: ProcessorId) -> f64 {
+        self.rates.of.clear();
         let Some(bus) = bandwidth(view) else { return 1.0 };
         self.beside.clear();
         for q in view.processors() {
@@ -516,13 +559,51 @@ impl Onbeat {
         1.0 / self.rates.of.last().map_or(1.0, |rate| rate.max(0.01))
     }
 
-    fn start(&mut self, view: &View<'_>, stage: StageId, place: Place, segments: Option<u32>, actions: &mut Actions) {
+    /// What would be missed of what runs and of what this decision has started, with the rates of [`Onbeat::stretch`] until a time. How
+    /// far runs have come is not known: a portion of what has to end in time may have done nothing or all since its start.
+    fn slowed(&mut self, view: &View<'_>, actions: &Actions, until: Nanos) -> u64 {
+        let now = view.now();
+        let beside = until.saturating_sub(now).as_f64();
+        let mut missed = 0;
+        let mut slow = |stage: StageId, (least, most): (Nanos, Nanos), rate: f64| {
+            let longer = Nanos((most.as_f64().min(beside * rate) * (1.0 / rate.max(0.01) - 1.0)) as u64);
+            let due = view.due(stage);
+            if now.saturating_add(least) <= due && now.saturating_add(most).saturating_add(longer) > due {
+                missed += needs::weight(view, stage);
+            }
+        };
+        let mut rates = self.rates.of.iter();
+        for p in view.processors() {
+            for (run, &rate) in view.occupancy(p).runs.iter().zip(rates.by_ref()).filter(|(_, rate)| **rate < 1.0) {
+                let rest = run.expected_end.saturating_sub(now);
+                for stage in run.stages() {
+                    let next = view.due(stage) == Nanos::MAX || view.token_is_due(stage);
+                    let whole = view.remaining(stage, p).filter(|_| !next);
+                    let after = whole.unwrap_or(Nanos::ZERO).saturating_sub(run.expected_end.saturating_sub(run.start));
+                    // Less than that is what nominal times leave over.
+                    let goes_on = after > Nanos(1_000);
+                    let (least, most) = if goes_on { (after, whole.unwrap_or(rest)) } else { (rest, rest) };
+                    slow(stage, (least, most), rate);
+                }
+            }
+        }
+        let started = actions.as_slice().iter().filter_map(Action::starts);
+        for ((stage, p, _), &rate) in started.zip(rates).filter(|(_, rate)| **rate < 1.0) {
+            if let Some(rest) = self.times.of(view, stage)[p.index()] {
+                let rest = Nanos(until_next(view, stage, rest));
+                slow(stage, (rest, rest), rate);
+            }
+        }
+        missed
+    }
+
+    fn start(&mut self, view: &View<'_>, stage: StageId, place: Place, limit: Option<Limit>, actions: &mut Actions) {
         let p = place.processor;
         if view.system.platform.processors[p].division.is_some() {
-            actions.start_on_units(stage, p, place.units, segments.map(Limit::Segments));
+            actions.start_on_units(stage, p, place.units, limit);
             self.plan.open(view, stage, p);
         } else {
-            self.plan.start_portion(view, stage, p, segments, actions);
+            self.plan.start_limited(view, stage, p, limit, actions);
         }
     }
 
@@ -579,22 +660,6 @@ impl Onbeat {
         true
     }
 
-    /// How many segments of a stage to run at once at a place (`None`: to the end of the phase), and how long that holds it.
-    fn portion(&self, view: &View<'_>, stage: StageId, variant: u8, place: Place, span: u64) -> (Option<u32>, Nanos) {
-        let (segment, count) = segments(view, stage, phase_cost(view, stage, variant, place));
-        // Only of an answer nobody knows whether it ends when it is expected to.
-        let sure = view.stage(stage).kind != Phase::Decode;
-        if count <= 1 && sure {
-            return (None, Nanos(span));
-        }
-        let fit = (self.quantum.0 / segment.max(1)).clamp(1, u64::from(count));
-        if fit >= u64::from(count) && sure {
-            (None, Nanos(span.max(segment * fit)))
-        } else {
-            (Some(fit as u32), Nanos(segment * fit))
-        }
-    }
-
     /// Preempts work that is due later, if the task is on time then and would be late otherwise.
     fn make_room(&mut self, view: &View<'_>, actions: &mut Actions, task: &Task, row: usize) {
         for p in view.processors() {
@@ -635,6 +700,7 @@ fn is_dropped(actions: &Actions, job: JobId) -> bool {
 
 mod needs;
 mod pace;
+mod portions;
 mod spans;
 #[cfg(test)]
 mod tests;

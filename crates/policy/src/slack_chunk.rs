@@ -24,7 +24,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
         },
         ParameterInfo { name: "most", default: "2048", meaning: "the largest piece [tokens], 1 to 1000000" },
     ],
-    reference: "onbeat's own; token budgets: Agrawal et al., Sarathi-Serve, OSDI 2024; slack for the size of pieces: the same idea as in deadline-driven prefill scheduling",
+    reference: "onbeat's own; token budgets: Agrawal et al., Sarathi-Serve, OSDI 2024",
     build,
 };
 
@@ -37,22 +37,7 @@ struct SlackChunk {
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let tokens = |name| Ok(parameters.number(name, 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32);
-    let streams = system.sources.enumerate().filter_map(|(id, source)| {
-        let (&Arrival::Periodic { first, period }, Some(deadline)) = (&source.arrival, source.deadline) else {
-            return None;
-        };
-        // What the first stages need on each processor that they can run on; later ones will be seen when they are ready.
-        let mut spans: IdVec<ProcessorId, Option<Nanos>> = system.platform.processors.iter().map(|_| None).collect();
-        for node in system.nodes_of(id).map(|node| &system.nodes[node]).filter(|node| node.before.is_empty()) {
-            for (p, cost) in node.costs.enumerate() {
-                let whole = cost.as_ref().map(|cost| Nanos::from_ns_f64(cost.total_ns(node.expected)) + node.tail);
-                spans[p] = spans[p].max(whole);
-            }
-        }
-        Some(Stream { first, period, deadline, spans })
-    });
-    let order =
-        BySlack { least: tokens("least")?, most: tokens("most")?, streams: streams.collect(), times: Times::default() };
+    let order = BySlack::new(system, tokens("least")?, tokens("most")?);
     Ok(Box::new(SlackChunk { order, dispatch: Dispatch::default() }))
 }
 
@@ -72,8 +57,9 @@ struct Stream {
     spans: IdVec<ProcessorId, Option<Nanos>>,
 }
 
+/// Sizes of prompt pieces by the slack of others.
 #[derive(Clone, Debug)]
-struct BySlack {
+pub(crate) struct BySlack {
     least: u32,
     most: u32,
     streams: Vec<Stream>,
@@ -81,6 +67,26 @@ struct BySlack {
 }
 
 impl BySlack {
+    /// Pieces have at least and at most so many tokens.
+    pub(crate) fn new(system: &System, least: u32, most: u32) -> Self {
+        let streams = system.sources.enumerate().filter_map(|(id, source)| {
+            let (&Arrival::Periodic { first, period }, Some(deadline)) = (&source.arrival, source.deadline) else {
+                return None;
+            };
+            // What the first stages need on each processor that they can run on; later ones will be seen when they are ready.
+            let mut spans: IdVec<ProcessorId, Option<Nanos>> =
+                system.platform.processors.iter().map(|_| None).collect();
+            for node in system.nodes_of(id).map(|node| &system.nodes[node]).filter(|node| node.before.is_empty()) {
+                for (p, cost) in node.costs.enumerate() {
+                    let whole = cost.as_ref().map(|cost| Nanos::from_ns_f64(cost.total_ns(node.expected)) + node.tail);
+                    spans[p] = spans[p].max(whole);
+                }
+            }
+            Some(Stream { first, period, deadline, spans })
+        });
+        Self { least, most, streams: streams.collect(), times: Times::default() }
+    }
+
     /// How long a processor may be held without making anybody else late, as far as is known: those that wait for it, those that it
     /// serves, and the next jobs of periodic streams.
     fn slack(&mut self, view: &View<'_>, stage: StageId, processor: ProcessorId) -> Nanos {
@@ -109,6 +115,13 @@ impl BySlack {
             slack = slack.min((next + stream.deadline).saturating_sub(now).saturating_sub(span));
         }
         slack
+    }
+
+    /// Where a piece of a stage's prompt can share the next step of a batch, and its size [tokens].
+    pub(crate) fn shared(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
+        let p = view.processors().find(|&p| plan.tokens_to_share(view, stage, p).is_some())?;
+        let decode = decode_step(view, p, stage);
+        Some((p, self.tokens(view, stage, p, decode)))
     }
 
     /// The largest piece of a stage's prompt that, together with a decode step of `decode_ns`, takes no longer than the slack.
@@ -171,9 +184,7 @@ impl Order for BySlack {
     }
 
     fn share(&mut self, view: &View<'_>, plan: &Plan, stage: StageId) -> Option<(ProcessorId, u32)> {
-        let p = view.processors().find(|&p| plan.tokens_to_share(view, stage, p).is_some())?;
-        let decode = decode_step(view, p, stage);
-        Some((p, self.tokens(view, stage, p, decode)))
+        self.shared(view, plan, stage)
     }
 
     fn preemption_margin(&self) -> Option<u64> {

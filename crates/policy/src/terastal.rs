@@ -122,8 +122,8 @@ impl Terastal {
         job.release.saturating_add(budget(path, layer_end(view, stage), time)).min(due)
     }
 
-    /// Where a layer starts now: the idle processor on which it is done first among those on which it keeps its budget. If there is none, it
-    /// waits for a busy one that would be done in time, or else sooner.
+    /// Where a layer starts now: the idle processor on which it is done first, unless it would overrun its budget there and a busy one
+    /// would be done sooner, which it then waits for.
     fn place(&mut self, view: &View<'_>, stage: StageId, due: Nanos) -> Option<ProcessorId> {
         if !self.plan.has_free() {
             return None;

@@ -354,6 +354,7 @@ impl<'a> Builder<'a> {
             | What::ReadCache { .. }
             | What::Asked { .. }
             | What::Progress { .. }
+            | What::Ended { .. }
             | What::Ran { .. }
             | What::Part { .. }
             | What::Follow { .. }

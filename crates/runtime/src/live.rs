@@ -198,6 +198,12 @@ impl<'a, S: Sink> Live<'a, S> {
             Report::Prompt { job, node, instance, prompt, output_max } => {
                 self.course.facts.set_length(job, node, instance, prompt, output_max);
             }
+            Report::Ended { run, stage } => {
+                if let Some((p, i)) = self.find_run(run) {
+                    self.course.emit(What::Ended { run, stage });
+                    self.runs[p][i].ended.push(stage);
+                }
+            }
             Report::Ran { run, steps, finished } => {
                 if let Some((p, i)) = self.find_run(run) {
                     self.course.emit(What::Ran { run, steps, finished });

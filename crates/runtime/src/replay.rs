@@ -129,6 +129,7 @@ pub fn replay(record: &Record, policy: Box<dyn Policy>, policy_name: &str) -> Re
 fn report_of(what: &What) -> Option<Report> {
     match *what {
         What::Progress { run, steps } => Some(Report::Progress { run, steps }),
+        What::Ended { run, stage } => Some(Report::Ended { run, stage }),
         What::Ran { run, steps, finished } => Some(Report::Ran { run, steps, finished }),
         What::Part { stage, tokens } => Some(Report::Part { stage, tokens }),
         What::Follow { job, node, edge, count } => Some(Report::Follow { job, node, edge, count }),

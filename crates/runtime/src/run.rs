@@ -21,7 +21,7 @@ use crate::plan::{Finished, Options, Plan, RunError};
 use crate::store::{Store, Tap, is_streaming};
 use crate::task::{Command, Launch, Member, Report};
 use crate::threads;
-use crate::worker::{Ended, Message, Models, Order, RunOrder, Shared, Worker};
+use crate::worker::{Ended, Left, Message, Models, Order, RunOrder, Shared, Worker};
 
 /// How often the stop flag is looked at.
 const LOOK_AT_STOP: Duration = Duration::from_millis(50);
@@ -353,9 +353,14 @@ impl<S: Sink + Debug, K: Keep> Dispatcher<'_, S, K> {
                 }
             }
             Message::Ran { run, ended } if self.underway.remove(&run).is_some() => {
-                let Ended { steps, finished, seat, output } = ended;
-                if let Some((Member { job, serial, node, instance, .. }, seat)) = seat {
+                let Ended { steps, finished, left } = ended;
+                let several = left.len() > 1;
+                for Left { member: Member { job, serial, node, instance, .. }, seat, output } in left {
+                    let finished = output.is_some();
                     if let Some((data, reports)) = output {
+                        if several {
+                            self.reports.push(Report::Ended { run, stage: serial });
+                        }
                         self.reports.extend(reports);
                         if let Some(source) = self.store.source_of(job) {
                             let at = self.now();

@@ -37,6 +37,8 @@ pub(crate) struct LiveRun {
     pub(crate) starved: bool,
     /// Share of each step that is computed: none of those that decode ends before the one that goes deepest.
     pub(crate) depth: f64,
+    /// Of several stages on a device: the serial numbers of those that it says are complete.
+    pub(crate) ended: Vec<u64>,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
@@ -173,6 +175,7 @@ impl<S: Sink> Live<'_, S> {
             failed: false,
             starved: false,
             depth,
+            ended: Vec::new(),
             meter,
             nominal_end: now,
             joint: None,
@@ -356,9 +359,11 @@ impl<S: Sink> Live<'_, S> {
         let mut end = work.units(live.kind);
         let from = run.from[k];
         let mut position = run.position(cost, k, end);
-        // A batch, which only virtual devices execute, ends with the first of its members; the others go on without it.
+        // A batch ends with the first of its members; the others go on without it. A device that runs models says which have ended; on a
+        // virtual one all outputs are as long as they were drawn.
         let finished = finished && !run.starved;
-        let outlasts = finished && run.members > 1 && position < end;
+        let over = if run.ended.is_empty() { position >= end } else { run.ended.contains(&live.serial) };
+        let outlasts = finished && run.members > 1 && !over;
         let finished = finished && !outlasts;
         if finished && matches!(live.kind, Phase::Prefill | Phase::Decode) {
             // The model has ended its output.

@@ -164,13 +164,20 @@ pub enum Report {
         /// Upper bound of the output length [tokens].
         output_max: u32,
     },
+    /// Of a run of several stages on a device, which ends now, this one is complete. Told before the run's end.
+    Ended {
+        /// The run.
+        run: u64,
+        /// Serial number of the stage.
+        stage: u64,
+    },
     /// A run has ended.
     Ran {
         /// The run.
         run: u64,
         /// Steps done since its start.
         steps: u32,
-        /// Whether the inference is complete.
+        /// Whether the inference is complete; of several stages, whether one is.
         finished: bool,
     },
     /// A device has failed a stage; its run has ended.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use onbeat_backend::{Control, Data, Error, ErrorKind, Gate, Model, Session};
+use onbeat_backend::{Control, Data, Error, ErrorKind, Gate, Model, Session, Step};
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ModelId, NodeId, ProcessorId};
 use onbeat_core::system::System;
@@ -134,8 +134,15 @@ pub(crate) struct Worker {
 pub(crate) struct Ended {
     pub(crate) steps: u32,
     pub(crate) finished: bool,
-    /// The session of a real run, with its job, stage and node.
-    pub(crate) seat: Option<(Member, Seat)>,
+    /// What a real run leaves of each of its members.
+    pub(crate) left: Vec<Left>,
+}
+
+/// What a real run leaves of a member.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) member: Member,
+    pub(crate) seat: Seat,
     /// What a finished stage has produced, and what follows from that.
     pub(crate) output: Option<(Vec<Data>, Vec<Report>)>,
 }
@@ -157,7 +164,7 @@ impl Worker {
                     } else {
                         let (steps, finished) =
                             rehearse(&self.system, &order.launch, &order.shared, order.given, &self.messages);
-                        Ok(Ended { steps, finished, seat: None, output: None })
+                        Ok(Ended { steps, finished, left: Vec::new() })
                     };
                     let message = match ended {
                         Ok(ended) => Message::Ran { run, ended },
@@ -190,20 +197,20 @@ impl Worker {
     }
 
     fn execute(&self, order: RunOrder) -> Result<Ended, Error> {
-        let RunOrder { launch, shared, members, .. } = order;
-        if members.len() != 1 {
-            return Err(Error::unsupported("batches run on virtual devices only"));
-        }
-        let member = &launch.members[0];
-        let Some((seat, input)) = members.into_iter().next() else {
-            return Err(Error::unsupported("a run without stages"));
-        };
+        let RunOrder { launch, shared, members: equipment, .. } = order;
         let model = self.model(launch.model, &shared.control)?;
-        let mut session = self.session(&*model, &launch, member, seat, &input, &shared.control)?;
-        let (steps, finished) = self.step(&launch, member, session.as_mut(), &shared)?;
-        let output = if finished { Some(self.hand_over(member, session.as_mut())?) } else { None };
-        let seat = Seat { model: launch.model, processor: self.processor, session };
-        Ok(Ended { steps, finished, seat: Some((member.clone(), seat)), output })
+        let mut sessions = Vec::with_capacity(equipment.len());
+        for (member, (seat, input)) in launch.members.iter().zip(equipment) {
+            sessions.push(self.session(&*model, &launch, member, seat, &input, &shared.control)?);
+        }
+        let (steps, ended) = self.step(&launch, &*model, &mut sessions, &shared)?;
+        let mut left = Vec::with_capacity(sessions.len());
+        for ((member, mut session), &ended) in launch.members.iter().zip(sessions).zip(&ended) {
+            let output = if ended { Some(self.hand_over(member, session.as_mut())?) } else { None };
+            let seat = Seat { model: launch.model, processor: self.processor, session };
+            left.push(Left { member: member.clone(), seat, output });
+        }
+        Ok(Ended { steps, finished: ended.contains(&true), left })
     }
 
     /// The session that a stage goes on with: its own, moved here if need be, or one that begins.
@@ -270,46 +277,53 @@ impl Worker {
         }
     }
 
-    /// Steps through the phase until it ends, is cut, or has run as long as it may.
+    /// Steps through the phase until one of the members ends, the run is cut, or it has run as long as it may. Steps done, and which
+    /// members have ended.
     fn step(
         &self,
         launch: &Launch,
-        member: &Member,
-        session: &mut dyn Session,
+        model: &dyn Model,
+        sessions: &mut [Box<dyn Session>],
         shared: &Shared,
-    ) -> Result<(u32, bool), Error> {
-        let end = member.work.units(launch.phase);
-        let left = if launch.phase == Phase::Forward { u32::MAX } else { (end - member.from).max(0.0) as u32 };
-        let most = left.min(launch.steps_max.unwrap_or(u32::MAX));
+    ) -> Result<(u32, Vec<bool>), Error> {
+        let forward = launch.phase == Phase::Forward;
+        let left = |member: &Member| (member.work.units(launch.phase) - member.from).max(0.0) as u32;
+        let left: Vec<u32> = launch.members.iter().map(|it| if forward { u32::MAX } else { left(it) }).collect();
+        let most = left.iter().copied().min().unwrap_or(0).min(launch.steps_max.unwrap_or(u32::MAX));
+        let mut ended = vec![false; sessions.len()];
         let mut steps: u32 = 0;
         while steps < most {
             if steps > 0 && shared.cut.load(Ordering::Acquire) {
-                return Ok((steps, false));
+                break;
             }
-            let step = session.step(launch.units_per_step.min(most - steps), &shared.control)?;
-            steps = steps.saturating_add(step.units.max(1));
-            let mut parts = step.parts;
-            // A language model that would go on is cut off at the longest output that there may be.
-            let longest = match launch.phase {
-                Phase::Decode => steps >= left,
-                Phase::Prefill => steps >= left && member.work.output <= 1,
-                _ => false,
-            };
-            if longest && !step.done {
-                parts.extend(session.end_early()?);
-            }
-            if !parts.is_empty() {
-                let tokens = if launch.phase == Phase::Decode { member.from as u32 + steps + 1 } else { 1 };
-                let Member { job, node, serial: stage, .. } = *member;
-                let _ = self.messages.send(Message::Part { run: launch.run, job, node, stage, tokens, data: parts });
+            let made = step_all(model, sessions, launch.units_per_step.min(most - steps), &shared.control)?;
+            steps = steps.saturating_add(made.iter().map(|step| step.units).max().unwrap_or(0).max(1));
+            for (i, step) in made.into_iter().enumerate() {
+                let (member, mut parts) = (&launch.members[i], step.parts);
+                // A language model that would go on is cut off at the longest output that there may be.
+                let longest = match launch.phase {
+                    Phase::Decode => steps >= left[i],
+                    Phase::Prefill => steps >= left[i] && member.work.output <= 1,
+                    _ => false,
+                };
+                if longest && !step.done {
+                    parts.extend(sessions[i].end_early()?);
+                }
+                if !parts.is_empty() {
+                    let tokens = if launch.phase == Phase::Decode { member.from as u32 + steps + 1 } else { 1 };
+                    let Member { job, node, serial: stage, .. } = *member;
+                    let run = launch.run;
+                    let _ = self.messages.send(Message::Part { run, job, node, stage, tokens, data: parts });
+                }
+                ended[i] = step.done || longest;
             }
             // After the parts: whoever sees these steps finds their parts among the messages.
             shared.steps.store(steps, Ordering::Release);
-            if step.done || longest {
-                return Ok((steps, true));
+            if ended.contains(&true) {
+                break;
             }
         }
-        Ok((steps, false))
+        Ok((steps, ended))
     }
 
     /// What a finished stage has produced, and what follows from it.
@@ -342,6 +356,24 @@ impl Worker {
         let output_max = next.output_max.max(next.expected.output).max(1);
         Some(Report::Prompt { job, node, instance: 0, prompt: size.prompt, output_max })
     }
+}
+
+/// One step of each session: together, as many at once as the model takes.
+fn step_all(
+    model: &dyn Model,
+    sessions: &mut [Box<dyn Session>],
+    units: u32,
+    control: &Control,
+) -> Result<Vec<Step>, Error> {
+    if let [one] = sessions {
+        return Ok(vec![one.step(units, control)?]);
+    }
+    let mut steps = Vec::with_capacity(sessions.len());
+    for some in sessions.chunks_mut(model.members_max().max(1)) {
+        let mut some: Vec<&mut dyn Session> = some.iter_mut().map(|it| &mut **it as &mut dyn Session).collect();
+        steps.extend(model.step_together(&mut some, control)?);
+    }
+    Ok(steps)
 }
 
 /// Does something that other people's code takes part in. A panic there is an error of the device here: the slot goes on.

@@ -11,7 +11,7 @@ use crate::args::{Format, RunArgs};
 use crate::commands::compare::excerpt;
 use crate::commands::report::write;
 use crate::failure::Failure;
-use crate::live::{self, Devices, Inputs, RealDone, RealRun};
+use crate::live::{self, Devices, Inputs, RealDone, RealRun, kind_of, shares_steps};
 use crate::plan;
 use crate::policies;
 use crate::present;
@@ -125,22 +125,30 @@ fn check_devices(system: &System) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes batching out of the profile of processors that run real models: their backends serve one request at a time.
+/// Takes batching out of the profile where a real device serves one request of a model at a time.
 fn unbatch(system: &mut System, ui: Ui) {
-    let real: Vec<bool> = system.platform.processors.iter().map(onbeat_core::system::Processor::runs_models).collect();
+    let System { platform, models, nodes, .. } = system;
     let mut batched = false;
-    for node in &mut system.nodes {
-        let all = node.variants.iter_mut().map(|other| &mut other.costs).chain([&mut node.costs]);
-        for (cost, _) in all.flat_map(|costs| costs.iter_mut().zip(&real)).filter(|(_, real)| **real) {
-            for (_, phase) in cost.iter_mut().flat_map(|cost| &mut cost.phases) {
-                if let PhaseCost::Decode { batch, .. } | PhaseCost::Steps { batch, .. } = phase {
-                    batched |= batch.take().is_some();
+    for node in nodes {
+        let all = node.variants.iter_mut().map(|other| (other.model, &mut other.costs));
+        for (model, costs) in all.chain([(node.model, &mut node.costs)]) {
+            let kind = kind_of(&models[model].name, models[model].shape);
+            for (cost, unit) in costs.iter_mut().zip(&platform.processors).filter(|(_, unit)| unit.runs_models()) {
+                let shares = unit.device.as_ref().is_some_and(|device| shares_steps(&device.name, kind));
+                for (_, phase) in cost.iter_mut().flat_map(|cost| &mut cost.phases) {
+                    match phase {
+                        PhaseCost::Decode { .. } if shares => {}
+                        PhaseCost::Decode { batch, .. } | PhaseCost::Steps { batch, .. } => {
+                            batched |= batch.take().is_some();
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
     }
     if batched {
-        ui.note("  without batches: the backends here serve one request at a time");
+        ui.note("  without batches where a device serves one request of a model at a time: `rten` shares the steps of language models");
     }
 }
 

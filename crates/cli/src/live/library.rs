@@ -208,6 +208,11 @@ pub(crate) fn kind_of(name: &str, shape: ModelShape) -> RunsAs {
     }
 }
 
+/// Whether answers of a model can share steps on a device: `rten` extends the networks of language models so that they do.
+pub(crate) fn shares_steps(device: &str, kind: RunsAs) -> bool {
+    kind == RunsAs::Language && device.split(':').next() == Some("rten")
+}
+
 /// What executes on each processor of a system.
 #[derive(Debug)]
 pub(crate) struct Devices {

@@ -21,7 +21,7 @@ use crate::policies;
 use crate::ui::Ui;
 
 pub(crate) use feed::Inputs;
-pub(crate) use library::{Devices, Unit, backends, cache, kind_of};
+pub(crate) use library::{Devices, Unit, backends, cache, kind_of, shares_steps};
 
 /// One real run to do.
 #[derive(Debug)]

@@ -24,6 +24,9 @@ const PIECES: [u32; 3] = [8, 16, 32];
 /// Output tokens that a decode step is measured over, at each length of the prompt.
 const DECODE_STEPS: u32 = 12;
 
+/// Prompt length at which steps that several answers share are measured [tokens].
+const SHARED_PROMPT: u32 = 128;
+
 /// Pause before each inference.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(3);
 
@@ -83,6 +86,8 @@ pub(crate) enum Shape {
         pieces: Option<Pieces>,
         /// Context length [tokens] and latency of a step [ms].
         decode_ms: Vec<(f64, f64)>,
+        /// Answers that share a step, and its latency relative to that of one; empty if none do.
+        batch_factor: Vec<(f64, f64)>,
         /// Key-value cache per token [bytes].
         kv_bytes_per_token: f64,
     },
@@ -283,8 +288,61 @@ fn tokens(model: &dyn Model, kind: RunsAs, runs: u32, control: &Control) -> Resu
         return Err(Error::unsupported("the model ended its output at once, at every length: nothing to measure"));
     }
     let pieces = if kind == RunsAs::Language { pieces(model, repeats, control)? } else { None };
+    let batch_factor = shared(model, repeats, control)?;
     increasing(&mut prefill);
-    Ok((Shape::Tokens { prefill_ms: prefill, pieces, decode_ms: decode, kv_bytes_per_token }, inferences))
+    let shape = Shape::Tokens { prefill_ms: prefill, pieces, decode_ms: decode, batch_factor, kv_bytes_per_token };
+    Ok((shape, inferences))
+}
+
+/// What a step costs that so many answers share, relative to one: 1, 2, 4 and so on, and as many as the model takes. The sizes take turns,
+/// so that what else the machine does meets all of them alike.
+fn shared(model: &dyn Model, repeats: u32, control: &Control) -> Result<Vec<(f64, f64)>, Error> {
+    let most = model.members_max();
+    if most == 1 {
+        return Ok(Vec::new());
+    }
+    let powers = std::iter::successors(Some(1), |size| Some(2 * size)).take_while(|&size| size < most);
+    let sizes: Vec<usize> = powers.chain([most]).collect();
+    let input = prompt_of(model, SHARED_PROMPT)?;
+    let size = model.size(&input)?.prompt;
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); sizes.len()];
+    for _ in 0..repeats.div_ceil(2) {
+        let mut groups: Vec<Vec<Box<dyn Session>>> = Vec::new();
+        for &members in &sizes {
+            let mut group = Vec::new();
+            for _ in 0..members {
+                let mut session = model.open()?;
+                session.begin(&input)?;
+                if read_prompt(session.as_mut(), size, u32::MAX, control)? {
+                    return Ok(Vec::new());
+                }
+                group.push(session);
+            }
+            groups.push(group);
+        }
+        for _ in 0..DECODE_STEPS {
+            let mut done = false;
+            for (group, times) in groups.iter_mut().zip(&mut times) {
+                let mut members: Vec<&mut dyn Session> =
+                    group.iter_mut().map(|it| &mut **it as &mut dyn Session).collect();
+                let start = Instant::now();
+                let steps = model.step_together(&mut members, control)?;
+                times.push(ms_since(start));
+                done |= steps.iter().any(|step| step.done);
+            }
+            if done {
+                break;
+            }
+        }
+    }
+    let medians: Vec<f64> = times.iter().map(|times| quantile(times, 0.5)).collect();
+    let mut factor = 1.0_f64;
+    let point = |(&members, median): (&usize, &f64)| {
+        // More members never take less; noise can make it look so.
+        factor = factor.max(median / medians[0]);
+        (members as f64, factor)
+    };
+    Ok(sizes.iter().zip(&medians).map(point).collect())
 }
 
 /// Reads the prompt in pieces of `chunk`; whether that was the whole inference.

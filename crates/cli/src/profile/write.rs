@@ -178,13 +178,16 @@ fn profile(about: &About, measured: &[(String, Measured)]) -> String {
                     line(format_args!("segment_weights = [{}]", weights.join(", ")));
                 }
             }
-            Shape::Tokens { prefill_ms, pieces, decode_ms, .. } => {
+            Shape::Tokens { prefill_ms, pieces, decode_ms, batch_factor, .. } => {
                 line(format_args!("prefill_ms = {}", points(prefill_ms)));
                 if let Some(pieces) = pieces {
                     line(format_args!("prefill_chunk = {CHUNK}\nchunk_overhead_ms = {:.4}", pieces.overhead_ms));
                     line(format_args!("chunk_efficiency = {}", points(&pieces.efficiency)));
                 }
                 line(format_args!("decode_ms = {}", points(decode_ms)));
+                if !batch_factor.is_empty() {
+                    line(format_args!("batch_factor = {}", points(batch_factor)));
+                }
             }
         }
         if let Some(energy) = model.energy_mj {

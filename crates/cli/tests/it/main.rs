@@ -1,6 +1,7 @@
 //! Tests of the program `onbeat` from outside: arguments in, output and exit code out.
 
 mod basics;
+mod batches;
 mod comparing;
 mod documented;
 mod errors;

@@ -53,8 +53,14 @@ impl Folder {
 
     /// Runs the program in this folder.
     pub(crate) fn onbeat(&self, args: &[&str]) -> Ran {
+        self.onbeat_with(args, &[])
+    }
+
+    /// The same with variables of the environment: names, and paths in this folder.
+    pub(crate) fn onbeat_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ran {
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_onbeat"))
             .args(args)
+            .envs(variables.iter().map(|(name, path)| (name, self.path(path))))
             .current_dir(&self.0)
             .env_remove("NO_COLOR")
             .output()

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 use toml::Value;
@@ -10,8 +11,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{SpecError, SpecErrors};
 use super::field::{Field, Step};
-use super::message;
+use super::message::{self, Message};
 use super::overrides::Override;
+use super::schema;
 
 /// Mistakes of the kind that stops the reader that are reported from one file at once.
 const MISTAKES_MAX: usize = 20;
@@ -36,7 +38,8 @@ impl Document {
             Ok(table) => Ok(Self { file: file.to_owned(), text, table, overridden: Vec::new() }),
             Err(error) => {
                 let span = error.span().unwrap_or(0..0);
-                Err(SpecError::at(file, &text, span, "", message::syntax(error.message()), None).into())
+                let (problem, help) = message::syntax(error.message());
+                Err(SpecError::at(file, &text, span, "", problem, help).into())
             }
         }
     }
@@ -81,7 +84,7 @@ impl Document {
     /// # Errors
     /// All mistakes in names and types that can be told apart, at most twenty: after each one the value is left out and the
     /// rest is read again.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, SpecErrors> {
+    pub fn read<T: DeserializeOwned + JsonSchema>(&self) -> Result<T, SpecErrors> {
         let mut errors = Vec::new();
         let mut table = self.table.clone();
         let mut left_out: Vec<Field> = Vec::new();
@@ -92,13 +95,26 @@ impl Document {
                 Err(error) => error,
             };
             let mut field = field_of(error.path());
-            let message = message::of_serde(error.inner().message());
+            let mut message = message::of_serde(error.inner().message());
             if let Some(missing) = &message.missing {
                 // A value that was left out because it is wrong is no second mistake.
                 if !left_out.contains(&field.key(missing)) {
-                    errors.push(self.error(&field, message.problem, message.help));
+                    let meaning = schema::description::<T>(&field, missing);
+                    let help = meaning.map(|meaning| format!("add `{missing}`: {meaning}"));
+                    errors.push(self.error(&field, message.problem, help));
                 }
                 break;
+            }
+            if message.of_choice
+                && let Some(words) = choices::<T>(&table, &field)
+            {
+                // Which words there are, serde says of a word only.
+                message = words;
+            }
+            if let Some(Step::Key(key)) = field.steps.last()
+                && let Some(help) = message::brackets(key, &field.to_string(), &message)
+            {
+                message.help = Some(help);
             }
             if let Some(unknown) = &message.unknown
                 && field.steps.last() != Some(&Step::Key(unknown.clone()))
@@ -161,6 +177,27 @@ fn locate(text: &str, field: &Field) -> Option<Range<usize>> {
         };
     }
     Some(span)
+}
+
+/// What serde says of a value that is to be one of several words, but is none: the message for the value as a word.
+fn choices<T: DeserializeOwned>(table: &toml::Table, field: &Field) -> Option<Message> {
+    let mut table = table.clone();
+    let value = value_at(&mut table, field)?;
+    *value = Value::String(value.to_string());
+    let error = serde_path_to_error::deserialize::<_, T>(table).err()?;
+    let message = message::of_serde(error.inner().message());
+    (field_of(error.path()) == *field && message.problem.starts_with("unknown value")).then_some(message)
+}
+
+/// A value, if it is there.
+fn value_at<'t>(table: &'t mut toml::Table, field: &Field) -> Option<&'t mut Value> {
+    let mut steps = field.steps.iter();
+    let Some(Step::Key(first)) = steps.next() else { return None };
+    steps.try_fold(table.get_mut(first)?, |value, step| match (step, value) {
+        (Step::Key(key), Value::Table(table)) => table.get_mut(key),
+        (Step::Index(index), Value::Array(items)) => items.get_mut(*index),
+        _ => None,
+    })
 }
 
 /// Removes a value; false if there is none.

@@ -8,6 +8,7 @@ use crate::system::System;
 
 use super::document::Document;
 use super::error::{SpecError, SpecErrors};
+use super::field::Field;
 use super::files::{NoFiles, ReadFile, is_path};
 use super::overrides::Override;
 use super::resolve::{self, Options, Parts};
@@ -37,6 +38,23 @@ impl FileKind {
             Self::Platform => "platform",
             Self::Profile => "profile",
             Self::Scenario => "scenario",
+        }
+    }
+
+    /// How to tell the kinds of files, for messages.
+    pub const TOLD_BY: &str = "a scenario has `[[stream]]` or `[[session]]`, a platform `[[processor]]`, a profile `[[cost]]` or `[model.NAME]`";
+
+    /// The kind that a file looks like, by the tables that it has; `None` if it has none that tell.
+    pub fn of(document: &Document) -> Option<Self> {
+        let any = |keys: &[&str]| keys.iter().any(|key| document.has(&Field::root().key(key)));
+        if any(&["processor", "memory"]) {
+            Some(Self::Platform)
+        } else if any(&["duration_s", "stream", "session", "chain", "runs_on"]) {
+            Some(Self::Scenario)
+        } else if any(&["cost", "model"]) {
+            Some(Self::Profile)
+        } else {
+            None
         }
     }
 
@@ -181,7 +199,7 @@ impl Library {
         files: &dyn ReadFile,
     ) -> Result<System, SpecErrors> {
         let overrides = options.overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        let own_platform = platform.is_none() && document.has(&super::field::Field::root().key("platform"));
+        let own_platform = platform.is_none() && document.has(&Field::root().key("platform"));
         let (for_platform, for_scenario): (Vec<_>, Vec<_>) =
             overrides.iter().partition(|change| change.starts_with("platform") && !own_platform);
         for change in for_scenario {
@@ -194,6 +212,12 @@ impl Library {
             _ => {
                 let first = scenario.runs_on.first().map(String::as_str);
                 let Some(name) = platform.or(first) else { return Err(no_platform(&document)) };
+                if platform.is_none()
+                    && let Some((problem, help)) = self.unknown(FileKind::Platform, name)
+                {
+                    // The name stands in the scenario.
+                    return Err(document.error(&Field::root().key("runs_on").index(0), problem, Some(help)).into());
+                }
                 let mut named = self.document(FileKind::Platform, name, files)?;
                 for change in for_platform {
                     named.set(&change.within_first())?;
@@ -236,15 +260,29 @@ impl Library {
             let text = files.read(name).map_err(|error| {
                 SpecError::elsewhere(name, "", format!("the {} cannot be read: {error}", kind.name()), None)
             })?;
-            return Document::parse(name, &text);
+            let document = Document::parse(name, &text)?;
+            return match FileKind::of(&document) {
+                Some(other) if other != kind => {
+                    let problem = format!("this looks like a {}, and a {} is needed", other.name(), kind.name());
+                    Err(SpecError::elsewhere(name, "", problem, Some(FileKind::TOLD_BY.to_owned())).into())
+                }
+                _ => Ok(document),
+            };
         }
-        let Some(text) = self.text(kind, name) else {
-            let names = suggest::help(name, self.names(kind));
-            let help = format!("{names}; a path has a slash or ends with .toml");
-            let problem = format!("unknown {} `{name}`", kind.name());
+        if let Some((problem, help)) = self.unknown(kind, name) {
             return Err(SpecError::elsewhere("", "", problem, Some(help)).into());
-        };
-        Document::parse(&format!("{}/{name}.toml", kind.folder().0), text)
+        }
+        Document::parse(&format!("{}/{name}.toml", kind.folder().0), self.text(kind, name).unwrap_or_default())
+    }
+
+    /// What is wrong with a name that is no path and of which nothing is shipped, and what would be right.
+    fn unknown(&self, kind: FileKind, name: &str) -> Option<(String, String)> {
+        if is_path(name) || self.text(kind, name).is_some() {
+            return None;
+        }
+        let names = suggest::help(name, self.names(kind));
+        let help = format!("{names}; a path has a slash or ends with .toml");
+        Some((format!("unknown {} `{name}`", kind.name()), help))
     }
 
     /// All shipped profiles and models: those of `library/models` first.

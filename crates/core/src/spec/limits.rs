@@ -76,6 +76,7 @@ pub(crate) const STEPS: Limit = Limit::between(1.0, 10_000.0, "steps");
 pub(crate) const POINTS: Limit = Limit::between(1.0, 100_000.0, "points");
 pub(crate) const DRAFT: Limit = Limit::between(1.0, 64.0, "tokens");
 pub(crate) const SEGMENTS: Limit = Limit::between(1.0, 100_000.0, "segments");
+pub(crate) const LAYER_GROUPS: Limit = Limit::between(1.0, 100_000.0, "groups");
 pub(crate) const BATCH: Limit = Limit::between(1.0, 1024.0, "requests");
 pub(crate) const FACTOR: Limit = Limit::between(1.0, 1e6, "");
 pub(crate) const EFFICIENCY: Limit = Limit::between(1e-3, 1.0, "");

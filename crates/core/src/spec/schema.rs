@@ -1,8 +1,9 @@
 //! JSON Schemas of the files, for editors.
 
-use schemars::schema_for;
+use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
+use super::field::{Field, Step};
 use super::library::FileKind;
 use super::{PlatformSpec, ProfileSpec, ScenarioSpec};
 
@@ -15,6 +16,33 @@ pub fn schema(kind: FileKind) -> Value {
     };
     schema.insert("title".to_owned(), format!("onbeat {} file", kind.name()).into());
     schema.to_value()
+}
+
+/// What the schema of a file says of a key of a table at a place in it, if it says anything; without the last full stop.
+pub(crate) fn description<T: JsonSchema>(table: &Field, key: &str) -> Option<String> {
+    let schema = schema_for!(T).to_value();
+    let mut at = &schema;
+    for step in &table.steps {
+        at = referred(&schema, at)?;
+        at = match step {
+            Step::Key(key) => at["properties"].get(key).or_else(|| at.get("additionalProperties"))?,
+            Step::Index(_) => at.get("items")?,
+        };
+    }
+    let text = referred(&schema, at)?["properties"].get(key)?["description"].as_str()?;
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned())
+}
+
+/// What a schema refers to, directly or as one of several that may be (an optional value).
+fn referred<'s>(schema: &'s Value, at: &'s Value) -> Option<&'s Value> {
+    let several = at["anyOf"].as_array().or_else(|| at["oneOf"].as_array()).or_else(|| at["allOf"].as_array());
+    if let Some(several) = several {
+        return several.iter().find_map(|one| referred(schema, one).filter(|one| one["properties"].is_object()));
+    }
+    match at["$ref"].as_str() {
+        Some(name) => schema.pointer(name.strip_prefix('#')?),
+        None => Some(at),
+    }
 }
 
 #[cfg(test)]

@@ -14,31 +14,31 @@ use crate::test_files::{
 };
 use crate::{convert_file, load};
 
-fn load_from(dir: &Path, options: Options) -> LanguageModel {
+pub(super) fn load_from(dir: &Path, options: Options) -> LanguageModel {
     let (load_options, control) = (LoadOptions::default(), Control::new());
     let loader = Loader { backend: &Rten, device: "cpu", options: &load_options, control: &control };
     load(dir, &loader, options).unwrap()
 }
 
-fn tiny(folder: &Folder, storage: Storage, options: Options) -> LanguageModel {
+pub(super) fn tiny(folder: &Folder, storage: Storage, options: Options) -> LanguageModel {
     let file = folder.0.join("tiny.gguf");
     std::fs::write(&file, tiny_llama(storage)).unwrap();
     convert_file(&file, &folder.0).unwrap();
     load_from(&folder.0, options)
 }
 
-fn short() -> Options {
+pub(super) fn short() -> Options {
     Options { system: String::new(), tokens_max: 12, ..Options::default() }
 }
 
-fn session(model: &LanguageModel, prompt: &str) -> LanguageSession {
+pub(super) fn session(model: &LanguageModel, prompt: &str) -> LanguageSession {
     let mut session = LanguageSession::new(model.shared());
     session.begin(&[Data::Text(prompt.into())]).unwrap();
     session
 }
 
 /// Steps to the end; the answer's tokens and the parts.
-fn run(session: &mut LanguageSession, units: u32) -> (Vec<u32>, Vec<Data>) {
+pub(super) fn run(session: &mut LanguageSession, units: u32) -> (Vec<u32>, Vec<Data>) {
     let (control, mut parts) = (Control::new(), Vec::new());
     loop {
         let step = session.step(units, &control).unwrap();
@@ -368,7 +368,7 @@ fn smollm2s_tokens_are_those_of_the_reference() {
     }
 }
 
-fn real_model() -> Option<PathBuf> {
+pub(super) fn real_model() -> Option<PathBuf> {
     let Some(models) = std::env::var_os("ONBEAT_TEST_MODELS") else {
         println!("skipped: ONBEAT_TEST_MODELS is not set");
         return None;

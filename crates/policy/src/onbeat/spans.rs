@@ -41,7 +41,17 @@ pub(super) fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u6
     }
     let live = view.stage(stage);
     let cost = view.cost(stage, p).map(|cost| cost.on_units(live.units));
-    segments(view, stage, cost.map(|phases| &phases[usize::from(live.phase)].1)).0
+    let cost = cost.map(|phases| &phases[usize::from(live.phase)].1);
+    let groups = cost.filter(|_| live.kind == Phase::Prefill).map_or(1, PhaseCost::layer_groups);
+    segments(view, stage, cost).0 / u64::from(groups.max(1))
+}
+
+/// What takes so long at the clock that profiles were taken at takes at the present one [ns].
+pub(super) fn at_clock(view: &View<'_>, stage: StageId, p: ProcessorId, ns: u64) -> u64 {
+    match view.speed(p) {
+        1.0 => ns,
+        speed => (ns as f64 * view.stretch(stage, p, speed).unwrap_or(1.0)) as u64,
+    }
 }
 
 /// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left. Where
@@ -82,19 +92,6 @@ pub(super) fn phase_cost<'a>(view: &View<'a>, stage: StageId, variant: u8, place
     let live = view.stage(stage);
     let cost = view.node(stage).costs_of(variant)[place.processor].as_ref()?.with_cache(live.cache.far);
     Some(&cost.on_units(place.units)[usize::from(live.phase)].1)
-}
-
-/// The first segment alone, and how long it holds the processor.
-pub(super) fn first_segment(
-    view: &View<'_>,
-    stage: StageId,
-    cost: Option<&PhaseCost>,
-    span: u64,
-) -> (Option<u32>, Nanos) {
-    match segments(view, stage, cost) {
-        (_, 0 | 1) if view.stage(stage).kind != Phase::Decode => (None, Nanos(span)),
-        (segment, _) => (Some(1), Nanos(segment)),
-    }
 }
 
 /// Length of a stage's next segment at a cost [ns], and how many segments are left, as far as they matter.

@@ -1,9 +1,10 @@
 use onbeat_core::cost::{Phase, PhaseCost};
+use onbeat_core::curve::Curve;
 use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Limit};
-use onbeat_core::spec::Preemption;
-use onbeat_core::system::Arrival;
+use onbeat_core::spec::{DropRule, Preemption, VariationKind};
+use onbeat_core::system::{Arrival, Variation};
 use onbeat_core::units::Nanos;
 
 use crate::speculative::tests::let_draft;
@@ -212,5 +213,84 @@ fn a_prompt_waits_while_answers_take_all_that_there_is() {
         rig.state.processors[ProcessorId(0)].runs.clear();
         rig.state.stages.remove(writing);
         assert!(matches!(rig.decide_with(&mut policy)[..], [Action::Start { stage, .. }] if stage == prompt));
+    }
+}
+
+#[test]
+fn only_what_is_late_at_the_very_least_is_dropped() {
+    for (spread, dropped) in [(0.5, false), (0.1, true)] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
+        let frames = rig.stream("frames", Some(40.0), &[Some(50.0)]);
+        rig.system.sources[frames].drop = DropRule::Late;
+        rig.system.variation = Variation { kind: VariationKind::Uniform, spread };
+        let stage = rig.ready(frames, 0.0);
+        let job = rig.state.stages[stage].job;
+        // From 25 ms, or from 45.
+        let decided = rig.decide("onbeat");
+        assert_eq!(decided, if dropped { vec![Action::Drop { job }] } else { vec![start(stage, 0)] });
+    }
+}
+
+#[test]
+fn a_prompt_is_cut_as_the_next_frame_allows() {
+    for (pieces, groups, limit) in [(false, 1, None), (true, 1, Some(Some(Limit::Units(25)))), (false, 50, Some(None))]
+    {
+        let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
+        let chat = rig.session("chat", &[5.0], 1);
+        let _frames = rig.stream("frames", Some(33.0), &[Some(8.0)]);
+        let node = rig.system.nodes_of(chat).next().unwrap();
+        for cost in rig.system.nodes[node].costs.iter_mut().flatten() {
+            if let PhaseCost::Prefill { pieces: of, .. } = &mut cost.phases[0].1 {
+                of.efficiency = pieces.then(|| Curve::constant(1.0));
+                of.layer_groups = groups;
+            }
+        }
+        rig.state.now = ms(20.0);
+        let prompt = rig.ready(chat, 20.0);
+        // The frame of 33 ms needs the processor from 58 on: all of the prompt would take until 120, half of it until 70, a quarter until
+        // 45. With 50 groups it gives way within 2 ms.
+        let action = |limit| Action::Start { stage: prompt, processor: ProcessorId(0), limit, units: None };
+        assert_eq!(rig.decide("onbeat"), limit.map(action).into_iter().collect::<Vec<_>>(), "{groups} groups");
+    }
+}
+
+#[test]
+fn what_would_slow_down_an_answer_beyond_its_deadline_waits() {
+    for (due, starts) in [(100.0, true), (60.0, false)] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment), ("npu", Preemption::Segment)]);
+        let answer = rig.stream("answer", Some(due), &[Some(50.0), None]);
+        let hog = rig.stream("hog", Some(1000.0), &[None, Some(40.0)]);
+        for source in [answer, hog] {
+            let node = rig.system.nodes_of(source).next().unwrap();
+            for cost in rig.system.nodes[node].costs.iter_mut().flatten() {
+                // All of it is reading, at 10 bytes per nanosecond.
+                if let PhaseCost::Fixed { latency_ns, bytes, .. } = &mut cost.phases[0].1 {
+                    *bytes = *latency_ns * 10.0;
+                }
+            }
+        }
+        (rig.system.platform.bandwidth, rig.system.contention) = (Some(10.0), true);
+        rig.running(answer, 0, 0.0);
+        let stage = rig.ready(hog, 0.0);
+        // Beside each other both take twice as long: the answer 90 ms.
+        assert_eq!(rig.decide("onbeat") == [start(stage, 1)], starts, "due at {due} ms");
+    }
+}
+
+#[test]
+fn a_prompt_shares_steps_where_the_profile_lets_it() {
+    for mixed in [true, false] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
+        let chat = rig.session("chat", &[20.0], 4);
+        if mixed {
+            rig.mix(chat);
+        }
+        rig.running_decode(chat, 0, 0.0);
+        rig.state.now = ms(1.0);
+        let prompt = rig.ready(chat, 1.0);
+        let decided = rig.decide("onbeat");
+        let shares =
+            matches!(decided[..], [Action::Start { stage, limit: Some(Limit::Units(_)), .. }] if stage == prompt);
+        assert_eq!((shares, decided.is_empty()), (mixed, !mixed), "{decided:?}");
     }
 }

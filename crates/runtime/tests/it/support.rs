@@ -43,6 +43,10 @@ pub(crate) struct Script {
     pub(crate) gate: Gate,
     /// Puts regions out instead of text.
     pub(crate) regions: u32,
+    /// The most sessions that share a step.
+    pub(crate) members_max: usize,
+    /// Steps that an input takes besides.
+    pub(crate) more: fn(input: &str) -> u32,
     pub(crate) load: fn(processor: &str, control: &Control) -> Result<(), Error>,
 }
 
@@ -57,6 +61,8 @@ impl Default for Script {
             movable: true,
             gate: Gate::Unknown,
             regions: 0,
+            members_max: 1,
+            more: |_| 0,
             load: |_, _| Ok(()),
         }
     }
@@ -71,6 +77,8 @@ pub(crate) struct Log {
     pub(crate) steps: Mutex<Vec<(String, String, u32)>>,
     /// Model and processor.
     pub(crate) loads: Mutex<Vec<(String, String)>>,
+    /// How many sessions shared a step, for each step that more than one shared.
+    pub(crate) shared: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -120,6 +128,16 @@ impl Model for Fake {
     fn open(&self) -> Result<Box<dyn Session>, Error> {
         let kind = Arc::clone(&self.0);
         Ok(Box::new(Fresh { kind, input: String::new(), history: String::new(), number: 0, prompt: 0, at: 0, said: 0 }))
+    }
+    fn members_max(&self) -> usize {
+        self.0.script.members_max
+    }
+    fn step_together(&self, sessions: &mut [&mut dyn Session], control: &Control) -> Result<Vec<Step>, Error> {
+        assert!((1..=self.0.script.members_max).contains(&sessions.len()));
+        if sessions.len() > 1 {
+            self.0.log.shared.lock().unwrap().push(sessions.len());
+        }
+        sessions.iter_mut().map(|session| session.step(1, control)).collect()
     }
 }
 
@@ -191,7 +209,7 @@ impl Session for Fresh {
             self.kind.log.steps.lock().unwrap().push((self.kind.name.clone(), self.input.clone(), self.at));
             self.at += 1;
         }
-        let done = self.at >= script.steps;
+        let done = self.at >= script.steps + (script.more)(&self.input);
         let mut parts = Vec::new();
         if let Some(every) = script.part_every
             && self.at > 0
@@ -241,10 +259,11 @@ impl Session for Fresh {
 }
 
 #[derive(Debug)]
-struct Numbers(fn(u64) -> String);
+struct Numbers(fn(u64) -> String, bool);
 
 impl Feed for Numbers {
-    fn data(&self, _: SourceId, index: u64) -> Vec<Data> {
+    fn data(&self, source: SourceId, index: u64) -> Vec<Data> {
+        let index = if self.1 { 10 * index + source.index() as u64 } else { index };
         vec![Data::Text(self.0(index).into())]
     }
     fn stand_in(&self, node: NodeId) -> Vec<Data> {
@@ -295,6 +314,8 @@ pub(crate) struct Setup {
     pub(crate) scripts: Vec<(&'static str, Script)>,
     pub(crate) rule: fn(&View<'_>, &mut Actions),
     pub(crate) feed: fn(u64) -> String,
+    /// Whether sources are told apart by the last digit of the numbers in the feed.
+    pub(crate) sources_apart: bool,
     pub(crate) hang_floor: Duration,
     /// Whether the stop flag is set from the start.
     pub(crate) stop_at_once: bool,
@@ -317,6 +338,7 @@ impl Setup {
             scripts: scripts.to_vec(),
             rule: first_come,
             feed: |index| format!("i{index}"),
+            sources_apart: false,
             hang_floor: Duration::from_mins(1),
             stop_at_once: false,
         }
@@ -336,7 +358,7 @@ impl Setup {
             seed: 1,
             facts: Facts::default(),
             library: Arc::new(shelf),
-            feed: Arc::new(Numbers(self.feed)),
+            feed: Arc::new(Numbers(self.feed, self.sources_apart)),
             options: Options { hang_floor: self.hang_floor, urgent: false, stop, ..Options::default() },
         };
         let (finished, events, kept) = run(plan, Vec::<Event>::new(), Kept::default())?;

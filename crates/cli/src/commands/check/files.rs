@@ -27,13 +27,10 @@ pub(super) fn split(names: &[String]) -> Result<(Vec<OtherFile>, Vec<String>), F
         }
         let text = disk.read(name).map_err(Failure::io("read", name.as_ref()))?;
         let document = Document::parse(name, &text).map_err(|errors| disk.failure(errors))?;
-        let has = |key: &str| document.has(&Field::root().key(key));
-        let kind = if has("processor") || has("memory") {
-            FileKind::Platform
-        } else if has("duration_s") || has("stream") || has("session") || has("chain") || has("runs_on") {
-            FileKind::Scenario
-        } else {
-            FileKind::Profile
+        let Some(kind) = FileKind::of(&document) else {
+            let help = Some(FileKind::TOLD_BY.to_owned());
+            let error = document.error(&Field::root(), "nothing in it says what kind of file it is", help);
+            return Err(disk.failure(error.into()));
         };
         match kind {
             FileKind::Scenario => scenarios.push(name.clone()),

@@ -22,7 +22,10 @@ pub(super) fn full(finding: &Finding, ui: Ui) -> String {
     };
     let mut text = format!("{}: {verdict}\n\n", ui.bold(&name));
     text += &sources(finding, ui);
-    push(&mut text, format_args!("\nAll {} stages have a profile.\n", system.nodes.len()));
+    match system.nodes.len() {
+        1 => text += "\nThe only stage has a profile.\n",
+        n => push(&mut text, format_args!("\nAll {n} stages have a profile.\n")),
+    }
     text += &load(finding);
     text += &bound(finding);
     text += &bounds(finding, ui);

@@ -11,6 +11,7 @@ use crate::spec::error::SpecError;
 use crate::spec::field::Field;
 use crate::spec::files::beside;
 use crate::spec::{CostSpec, ExitsPer, ModelShape, ModelSpec, ProfileSpec, QualitySpec, VariantSpec, limits};
+use crate::suggest;
 
 use super::architecture;
 use super::experts;
@@ -168,7 +169,14 @@ impl<'a> Catalogue<'a> {
             _ => (name, None),
         };
         let Some((layer, model, spec)) = self.model(model) else {
-            check.unknown(field, "model", name, self.model_names());
+            let help = match suggest::closest(name, self.model_names()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => {
+                    let entry = Field::root().key("model").key(name);
+                    format!("declare it as `[{entry}]`; `onbeat list models` shows the shipped ones")
+                }
+            };
+            check.wrong(field, format!("unknown model `{name}`"), help);
             return None;
         };
         if let (Some(_), Some((at, _))) = (slash, variant) {
@@ -613,7 +621,7 @@ fn check_numbers(check: &mut Check<'_>, at: &Field, cost: &CostSpec) {
         let tokens = limits::Limit { least: 0.0, ..limits::TOKENS };
         check.points(&at.key("decode_ms"), points, &tokens, &limits::STEP_MS, false);
     }
-    check.optional(at, "layer_groups", cost.layer_groups.map(f64::from), &limits::SEGMENTS);
+    check.optional(at, "layer_groups", cost.layer_groups.map(f64::from), &limits::LAYER_GROUPS);
     if let Some(points) = &cost.chunk_efficiency {
         check.points(&at.key("chunk_efficiency"), points, &limits::TOKENS, &limits::EFFICIENCY, true);
     }

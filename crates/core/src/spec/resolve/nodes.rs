@@ -405,7 +405,7 @@ impl<'a, 'c> Builder<'a, 'c> {
         let tried: Vec<String> = stage.candidates.iter().map(|variant| format!("`{}`", variant.name())).collect();
         let place = if on.is_empty() { String::new() } else { format!(" for {}", on.join(", ")) };
         let problem = format!("platform `{name}` has no cost of {}{place}", tried.join(", "));
-        let help = "add a model that it has to `or`, or a `[[cost]]` entry".to_owned();
+        let help = "add a `[[cost]]` entry, or name in the stage's `or` a model that has one".to_owned();
         self.wrong(&stage.field.key("model"), problem, help);
         None
     }

@@ -50,7 +50,11 @@ impl ResolvedPlatform {
             let has = processor.division.map_or(1, |division| division.units);
             if units == 0 || (units > has && processor.division.is_some()) {
                 let problem = format!("{units} units of `{}`, which has {has}", self.platform.processors[id].name);
-                check.wrong(at, problem, format!("must be 1 to {has}"));
+                let help = match processor.division {
+                    Some(_) => format!("must be 1 to {has}"),
+                    None => "leave `units` out: this processor is not divided".to_owned(),
+                };
+                check.wrong(at, problem, help);
                 return;
             }
         }
