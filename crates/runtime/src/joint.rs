@@ -70,6 +70,7 @@ impl<S: Sink> Live<'_, S> {
                 why: StopReason::Finished,
                 failed: false,
                 starved: false,
+                ended: Vec::new(),
                 depth: hidden.work.exit,
                 meter: Meter::at(now),
                 nominal_end: now + setup + expected,

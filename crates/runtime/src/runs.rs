@@ -33,12 +33,12 @@ pub(crate) struct LiveRun {
     pub(crate) why: StopReason,
     /// The device has failed it or is lost: nothing is finished, however far it came.
     pub(crate) failed: bool,
-    /// Of several stages on a device: the serial numbers of those that it says are complete.
-    pub(crate) ended: Vec<u64>,
     /// A cache could not grow: what was done after that is lost.
     pub(crate) starved: bool,
     /// Share of each step that is computed: none of those that decode ends before the one that goes deepest.
     pub(crate) depth: f64,
+    /// Of several stages on a device: the serial numbers of those that it says are complete.
+    pub(crate) ended: Vec<u64>,
     /// What it draws and has drawn.
     pub(crate) meter: Meter,
     /// When it should end by the profile.
@@ -173,9 +173,9 @@ impl<S: Sink> Live<'_, S> {
             steps_max,
             why: StopReason::Finished,
             failed: false,
-            ended: Vec::new(),
             starved: false,
             depth,
+            ended: Vec::new(),
             meter,
             nominal_end: now,
             joint: None,
