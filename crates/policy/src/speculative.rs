@@ -102,13 +102,9 @@ pub(crate) mod tests {
         let (small, large) = (node(rig, small), node(rig, large));
         let small = rig.system.nodes[small].clone();
         let flat = || Some(Curve::new(vec![(1.0, 1.0), (8.0, 1.0)], Below::Hold));
-        rig.system.nodes[large].draft = Some(Draft {
-            model: small.model,
-            verify: small.costs.iter().map(|_| flat()).collect(),
-            costs: small.costs,
-            tokens: 4,
-            acceptance: Distribution::constant(acceptance),
-        });
+        let verify = small.costs.iter().map(|_| flat()).collect();
+        let acceptance = Distribution::constant(acceptance);
+        rig.system.nodes[large].draft = Some(Draft::new(small.model, small.costs, verify, 4, acceptance));
     }
 
     fn speculate(stage: StageId, processor: u32, drafter: u32, tokens: u32) -> Action {

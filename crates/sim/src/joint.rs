@@ -8,7 +8,7 @@ use onbeat_core::bus::Demand;
 use onbeat_core::cost::Phase;
 use onbeat_core::event::{Sink, StopReason, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
-use onbeat_core::joint::{Attention, Course, Mark, Pace, Part, Together, expected_tokens};
+use onbeat_core::joint::{Attention, Course, Mark, Pace, Part, Together};
 use onbeat_core::policy::Limit;
 use onbeat_core::state::{Occupancy, Run};
 use onbeat_core::units::{Bytes, Millijoules, Nanos};
@@ -208,8 +208,7 @@ impl<S: Sink> Engine<'_, S> {
         let left = live.work.units(live.kind) - live.position;
         let units = match together {
             Together::Draft { tokens, .. } => {
-                let accepted = view.node(stage).draft.as_ref().map_or(0.0, |draft| draft.acceptance.mean());
-                f64::from(segments) * expected_tokens(accepted, tokens)
+                f64::from(segments) * view.draft(stage).map_or(1.0, |draft| draft.tokens_per_cycle(tokens))
             }
             Together::Split { .. } | Together::Attention { .. } => {
                 let cost = cost_of(self.course.system, live, p);
