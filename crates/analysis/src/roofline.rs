@@ -1,15 +1,23 @@
 //! Latencies that nobody measured, from the shape of a model and the peaks of a processor.
 //!
 //! A network is a sequence of operator groups ([`Operator`]). A group cannot be faster than its operations at the processor's peak
-//! rate, nor than its bytes at the processor's bandwidth, and each of its kernels must be launched:
+//! rate, nor than its bytes at the processor's bandwidth, and each of its kernels must be launched. If one group follows the other, and
+//! nothing else is done during a launch, that takes
 //!
 //! ```text
-//! time = Σ over groups of max(operations / peak, bytes / bandwidth)  +  kernels × launch
+//! in turn  = Σ over groups of max(operations / peak, bytes / bandwidth)  +  kernels × launch
 //! ```
 //!
 //! That is the roofline model (Williams, Waterman and Patterson 2009) per operator, as GenZ (Bambhaniya et al., arXiv 2406.01698) applies
-//! it to language models, with a launch cost. The efficiency is 1: the result is a *lower bound* on the latency, as far as its inputs are
-//! right. [`compare`] says by how much reality exceeds it.
+//! it to language models, with a launch cost, and with an efficiency of 1. A runtime that fetches the next group's weights while this
+//! one computes, or launches ahead, can be faster. None is faster than each of the three alone, which is the *lower bound*, as far as its
+//! inputs are right:
+//!
+//! ```text
+//! at least = max(Σ operations / peak, Σ bytes / bandwidth, kernels × launch)
+//! ```
+//!
+//! [`compare`] says by how much reality exceeds the first.
 
 mod accuracy;
 mod operators;
@@ -105,7 +113,7 @@ impl Bound {
     }
 }
 
-/// An estimated latency in three parts that add up.
+/// An estimated latency: in three parts that add up if one group of operators follows the other, and by the bounds of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Estimate {
     /// Time of the groups that the peak rate limits [s].
@@ -118,15 +126,24 @@ pub struct Estimate {
     pub operations: f64,
     /// Bytes from and to memory.
     pub bytes: f64,
+    /// Time of all operations at the peak rate [s].
+    pub operations_s: f64,
+    /// Time of all bytes at the bandwidth [s].
+    pub bytes_s: f64,
 }
 
 impl Estimate {
-    /// The latency [ms].
+    /// The latency if one group follows the other, and launches come on top [ms].
     pub fn ms(&self) -> f64 {
         (self.compute_s + self.memory_s + self.launch_s) * 1e3
     }
 
-    /// The largest part.
+    /// What no runtime can be faster than, whatever overlaps [ms].
+    pub fn at_least_ms(&self) -> f64 {
+        self.operations_s.max(self.bytes_s).max(self.launch_s) * 1e3
+    }
+
+    /// The largest part of [`Estimate::ms`].
     pub fn bound(&self) -> Bound {
         if self.launch_s > self.compute_s.max(self.memory_s) {
             Bound::Launch
@@ -146,6 +163,8 @@ impl Estimate {
         } else {
             self.memory_s += memory_s;
         }
+        self.operations_s += compute_s;
+        self.bytes_s += memory_s;
         self.launch_s += operator.kernels * rates.launch_s;
         self.operations += operator.operations;
         self.bytes += operator.bytes;
@@ -262,11 +281,22 @@ mod tests {
         let rates = Rates::of(&platform(), &platform().processor[0], 8).unwrap();
         let estimate = Subject::new(&spec, Some(30.0)).unwrap().inference(rates).unwrap();
         assert!((estimate.ms() - 0.5).abs() < 1e-12, "{}", estimate.ms());
+        assert!((estimate.at_least_ms() - 0.4).abs() < 1e-12, "launches and operations can overlap with reading");
         assert_eq!(estimate.bound(), Bound::Memory);
         // Without weights only 0.1 ms of memory remain, and compute binds.
         assert_eq!(Subject::new(&spec, Some(0.0)).unwrap().inference(rates).unwrap().bound(), Bound::Compute);
         let slow = Rates { launch_s: 1e-3, ..rates };
         assert_eq!(Subject::new(&spec, Some(0.0)).unwrap().inference(slow).unwrap().bound(), Bound::Launch);
+        assert!((Subject::new(&spec, Some(0.0)).unwrap().inference(slow).unwrap().at_least_ms() - 20.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn groups_of_both_kinds_can_overlap_down_to_the_bound() {
+        // 3 ms of operations beside 1 ms of bytes, and then 1 beside 2: 3 + 2 in turn, 4 if the second's bytes come during the first.
+        let rates = Rates { operations_per_s: 1e12, bytes_per_s: 1e9, launch_s: 0.0 };
+        let group = |operations: f64, bytes: f64| Operator { name: "g", operations, bytes, kernels: 1.0 };
+        let estimate = roofline(&[group(3e9, 1e6), group(1e9, 2e6)], rates);
+        assert!((estimate.ms() - 5.0).abs() < 1e-12 && (estimate.at_least_ms() - 4.0).abs() < 1e-12);
     }
 
     proptest! {
@@ -300,9 +330,10 @@ mod tests {
                 prop_assert!(prefill(worse, prompt, None, batch) >= ttft * rounding);
                 prop_assert!(decode(worse, prompt, batch) >= tpot * rounding);
             }
-            // No faster than either roof alone.
+            // No faster than either roof alone, which is the bound.
             let step = subject.decode(rates, prompt, batch).expect("a step");
-            prop_assert!(step.ms() >= 1e3 * (step.operations / operations_per_s).max(step.bytes / bytes_per_s) * rounding);
+            let roofs = 1e3 * (step.operations / operations_per_s).max(step.bytes / bytes_per_s).max(step.launch_s);
+            prop_assert!((step.at_least_ms() / roofs - 1.0).abs() < 1e-9 && step.ms() >= roofs * rounding);
         }
     }
 

@@ -179,8 +179,8 @@ Examples:
   onbeat check my-chip.toml";
 
 const ESTIMATE_HELP: &str = "\
-Every estimate is a lower bound: peak rates, full bandwidth, nothing but what must be computed and moved. `--validate` shows by how much \
-published latencies exceed it.
+Estimates assume peak rates, full bandwidth, and nothing but what must be computed and moved: `at least`, a lower bound, whatever a runtime \
+overlaps, and `in turn`, one operator after the other. `--validate` shows by how much published latencies exceed the latter.
 
 Models come with their architecture (`transformer` or `network` in a profile file), platforms with peak rates and bandwidths (`peak_tops`, \
 `peak_tflops`, `bandwidth_gbps`, `launch_us`).

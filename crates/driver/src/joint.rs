@@ -4,7 +4,7 @@ use onbeat_core::bus::Demand;
 use onbeat_core::cost::{Phase, PhaseCost};
 use onbeat_core::event::{Sink, What};
 use onbeat_core::id::{Id, ModelId, ProcessorId, ProcessorSet, StageId};
-use onbeat_core::joint::{self, Attention, Pace, Part, Together, expected_tokens};
+use onbeat_core::joint::{self, Attention, Pace, Part, Together};
 use onbeat_core::policy::Limit;
 use onbeat_core::state::Run;
 use onbeat_core::units::Nanos;
@@ -169,8 +169,7 @@ impl<S: Sink> Course<'_, S> {
         let left = live.work.units(live.kind) - live.position;
         let units = match together {
             Together::Draft { tokens, .. } => {
-                let accepted = view.node(stage).draft.as_ref().map_or(0.0, |draft| draft.acceptance.mean());
-                f64::from(segments) * expected_tokens(accepted, tokens)
+                f64::from(segments) * view.draft(stage).map_or(1.0, |draft| draft.tokens_per_cycle(tokens))
             }
             Together::Split { .. } | Together::Attention { .. } => {
                 let cost = self.joint_cost(stage, p);

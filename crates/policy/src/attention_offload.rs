@@ -5,6 +5,7 @@ use onbeat_core::joint::Together;
 use onbeat_core::policy::{Actions, Policy, View, refusal_bit};
 use onbeat_core::system::System;
 
+use crate::edf::PREEMPTIVE;
 use crate::hetero_split::with_helpers;
 use crate::parameters::Parameters;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
@@ -14,11 +15,14 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "attention-offload",
     summary: "Earliest due first; idle processors compute a part of the attention of answers, where that is predicted to be faster",
     group: "generative",
-    parameters: &[ParameterInfo {
-        name: "gain",
-        default: "1.05",
-        meaning: "attention is divided if that makes the rest of the answer at least so many times as fast, nominally; 1 to 1000",
-    }],
+    parameters: &[
+        ParameterInfo {
+            name: "gain",
+            default: "1.05",
+            meaning: "attention is divided if that makes the rest of the answer at least so many times as fast, nominally; 1 to 1000",
+        },
+        PREEMPTIVE,
+    ],
     reference: "after Fan et al., APEX: Asynchronous Parallel CPU-GPU Execution for Online LLM Inference on Constrained GPUs, arXiv 2506.03296, 2025; dividing one request's attention is ours",
     build,
 };
@@ -32,7 +36,7 @@ struct AttentionOffload {
 
 fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let gain = parameters.number("gain", 1.0..=1000.0, "a number from 1 to 1000")?;
-    Ok(Box::new(AttentionOffload { gain, spare: Spare::default() }))
+    Ok(Box::new(AttentionOffload { gain, spare: Spare::new(parameters.flag("preemptive")?) }))
 }
 
 impl Policy for AttentionOffload {

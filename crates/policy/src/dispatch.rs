@@ -143,6 +143,11 @@ impl Dispatch {
         }
     }
 
+    /// What the last decision has given away.
+    pub(crate) fn plan_mut(&mut self) -> &mut Plan {
+        &mut self.plan
+    }
+
     /// Stages that found no place in the last decision and preempt nothing, the most urgent first, with their keys. Empty unless
     /// the order preempts.
     pub(crate) fn waiting(&self) -> &[(u64, StageId)] {
@@ -233,7 +238,7 @@ impl Dispatch {
         self.victims_listed = true;
         self.victims.clear();
         for processor in view.processors().filter(|&p| view.preemptible(p)) {
-            for run in &view.occupancy(processor).runs {
+            for run in view.occupancy(processor).runs.iter().filter(|run| view.can_preempt(processor, run)) {
                 self.victims.push(Victim {
                     // Work that ends anyway is not compared.
                     key: if run.ending { 0 } else { order.running_key(view, processor, run) },

@@ -19,7 +19,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
     build,
 };
 
-/// The parameter that edf, fixed-priority, llf and p-edf share.
+/// The parameter that `edf` shares with all that can preempt and need not.
 pub(crate) const PREEMPTIVE: ParameterInfo = ParameterInfo {
     name: "preemptive",
     default: "true",

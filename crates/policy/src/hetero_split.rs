@@ -5,6 +5,7 @@ use onbeat_core::joint::Together;
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
 
+use crate::edf::PREEMPTIVE;
 use crate::parameters::Parameters;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
 use crate::spare::Spare;
@@ -13,11 +14,14 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "hetero-split",
     summary: "Earliest due first; divides work over idle processors that nobody else needs, and gives them back at a boundary",
     group: "generative",
-    parameters: &[ParameterInfo {
-        name: "gain",
-        default: "1.05",
-        meaning: "a stage is divided if that makes its phase at least so many times as fast, nominally; 1 to 1000",
-    }],
+    parameters: &[
+        ParameterInfo {
+            name: "gain",
+            default: "1.05",
+            meaning: "a stage is divided if that makes its phase at least so many times as fast, nominally; 1 to 1000",
+        },
+        PREEMPTIVE,
+    ],
     reference: "Chen et al., Characterizing Mobile SoC for Accelerating Heterogeneous LLM Inference (HeteroInfer), arXiv 2501.14794, 2025",
     build,
 };
@@ -31,7 +35,7 @@ struct HeteroSplit {
 
 fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let gain = parameters.number("gain", 1.0..=1000.0, "a number from 1 to 1000")?;
-    Ok(Box::new(HeteroSplit { gain, spare: Spare::default() }))
+    Ok(Box::new(HeteroSplit { gain, spare: Spare::new(parameters.flag("preemptive")?) }))
 }
 
 impl Policy for HeteroSplit {

@@ -88,6 +88,7 @@ mod predicted_sjf;
 mod prefill_first;
 mod prema;
 mod rate_limiter;
+mod recut;
 mod registry;
 mod residency;
 mod round_robin;

@@ -9,6 +9,7 @@ use onbeat_core::units::Nanos;
 
 use crate::parameters::Parameters;
 use crate::plan::Plan;
+use crate::recut::{self, Recut};
 use crate::registry::{PolicyError, PolicyInfo};
 use crate::times::{Rest, Times, until_due};
 
@@ -29,6 +30,12 @@ struct Planaria {
     candidates: Vec<Candidate>,
     /// What each processor has left to give, by slots; by units, where it can be divided.
     free: Vec<u32>,
+    /// Whether running work can go on with other units on any processor.
+    recuts: bool,
+    /// Units that running work gives up at its next boundary and that nobody counts on yet, by processor.
+    coming: Vec<u32>,
+    /// Stages that this decision takes off their units.
+    cut: Vec<StageId>,
 }
 
 /// Where a stage can run.
@@ -63,8 +70,9 @@ struct Candidate {
     clippy::unnecessary_wraps,
     reason = "the registry's signature; other policies have parameters that can be wrong"
 )]
-fn build(_: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
-    Ok(Box::<Planaria>::default())
+fn build(_: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
+    let recuts = system.platform.processors.ids().any(|p| recut::division(system, p).is_some());
+    Ok(Box::new(Planaria { recuts, ..Planaria::default() }))
 }
 
 /// Weight of a priority: the priority itself, and 1 for those below 1, which include the default ones.
@@ -101,20 +109,29 @@ fn choices<'a>(view: View<'a>, stage: StageId, rest: &'a [Option<Rest>]) -> impl
     view.processors().filter(move |&p| view.can_run(stage, p)).flat_map(on)
 }
 
+/// Runs that nobody has asked to end, and that this decision does not cut.
+fn uncut<'a>(view: View<'a>, processor: ProcessorId, cut: &'a [StageId]) -> impl Iterator<Item = Recut<'a>> + 'a {
+    Recut::all(view, processor).filter(|run| !run.ending && !cut.contains(&run.stage))
+}
+
 impl Policy for Planaria {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
-        if view.ready().is_empty() {
+        if view.ready().is_empty() && !self.recuts {
             return;
         }
         self.plan.begin(view);
+        self.cut.clear();
         self.free.clear();
         self.free.extend(view.processors().map(|p| match view.system.platform.processors[p].division {
             Some(_) => view.free_units(p),
             None => view.free_slots(p),
         }));
-        if self.free.iter().any(|&free| free > 0) {
+        if self.recuts || self.free.iter().any(|&free| free > 0) {
             self.list(view);
             self.give_least(view);
+            if self.recuts {
+                self.cut_for_those_who_wait(view, actions);
+            }
             self.give_spare(view);
             for i in 0..self.candidates.len() {
                 let Candidate { stage, given, .. } = self.candidates[i];
@@ -140,11 +157,13 @@ impl Policy for Planaria {
             self.candidates.extend(open);
             self.candidates.sort_unstable_by_key(|candidate| candidate.serial);
         }
+        let mut waits = false;
         for i in 0..self.candidates.len() {
             let Candidate { stage, given, .. } = self.candidates[i];
-            if given.is_none() {
-                self.plan.join_any(view, stage, actions);
-            }
+            waits |= given.is_none() && !self.plan.join_any(view, stage, actions);
+        }
+        if self.recuts && !waits {
+            self.widen(view, actions);
         }
     }
 }
@@ -203,6 +222,68 @@ impl Planaria {
                 self.candidates[i].given = Some(Place { processor, units });
             }
         }
+    }
+
+    /// Lets running work that holds more units than it needs go on with fewer, where that makes room for a stage that can be on time.
+    fn cut_for_those_who_wait(&mut self, view: &View<'_>, actions: &mut Actions) {
+        self.coming.clear();
+        let ending = |p| Recut::all(*view, p).filter(|run| run.ending).map(|run| run.surplus()).sum::<u32>();
+        self.coming.extend(view.processors().map(ending));
+        for i in 0..self.candidates.len() {
+            let Candidate { stage, given, in_time, .. } = self.candidates[i];
+            // Who is late anyway goes last and takes what is left.
+            if given.is_some() || !in_time || self.plan.batch_for(view, stage, |_| true).is_some() {
+                continue;
+            }
+            let slack = view.due(stage).saturating_sub(view.now());
+            let rest = self.times.of(view, stage);
+            let (free, coming, cut) = (&self.free, &self.coming, &self.cut);
+            let room = |p: ProcessorId| {
+                let spare: u32 = uncut(*view, p, cut).map(|run| run.surplus()).sum();
+                free[p.index()] + coming[p.index()] + spare
+            };
+            // The slowest place that suffices, so that the least is taken from others.
+            let found = choices(*view, stage, rest)
+                .filter(|choice| recut::division(view.system, choice.place.processor).is_some())
+                .map(|choice| (choice.setup.saturating_add(until_due(view, stage, choice.rest)), choice.place))
+                .filter(|&(time, place)| time <= slack && place.units <= room(place.processor))
+                .max_by_key(|&(time, Place { processor, units })| (time, Reverse((processor, units))));
+            let Some((_, Place { processor, units })) = found else { continue };
+            let p = processor.index();
+            let now = self.free[p].min(units);
+            self.free[p] -= now;
+            while self.coming[p] < units - now {
+                let most = uncut(*view, processor, &self.cut).max_by_key(|run| (run.surplus(), run.stage));
+                let run = most.expect("there is room");
+                self.coming[p] += run.surplus();
+                self.cut(view, processor, run.stage, actions);
+            }
+            self.coming[p] -= units - now;
+        }
+    }
+
+    /// Where units are left over, lets the running work that gains most go on with more of them, if that is worth what it costs.
+    fn widen(&mut self, view: &View<'_>, actions: &mut Actions) {
+        for p in view.processors() {
+            let free = self.free[p.index()];
+            if free == 0 || Recut::all(*view, p).any(|run| run.ending) {
+                continue;
+            }
+            let plan = &self.plan;
+            let alone = uncut(*view, p, &self.cut).filter(|run| !plan.is_joined(p, view.stage(run.stage).model));
+            let best = alone.filter_map(|run| Some((run.gain(free)?, Reverse(run.stage)))).max();
+            if let Some((_, Reverse(stage))) = best {
+                self.cut(view, p, stage, actions);
+            }
+        }
+    }
+
+    /// Takes a stage off its units at the next boundary, to go on with others.
+    fn cut(&mut self, view: &View<'_>, processor: ProcessorId, stage: StageId, actions: &mut Actions) {
+        self.cut.push(stage);
+        actions.preempt(stage);
+        // Nobody joins it any more.
+        self.plan.close(processor, view.stage(stage).model);
     }
 
     /// Lets stages move up to faster processors that are still idle, in their order.

@@ -1,27 +1,54 @@
 //! How policies give processors that nobody else needs to work that can use more than one: `attention-offload`,
-//! `hetero-split` and `speculative`.
+//! `hetero-split` and `speculative`. Everything else is decided as by `edf`.
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Actions, View};
-use onbeat_core::units::Nanos;
+use onbeat_core::state::Run;
 
+use crate::dispatch::{Dispatch, Order};
+use crate::edf::TokenAlarm;
 use crate::plan::{Plan, batch_max};
 
-/// Ready stages earliest due first, each on its fastest idle processor; what is idle then helps. The buffers are reused.
-#[derive(Clone, Debug, Default)]
+/// Serves stages as `edf` does; what is idle then helps. The buffers are reused.
+#[derive(Clone, Debug)]
 pub(crate) struct Spare {
-    plan: Plan,
-    /// Ready stages by due time and serial.
-    queue: Vec<(Nanos, u64, StageId)>,
-    /// Stages that start, with their processor.
-    placed: Vec<(StageId, ProcessorId)>,
-    /// Stages that no processor was found for.
-    waiting: Vec<StageId>,
+    order: Due,
+    dispatch: Dispatch,
+    tokens: TokenAlarm,
+    /// What `edf` would do.
+    alone: Actions,
+}
+
+/// By the time at which stages are due.
+#[derive(Clone, Debug)]
+struct Due {
+    preemptive: bool,
+}
+
+impl Order for Due {
+    fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
+        view.due(stage).0
+    }
+
+    fn claims(&self, view: &View<'_>, stage: StageId) -> bool {
+        // It is enough that a helper gives its processor back.
+        self.preemptive && helped_on(view, stage).all(|(_, ending)| ending)
+    }
+
+    fn preemption_margin(&self) -> Option<u64> {
+        // Also without preemption: what waits is listed then, and asks helpers back.
+        Some(0)
+    }
 }
 
 impl Spare {
+    pub(crate) fn new(preemptive: bool) -> Self {
+        let order = Due { preemptive };
+        Self { order, dispatch: Dispatch::default(), tokens: TokenAlarm::default(), alone: Actions::default() }
+    }
+
     /// Serves the ready stages. `choose` says how a stage that starts on a processor uses what is still free, and on which processor it
     /// stands then: that one, or one that is free.
     pub(crate) fn decide(
@@ -30,42 +57,33 @@ impl Spare {
         actions: &mut Actions,
         choose: impl Fn(&Plan, StageId, ProcessorId) -> Option<(ProcessorId, Together)>,
     ) {
-        if view.ready().is_empty() {
-            return;
-        }
-        self.plan.begin(view);
-        self.queue.clear();
-        self.placed.clear();
-        self.waiting.clear();
-        self.queue.extend(view.ready().iter().map(|&stage| (view.due(stage), view.stage(stage).serial, stage)));
-        self.queue.sort_unstable();
-        for i in 0..self.queue.len() {
-            let stage = self.queue[i].2;
-            if let Some(processor) = self.plan.fastest(view, stage) {
-                self.plan.take(processor);
-                self.placed.push((stage, processor));
-            } else {
-                self.waiting.push(stage);
-            }
-        }
+        self.alone.clear();
+        self.dispatch.run(view, &mut self.alone, &mut self.order);
         // Everybody has a place, or none can be had: what is free now is needed by nobody.
-        for i in 0..self.placed.len() {
-            let (stage, processor) = self.placed[i];
-            let together = if is_batched(view, stage, processor) { None } else { choose(&self.plan, stage, processor) };
-            let Some((own, together)) = together else {
-                actions.start(stage, processor);
-                self.plan.open(view, stage, processor);
-                continue;
-            };
-            for other in together.others(own).with(own).without(processor).iter() {
-                self.plan.take(other);
+        for action in self.alone.as_slice() {
+            match *action {
+                Action::Start { stage, processor, .. } => {
+                    let plan = self.dispatch.plan_mut();
+                    let shared = view.free_slots(processor) == 0 || is_batched(view, stage, processor);
+                    let together = if shared { None } else { choose(plan, stage, processor) };
+                    let Some((own, together)) = together else {
+                        actions.start(stage, processor);
+                        continue;
+                    };
+                    for other in together.others(own).with(own).without(processor).iter() {
+                        plan.take(other);
+                    }
+                    actions.start_together(stage, own, together);
+                }
+                Action::Preempt { stage } => actions.preempt(stage),
+                _ => unreachable!("nothing else is done to serve stages in an order"),
             }
-            actions.start_together(stage, own, together);
         }
-        for i in 0..self.waiting.len() {
-            if !self.plan.join_any(view, self.waiting[i], actions) {
-                ask_back(view, self.waiting[i], actions);
-            }
+        for &(_, stage) in self.dispatch.waiting() {
+            ask_back(view, stage, actions);
+        }
+        if self.order.preemptive {
+            self.tokens.set(view, &self.dispatch, actions);
         }
     }
 }
@@ -78,18 +96,22 @@ fn is_batched(view: &View<'_>, stage: StageId, processor: ProcessorId) -> bool {
         && view.ready().iter().any(|&other| other != stage && view.stage(other).model == live.model)
 }
 
+/// The work that holds a processor besides its own on which a stage could run, and can give it back; and whether it is about to.
+fn helped_on<'a>(view: &View<'a>, stage: StageId) -> impl Iterator<Item = (StageId, bool)> + 'a {
+    let view = *view;
+    view.processors().filter(move |&p| view.can_run(stage, p)).flat_map(move |p| {
+        let helps = move |run: &Run| !run.over.is_empty() && view.stage(run.stage).processor != Some(p);
+        let runs = view.occupancy(p).runs.iter().filter(move |run| helps(run) && view.can_preempt(p, run));
+        runs.map(|run| (run.stage, run.ending))
+    })
+}
+
 /// Ends the work that holds a processor besides its own, where a stage that waits could run.
 fn ask_back(view: &View<'_>, stage: StageId, actions: &mut Actions) {
-    for processor in view.processors().filter(|&p| view.can_run(stage, p)) {
-        for run in &view.occupancy(processor).runs {
-            let helps = !run.over.is_empty() && view.stage(run.stage).processor != Some(processor);
-            if !helps || !view.can_preempt(processor, run) {
-                continue;
-            }
-            if !run.ending && !actions.as_slice().contains(&Action::Preempt { stage: run.stage }) {
-                actions.preempt(run.stage);
-            }
-            return;
-        }
+    if let Some((helped, ending)) = helped_on(view, stage).next()
+        && !ending
+        && !actions.as_slice().contains(&Action::Preempt { stage: helped })
+    {
+        actions.preempt(helped);
     }
 }

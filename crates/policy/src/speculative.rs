@@ -5,6 +5,7 @@ use onbeat_core::joint::{DRAFT_MAX, Together};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
 
+use crate::edf::PREEMPTIVE;
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
@@ -25,6 +26,7 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
             default: "1.05",
             meaning: "drafts are used if they make the rest of the answer at least so many times as fast, on average; 1 to 1000",
         },
+        PREEMPTIVE,
     ],
     reference: "Leviathan, Kalman and Matias, Fast Inference from Transformers via Speculative Decoding, ICML 2023; Zhang et al., Dovetail: A CPU/GPU Heterogeneous Speculative Decoding for LLM Inference, EMNLP 2025 (arXiv 2412.18934)",
     build,
@@ -42,7 +44,7 @@ fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, Pol
     let most = f64::from(DRAFT_MAX);
     let tokens = parameters.number("tokens", 0.0..=most, "a whole number from 0 to 64")? as u32;
     let gain = parameters.number("gain", 1.0..=1000.0, "a number from 1 to 1000")?;
-    Ok(Box::new(Speculative { tokens, gain, spare: Spare::default() }))
+    Ok(Box::new(Speculative { tokens, gain, spare: Spare::new(parameters.flag("preemptive")?) }))
 }
 
 impl Policy for Speculative {
@@ -100,13 +102,9 @@ pub(crate) mod tests {
         let (small, large) = (node(rig, small), node(rig, large));
         let small = rig.system.nodes[small].clone();
         let flat = || Some(Curve::new(vec![(1.0, 1.0), (8.0, 1.0)], Below::Hold));
-        rig.system.nodes[large].draft = Some(Draft {
-            model: small.model,
-            verify: small.costs.iter().map(|_| flat()).collect(),
-            costs: small.costs,
-            tokens: 4,
-            acceptance: Distribution::constant(acceptance),
-        });
+        let verify = small.costs.iter().map(|_| flat()).collect();
+        let acceptance = Distribution::constant(acceptance);
+        rig.system.nodes[large].draft = Some(Draft::new(small.model, small.costs, verify, 4, acceptance));
     }
 
     fn speculate(stage: StageId, processor: u32, drafter: u32, tokens: u32) -> Action {

@@ -150,7 +150,7 @@ fn tables(
 ) -> String {
     let context = args.context.unwrap_or(args.prompt);
     let mut text = format!(
-        "{} on {}: lower bounds\n",
+        "{} on {}, if nobody measured it\n",
         ui.bold(title(&model.spec.title, &model.name)),
         ui.bold(title(&platform.title, &platform.name))
     );
@@ -164,7 +164,8 @@ fn tables(
     let headings = [
         "processor\n",
         "<\n",
-        "latency\nms",
+        "at least\nms",
+        "in turn\nms",
         "<bound by\n",
         "compute\nms",
         "memory\nms",
@@ -179,6 +180,7 @@ fn tables(
             let cells = [
                 (processor.name.clone(), Tone::Plain),
                 (phase.to_owned(), Tone::Plain),
+                (digits(estimate.at_least_ms()), Tone::Plain),
                 (digits(estimate.ms()), Tone::Plain),
                 (estimate.bound().name().to_owned(), Tone::Plain),
                 (digits(estimate.compute_s * 1e3), Tone::Weak),
@@ -197,7 +199,8 @@ fn tables(
     if args.launch_us.is_none() && rated.iter().any(|(p, rates)| rates.is_ok() && p.launch_us.is_none()) {
         text += "No cost of launching a kernel is known, so none is counted; try --launch-us.\n";
     }
-    text += "Real latencies are longer: `onbeat estimate --validate` shows by how much.\n";
+    text += "At least: no runtime is faster, whatever it overlaps. In turn: one operator after the other, and launches on top.\n\
+             Real latencies are longer: `onbeat estimate --validate` shows by how much.\n";
     text
 }
 
@@ -215,6 +218,7 @@ fn json(args: &EstimateArgs, subject: Subject<'_>, rated: &[(&ProcessorSpec, Res
             rows.push(json!({
                 "processor": processor.name,
                 "phase": phase,
+                "at_least_ms": estimate.at_least_ms(),
                 "latency_ms": estimate.ms(),
                 "bound": estimate.bound().name(),
                 "compute_ms": estimate.compute_s * 1e3,
@@ -251,7 +255,7 @@ fn profile(
     rated: &[(&ProcessorSpec, Result<Rates, NoEstimate>)],
 ) -> String {
     let mut text = format!(
-        "# Estimated by `onbeat estimate`: lower bounds. Leave the next line out to paste the rest into the platform's profile file.\n\
+        "# Estimated by `onbeat estimate`: peak rates, one operator after the other. Leave the next line out to paste the rest into the platform's profile file.\n\
          platform = {}\n",
         quoted(&platform.name)
     );
@@ -270,7 +274,7 @@ fn profile(
             &mut sources,
             format_args!(
                 "\n[source.{}]\nkind = \"analytical\"\n\
-                 formula = \"sum over operator groups of max(operations / peak, bytes / bandwidth) + kernels x launch: a lower bound\"\n\
+                 formula = \"sum over operator groups of max(operations / peak, bytes / bandwidth) + kernels x launch: peak rates, one operator after the other\"\n\
                  inputs = {}\n",
                 quoted(&key),
                 quoted(&inputs(model, &platform.name, &processor.name, *rates))
@@ -385,6 +389,7 @@ fn figure(comparison: &Comparison) -> Value {
     });
     match &comparison.estimate {
         Ok(estimate) => {
+            object["at_least_ms"] = json!(estimate.at_least_ms());
             object["estimated_ms"] = json!(estimate.ms());
             object["ratio"] = json!(comparison.ratio());
             object["bound"] = json!(estimate.bound().name());

@@ -39,9 +39,46 @@ pub struct Draft {
     pub tokens: u32,
     /// Probability that a drafted token is accepted: drawn once per request.
     pub acceptance: Distribution,
+    /// [`Draft::tokens_per_cycle`] for 1 to [`DRAFT_MAX`] drafted tokens.
+    #[serde(default)]
+    pub pace: Vec<f64>,
 }
 
 impl Draft {
+    /// A draft model; see the fields.
+    pub fn new(
+        model: ModelId,
+        costs: IdVec<ProcessorId, Option<Cost>>,
+        verify: IdVec<ProcessorId, Option<Curve>>,
+        tokens: u32,
+        acceptance: Distribution,
+    ) -> Self {
+        let pace = match acceptance.as_constant() {
+            Some(a) => (1..=DRAFT_MAX).map(|k| expected_tokens(a, k)).collect(),
+            None => {
+                let mut cycles = vec![0.0; DRAFT_MAX as usize];
+                for (a, weight) in acceptance.nodes() {
+                    let mut tokens = 1.0;
+                    for cycles in &mut cycles {
+                        tokens = 1.0 + a * tokens;
+                        *cycles += weight / tokens;
+                    }
+                }
+                cycles.into_iter().map(f64::recip).collect()
+            }
+        };
+        Self { model, costs, verify, tokens, acceptance, pace }
+    }
+
+    /// Tokens per cycle of `k` drafted tokens by which times are expected, for a request of which only the distribution of its acceptance
+    /// is known: 1 / E\[1 / tokens\]. An answer of so many tokens takes a number of cycles that is inverse to its own tokens per cycle,
+    /// and the tokens of the mean acceptance, or the mean tokens, would expect too few.
+    pub fn tokens_per_cycle(&self, k: u32) -> f64 {
+        let known = k.checked_sub(1).and_then(|i| self.pace.get(i as usize)).copied();
+        // Records of earlier versions hold none.
+        known.unwrap_or_else(|| expected_tokens(self.acceptance.mean(), k))
+    }
+
     /// What its decode step costs on a processor.
     pub fn step(&self, processor: ProcessorId) -> Option<&PhaseCost> {
         self.costs.get(processor)?.as_ref()?.phases.get(1).map(|(_, cost)| cost)
@@ -154,6 +191,7 @@ impl Course {
 mod tests {
     use super::*;
     use crate::curve::{Below, StepSum};
+    use crate::distribution::Family;
 
     #[test]
     fn a_cycle_puts_out_as_many_tokens_as_the_paper_says() {
@@ -161,6 +199,19 @@ mod tests {
         assert_eq!(expected_tokens(1.0, 4), 5.0);
         // (1 - 0.8^5) / 0.2.
         assert!((expected_tokens(0.8, 4) - 3.3616).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_pace_that_is_drawn_is_slower_than_that_of_its_mean() {
+        let draft = |acceptance| Draft::new(ModelId(0), IdVec::new(), IdVec::new(), 4, acceptance);
+        let uniform = Distribution { family: Family::Uniform { low: 0.1, high: 0.95 }, min: 0.0, max: 1.0 };
+        // For k = 1, E[1 / (1 + a)] = ln(1.95 / 1.1) / 0.85.
+        let by_hand = 0.85 / f64::ln(1.95 / 1.1);
+        assert!((draft(uniform.clone()).tokens_per_cycle(1) - by_hand).abs() < 1e-6);
+        // For k = 4, cycles per token: 0.518 instead of 0.495.
+        assert!((1.0 / draft(uniform.clone()).tokens_per_cycle(4) - 0.518).abs() < 5e-4);
+        assert!((1.0 / expected_tokens(uniform.mean(), 4) - 0.495).abs() < 5e-4);
+        assert_eq!(draft(Distribution::constant(0.8)).tokens_per_cycle(4), expected_tokens(0.8, 4));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::View;
 use crate::cost::{Phase, PhaseCost, Work};
 use crate::id::{ProcessorId, ProcessorSet, StageId};
-use crate::joint::{Attention, Cycle, Draft, TOKEN_BYTES, Together, divided_ns, expected_tokens};
+use crate::joint::{Attention, Cycle, Draft, TOKEN_BYTES, Together, divided_ns};
 use crate::state::Stage;
 use crate::system::Processor;
 use crate::units::Nanos;
@@ -103,7 +103,7 @@ impl<'a> View<'a> {
     /// [setup](View::setup_together). `None` if they cannot: in a real run, [real devices](View::can_work_together) cannot.
     ///
     /// * Divided, the ratio is taken once for the whole rest; solved for every segment, as in a run, it can only be better.
-    /// * With a draft model, it is the mean time for the mean acceptance.
+    /// * With a draft model, it is the mean time over the distribution of the acceptance.
     /// * Nobody shares the work on a stage whose cache is in slower memory, and nobody drafts or reads attention for a variant.
     pub fn remaining_together(&self, stage: StageId, processor: ProcessorId, together: Together) -> Option<Nanos> {
         let live = self.stage(stage);
@@ -144,8 +144,7 @@ impl<'a> View<'a> {
                 if left <= 0.0 {
                     return Some(Nanos::ZERO);
                 }
-                let acceptance = self.node(stage).draft.as_ref()?.acceptance.mean();
-                let cycles = left / expected_tokens(acceptance, tokens);
+                let cycles = left / self.draft(stage)?.tokens_per_cycle(tokens);
                 // Steps grow with the context: those in the middle are the mean.
                 let middle = live.position + (left / 2.0).floor();
                 Some(Nanos::from_ns_f64(cycles * cycle.time_ns(live.work, middle)))

@@ -2,7 +2,7 @@
 
 use onbeat_core::event::What;
 use onbeat_core::id::ProcessorId;
-use onbeat_core::joint::expected_tokens;
+use onbeat_core::joint::{Together, expected_tokens};
 use onbeat_core::policy::{ActionError, Actions, View};
 use onbeat_sim::{SimError, simulate};
 
@@ -116,6 +116,34 @@ fn requests_differ_in_what_is_accepted() {
     let (least, most) = took.iter().fold((f64::MAX, 0.0), |(a, b), &t| (f64::min(a, t), f64::max(b, t)));
     // 2000 tokens in cycles of 70.1 ms: 1.1 tokens a cycle at 0.1, 4.5 at 0.95.
     assert!(least < 45_000.0 && most > 95_000.0, "{least} {most}");
+}
+
+#[test]
+fn what_policies_expect_of_a_drawn_acceptance_is_what_it_takes() {
+    /// As [`from_gpu`]; whatever time is left is that of cycles of 70.1 ms.
+    fn checking(view: &View<'_>, actions: &mut Actions) {
+        let (cpu, gpu) = (ProcessorId(0), ProcessorId(1));
+        for &stage in view.ready().iter().filter(|&&stage| view.stage(stage).tokens > 0) {
+            let together = Together::Draft { processor: gpu, tokens: 4 };
+            let expected = view.remaining_together(stage, cpu, together).unwrap().as_ms();
+            let cycles = 1000.0 / view.draft(stage).unwrap().tokens_per_cycle(4);
+            assert!((expected - cycles * 70.1).abs() < 1e-3, "{expected} {cycles}");
+        }
+        from_gpu(view, actions);
+    }
+    let toml = chat("tokens = 4, acceptance = { kind = \"uniform\", low = 0.1, high = 0.95 }", 1001, "")
+        .replace("period_s = 20000", "period_s = 70")
+        .replace("duration_s = 10000", "duration_s = 280000");
+    let (system, events) = run_script(&toml, checking);
+    let took: Vec<f64> =
+        jobs_of(&system, &events, "chat").into_iter().filter_map(|(release, done)| Some(done? - release)).collect();
+    assert_eq!(took.len(), 4000);
+    let simulated = took.iter().sum::<f64>() / took.len() as f64 / 1000.0 / 70.1;
+    let draft = system.nodes.iter().next().unwrap().draft.as_ref().unwrap();
+    let expected = 1.0 / draft.tokens_per_cycle(4);
+    assert!((simulated / expected - 1.0).abs() < 0.015, "{simulated} cycles per token instead of {expected}");
+    // The mean acceptance promises a time that is 4% shorter.
+    assert!(simulated * expected_tokens(draft.acceptance.mean(), 4) > 1.03);
 }
 
 #[test]

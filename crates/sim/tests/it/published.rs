@@ -3,12 +3,15 @@
 use onbeat_analysis::bound::lower_bound;
 use onbeat_analysis::response_time::{Order, response_times};
 use onbeat_analysis::statistics::Statistics;
+use onbeat_core::event::{StopReason, What};
 use onbeat_core::id::{Id, ProcessorId};
 use onbeat_core::metric::Metric;
 use onbeat_core::spec::{FileKind, Library, NoFiles, Options};
 use onbeat_core::summary::Summary;
 use onbeat_core::system::System;
 use onbeat_sim::{Checker, simulate};
+
+use crate::support::{run, times};
 
 fn shipped(scenario: &str, platform: &str) -> System {
     Library::shipped()
@@ -98,27 +101,62 @@ fn no_policy_beats_the_lower_bound() {
     assert!(compared > 30, "{compared}");
 }
 
-/// Every policy gets through every shipped scenario, with all invariants.
-#[test]
-fn every_policy_runs_every_shipped_scenario() {
-    for scenario in Library::shipped().names(FileKind::Scenario) {
+/// The first seconds of every shipped scenario on every platform that it is for.
+fn beginnings() -> impl Iterator<Item = (&'static str, System)> {
+    Library::shipped().names(FileKind::Scenario).into_iter().flat_map(|scenario| {
         let spec = Library::shipped().scenario(scenario, &NoFiles).unwrap_or_else(|errors| panic!("{errors}"));
         // Requests of sessions come seldom.
         let measured = if spec.stream.is_empty() { 10.0 } else { 3.0 };
         let length = onbeat_core::units::Nanos::from_secs((spec.warm_up_s + measured).min(spec.duration_s));
         let options = Options { duration: Some(length), ..Options::default() };
-        let platforms =
-            spec.runs_on.iter().map(|name| Some(name.as_str())).chain(spec.runs_on.is_empty().then_some(None));
-        for platform in platforms {
-            let system =
-                Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
-            for policy in onbeat_policy::all() {
-                // `summary` checks the invariants.
-                let run = summary(&system, policy.name, 7);
-                assert!(run.run[&Metric::Jobs] > 0.0, "{scenario}: {}", policy.name);
+        let platforms: Vec<Option<&str>> = spec
+            .runs_on
+            .iter()
+            .map(|name| Some(name.as_str()))
+            .chain(spec.runs_on.is_empty().then_some(None))
+            .collect();
+        let resolve = |platform| {
+            Library::shipped().resolve(scenario, platform, &options, &NoFiles).unwrap_or_else(|e| panic!("{e}"))
+        };
+        platforms.into_iter().map(|platform| (scenario, resolve(platform))).collect::<Vec<_>>()
+    })
+}
+
+/// Every policy gets through every shipped scenario, with all invariants.
+#[test]
+fn every_policy_runs_every_shipped_scenario() {
+    for (scenario, system) in beginnings() {
+        for policy in onbeat_policy::all() {
+            // `summary` checks the invariants.
+            let run = summary(&system, policy.name, 7);
+            assert!(run.run[&Metric::Jobs] > 0.0, "{scenario}: {}", policy.name);
+        }
+    }
+}
+
+/// Policies that give spare processors to work that can use them do the same as EDF where there is no such work, preemption included.
+#[test]
+fn spare_processors_make_no_difference_where_nothing_can_use_them() {
+    let (mut compared, mut preempted) = (0, 0);
+    for (scenario, system) in beginnings() {
+        let divided = system.models.iter().any(|model| model.split.is_some());
+        let drafted = system.nodes.iter().any(|node| node.draft.is_some());
+        let attended = system.nodes.iter().any(|node| node.attention.is_some());
+        for parameter in ["", ":preemptive=false"] {
+            let events =
+                |policy: &str| run(&system, onbeat_policy::make(&format!("{policy}{parameter}"), &system).unwrap(), 7);
+            let edf = events("edf");
+            preempted += times(&edf, |what| matches!(what, What::Stop { why: StopReason::Preempted, .. })).len();
+            for (policy, used) in [("hetero-split", divided), ("speculative", drafted), ("attention-offload", attended)]
+            {
+                if !used {
+                    assert!(events(policy) == edf, "{scenario}: {policy}{parameter}");
+                    compared += 1;
+                }
             }
         }
     }
+    assert!(compared > 100 && preempted > 100, "{compared} runs, {preempted} preemptions");
 }
 
 /// The simulated maximum stays below the response-time bound, and comes close to it where the critical instant occurs.

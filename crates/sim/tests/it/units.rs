@@ -1,6 +1,6 @@
 //! Processors that are divided into units: who runs side by side, at what speed, and what cutting anew costs.
 
-use onbeat_core::event::{Event, What};
+use onbeat_core::event::{Event, StopReason, What};
 use onbeat_core::id::{Id, ProcessorId};
 use onbeat_core::policy::{ActionError, Actions, Policy, View};
 use onbeat_core::system::System;
@@ -365,4 +365,60 @@ proptest! {
         let expected = stops + (2.0 * idle_ns + 0.25 * since) / 1e6;
         prop_assert!((read.unwrap() - expected).abs() < 1e-6 * expected, "{:?} {}", read, expected);
     }
+}
+
+/// Four units: 40 segments in 200, 110 and 100 ms on one, three and four of them, due after `due` ms; and 1 ms later something short, 20 ms
+/// on one and 18 on four, due after 40. When both are done under `planaria`, and how often a run was cut.
+fn staggered(processor: &str, due: u32) -> (f64, f64, usize) {
+    let cost = |model: &str, units: u32, ms: u32, segments: u32| {
+        format!(
+            "[[cost]]\nmodel = \"{model}\"\nprocessor = \"npu\"\nunits = {units}\nlatency_ms = {ms}\nsegments = {segments}\n"
+        )
+    };
+    let toml = format!(
+        r#"
+        name = "staggered"
+        duration_s = 0.4
+        platform = {{ name = "p", memory = {{}}, processor = [{{ name = "npu", kind = "npu", units = 4, {processor} }}] }}
+        stream = [
+            {{ name = "long", model = "a", period_ms = 1000, deadline_ms = {due} }},
+            {{ name = "short", model = "b", period_ms = 1000, phase_ms = 1, deadline_ms = 40 }},
+        ]
+        [model.a]
+        [model.b]
+        {}{}{}{}{}
+        "#,
+        cost("a", 1, 200, 40),
+        cost("a", 3, 110, 40),
+        cost("a", 4, 100, 40),
+        cost("b", 1, 20, 1),
+        cost("b", 4, 18, 1),
+    );
+    let system = system(&toml);
+    let events = run(&system, onbeat_policy::make("planaria", &system).unwrap(), 1);
+    let done = |name| done_at(&system, &events, name)[0];
+    let cut = times(&events, |what| matches!(what, What::Stop { why: StopReason::Preempted, .. })).len();
+    (done("long"), done("short"), cut)
+}
+
+#[test]
+fn planaria_cuts_running_work_anew_for_what_comes_and_when_that_is_done() {
+    // Three units are enough for 115 ms: from the first boundary at 2.5 ms to the one at 24.5, and then four again.
+    assert_eq!(staggered("preemption = \"segment\"", 115), (102.0, 22.5, 2));
+    // One is enough for 300 ms: the first boundary after 22.5 ms is that very instant's.
+    let (long, short, cut) = staggered("preemption = \"segment\"", 300);
+    assert!((110.0..=112.5).contains(&long) && short == 22.5 && cut == 2, "{long} {short} {cut}");
+    // Cutting costs 2 ms: the narrow part needs a cut, the other one is what is left over. At 24.5 ms there are 33 segments to go, and four
+    // units would save 8.25 ms, more than twice the cost.
+    let (long, short, cut) = staggered("preemption = \"segment\", repartition_us = 2000", 118);
+    assert!(long <= 118.0 && (22.5..=24.5).contains(&short) && cut == 2, "{long} {short} {cut}");
+}
+
+#[test]
+fn planaria_cuts_nobody_who_needs_what_it_has() {
+    // Three units would be too late.
+    assert_eq!(staggered("preemption = \"segment\"", 105), (100.0, 118.0, 0));
+    // Within a segment, progress would be lost.
+    assert_eq!(staggered("preemption = \"anytime\"", 300), (100.0, 118.0, 0));
+    assert_eq!(staggered("preemption = \"never\"", 300), (100.0, 118.0, 0));
 }

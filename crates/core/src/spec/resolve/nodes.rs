@@ -315,7 +315,7 @@ impl<'a, 'c> Builder<'a, 'c> {
             self.figures.push(sources.figure(what, Some(key), None));
         }
         let model = self.model(&variant);
-        Some(Draft { model, costs, verify, tokens: planned.tokens, acceptance: planned.acceptance.clone() })
+        Some(Draft::new(model, costs, verify, planned.tokens, planned.acceptance.clone()))
     }
 
     /// Sets the variants' quality relative to the best of them; that of the default one. `None` without a choice, or where scores are
