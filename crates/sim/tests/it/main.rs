@@ -33,6 +33,7 @@ mod preemption;
 mod properties;
 mod published;
 mod serving;
+mod slack;
 mod steps;
 mod support;
 mod together;
