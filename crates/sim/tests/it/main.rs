@@ -26,6 +26,7 @@ mod mix;
 mod noise;
 mod offload;
 mod oracles;
+mod outcomes;
 mod phases;
 mod possible;
 mod power;
