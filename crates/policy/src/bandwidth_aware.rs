@@ -1,18 +1,19 @@
 //! `bandwidth-aware`: earliest due first, but nothing starts that would make more urgent work late by taking its memory bandwidth.
 
 use onbeat_core::bus::Demand;
+use onbeat_core::cost::Phase;
 use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::{Action, Actions, Policy, View};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::bus::{self, Rates};
-use crate::dispatch::{Dispatch, Order};
-use crate::edf::TokenAlarm;
+use crate::dispatch::{Alarm, Dispatch, Order};
+use crate::edf::{STEP_MIN, TokenAlarm};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
-use crate::times::Times;
+use crate::times::{Rest, Times, rest_of_running, until_due};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "bandwidth-aware",
@@ -33,6 +34,7 @@ struct BandwidthAware {
     order: Admission,
     dispatch: Dispatch,
     tokens: TokenAlarm,
+    alarm: Alarm,
 }
 
 /// By due time, where the bus allows it.
@@ -48,6 +50,8 @@ struct Admission {
     changed: Rates,
     /// The stage that was looked at last, if it was held back.
     held: Option<StageId>,
+    /// The shortest step of an answer that somebody is held back for where [`TokenAlarm`] does not look.
+    look_again: Option<Nanos>,
 }
 
 /// Work that runs or starts.
@@ -56,11 +60,51 @@ struct Load {
     stage: StageId,
     processor: ProcessorId,
     due: Nanos,
-    /// Nominal time until it is done [ns].
+    /// Nominal time until its phase is done [ns].
     left_ns: f64,
+    /// And of the phases after it that are due with it.
+    after_ns: f64,
+    /// Of an answer whose next token is due.
+    pace: Option<Pace>,
     demand: Demand,
     /// Whether its end was asked for.
     ending: bool,
+}
+
+/// How an answer stands with its goal for the time per token.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Nominal time per token [ns].
+    step_ns: f64,
+    /// That goal [ns].
+    goal_ns: f64,
+    /// How far ahead of the goal it is [ns], if the token under way has just begun.
+    ahead_ns: f64,
+    /// Nominal time until it is done [ns].
+    left_ns: f64,
+}
+
+impl Pace {
+    /// That of a stage which decodes on a processor, in a batch of so many; `None` if no token is due next.
+    fn of(view: &View<'_>, stage: StageId, processor: ProcessorId, members: usize) -> Option<Self> {
+        let live = view.stage(stage);
+        let goal = view.source(stage).tpot?.as_f64().max(1.0);
+        if live.kind != Phase::Decode || !view.token_is_due(stage) {
+            return None;
+        }
+        let (_, cost) = view.cost(stage, processor)?.phases.get(usize::from(live.phase))?;
+        let slower = cost.batch_factor(u32::try_from(members).unwrap_or(u32::MAX));
+        let left_ns = view.remaining_in_phase(stage, processor)?.as_f64() * slower;
+        let tokens = (live.work.units(Phase::Decode) - live.position).max(1.0);
+        let until_due = view.due(stage).as_f64() - view.now().as_f64();
+        Some(Self { step_ns: left_ns / tokens, goal_ns: goal, ahead_ns: until_due - goal, left_ns })
+    }
+
+    /// Whether it falls back at a rate so far that it is less than a margin ahead after some time [ns].
+    fn is_lost(self, rate: f64, ns: f64, margin: Nanos) -> bool {
+        let loses = 1.0 - rate * self.goal_ns / self.step_ns;
+        loses > 0.0 && self.ahead_ns - loses * ns < margin.as_f64()
+    }
 }
 
 fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, PolicyError> {
@@ -71,8 +115,14 @@ fn build(parameters: &Parameters<'_>, _: &System) -> Result<Box<dyn Policy>, Pol
         rates: Rates::default(),
         changed: Rates::default(),
         held: None,
+        look_again: None,
     };
-    Ok(Box::new(BandwidthAware { order, dispatch: Dispatch::default(), tokens: TokenAlarm::default() }))
+    Ok(Box::new(BandwidthAware {
+        order,
+        dispatch: Dispatch::default(),
+        tokens: TokenAlarm::default(),
+        alarm: Alarm::default(),
+    }))
 }
 
 impl Policy for BandwidthAware {
@@ -80,6 +130,9 @@ impl Policy for BandwidthAware {
         self.order.list(view);
         self.dispatch.run(view, actions, &mut self.order);
         self.tokens.set(view, &self.dispatch, actions);
+        if let Some(step) = self.order.look_again {
+            self.alarm.set(view.now(), view.now().saturating_add(step.max(STEP_MIN)), actions);
+        }
         self.order.make_way(view, actions);
     }
 }
@@ -88,13 +141,21 @@ impl Admission {
     /// Lists what runs.
     fn list(&mut self, view: &View<'_>) {
         self.loads.clear();
+        self.look_again = None;
         for processor in view.processors() {
             for run in &view.occupancy(processor).runs {
+                // A batch is judged by the member that is due first.
+                let first = run.stages().min_by_key(|&stage| view.due(stage)).expect("a run serves at least one stage");
+                let rest = rest_of_running(view, first, processor, run);
+                let pace = Pace::of(view, first, processor, 1 + run.others.len());
                 self.loads.push(Load {
                     stage: run.stage,
                     processor,
-                    due: run.stages().map(|stage| view.due(stage)).min().unwrap_or(Nanos::MAX),
-                    left_ns: run.expected_end.saturating_sub(view.now()).as_f64(),
+                    due: view.due(first),
+                    // What is left of an answer is known by its tokens.
+                    left_ns: pace.map_or(rest.phase.as_f64(), |pace| pace.left_ns),
+                    after_ns: after_ns(view, first, rest),
+                    pace,
                     demand: bus::demand(view, run.stage, processor),
                     ending: run.ending,
                 });
@@ -109,9 +170,19 @@ impl Admission {
         }
     }
 
-    /// Whether something that is done so long from now is late.
-    fn late(&self, view: &View<'_>, after_ns: f64, due: Nanos) -> bool {
-        due != Nanos::MAX && view.now().as_f64() + after_ns > due.saturating_sub(self.margin).as_f64()
+    /// Whether work is late that runs at the rate `slower` beside other work, which ends after `other_ns`, and at `rate` after it: done
+    /// after it is due, or, of an answer, behind its goal for the time per token.
+    fn late(&self, view: &View<'_>, load: &Load, slower: f64, rate: f64, other_ns: f64) -> bool {
+        if let Some(pace) = load.pace {
+            return pace.is_lost(slower, other_ns.min(load.left_ns / slower), self.margin);
+        }
+        let done = done_beside(load.left_ns, slower, rate, other_ns) + load.after_ns;
+        load.due != Nanos::MAX && view.now().as_f64() + done > load.due.saturating_sub(self.margin).as_f64()
+    }
+
+    /// The same at one rate throughout.
+    fn late_at(&self, view: &View<'_>, load: &Load, rate: f64) -> bool {
+        self.late(view, load, rate, rate, f64::INFINITY)
     }
 
     /// When a stage would be done on a processor beside what runs [ns from now]; `None` if that would make more urgent work late that is
@@ -124,9 +195,15 @@ impl Admission {
             if other.due >= load.due || slower >= rate {
                 continue;
             }
-            let alone = other.left_ns / rate;
-            let done = done_beside(other.left_ns, slower, rate, own);
-            if self.late(view, done, other.due) && !self.late(view, alone, other.due) {
+            if self.late(view, other, slower, rate, own) && !self.late_at(view, other, rate) {
+                if let Some(pace) = other.pace
+                    && load.due != Nanos::MAX
+                    && !view.preemptible(other.processor)
+                {
+                    // With every token the answer may have gained time for it.
+                    let step = Nanos::from_ns_f64(pace.step_ns);
+                    self.look_again = Some(self.look_again.map_or(step, |known| known.min(step)));
+                }
                 return None;
             }
         }
@@ -138,9 +215,9 @@ impl Admission {
     fn make_way(&mut self, view: &View<'_>, actions: &mut Actions) {
         let Some(bus) = bus::bandwidth(view) else { return };
         for urgent in 0..self.loads.len() {
-            let Load { due, left_ns, .. } = self.loads[urgent];
-            let rate = self.rates.of[urgent];
-            if rate >= 1.0 || !self.late(view, left_ns / rate, due) {
+            let load = self.loads[urgent];
+            let (rate, due) = (self.rates.of[urgent], load.due);
+            if rate >= 1.0 || !self.late_at(view, &load, rate) {
                 continue;
             }
             let hog = (0..self.loads.len())
@@ -155,8 +232,8 @@ impl Admission {
             let others = self.loads.iter().enumerate().filter(|&(i, _)| i != hog);
             self.changed.find(view, bus, others.map(|(_, load)| (load.processor, load.demand)));
             let freed = self.changed.of[urgent - usize::from(hog < urgent)];
-            let beside = done_beside(left_ns, rate, freed, self.loads[hog].left_ns / self.rates.of[hog]);
-            if self.late(view, beside, due) && !self.late(view, left_ns / freed, due) {
+            let hog_ns = self.loads[hog].left_ns / self.rates.of[hog];
+            if self.late(view, &load, rate, freed, hog_ns) && !self.late_at(view, &load, freed) {
                 actions.preempt(self.loads[hog].stage);
                 return;
             }
@@ -166,6 +243,11 @@ impl Admission {
     fn traffic(&self, load: usize) -> f64 {
         self.loads[load].demand.memory_bound * self.loads[load].demand.peak
     }
+}
+
+/// What has to be done after a stage's phase by the time at which it is due [ns].
+fn after_ns(view: &View<'_>, stage: StageId, rest: Rest) -> f64 {
+    until_due(view, stage, rest).saturating_sub(rest.phase).as_f64()
 }
 
 /// Whether the run that serves a stage was taken off its processor earlier in this decision, perhaps for another stage of its batch.
@@ -202,6 +284,8 @@ impl Order for Admission {
                 processor,
                 due: view.due(stage),
                 left_ns: rest.phase.as_f64(),
+                after_ns: after_ns(view, stage, rest),
+                pace: Pace::of(view, stage, processor, 1),
                 demand: bus::demand(view, stage, processor),
                 ending: false,
             };
@@ -232,7 +316,8 @@ impl Order for Admission {
 #[cfg(test)]
 mod tests {
     use onbeat_core::cost::PhaseCost;
-    use onbeat_core::id::{NodeId, SourceId};
+    use onbeat_core::id::{NodeId, SourceId, StageId};
+    use onbeat_core::policy::Action;
     use onbeat_core::spec::Preemption;
 
     use crate::test_rig::{Rig, ms, preempt, start};
@@ -318,6 +403,59 @@ mod tests {
         rig.running(urgent, 1, 0.0);
         let hog = rig.ready(bulk, 0.0);
         assert_eq!(rig.decide("bandwidth-aware"), [start(hog, 0)]);
+    }
+
+    /// A chat that decodes on the GPU, 10 ms and 900 MB a token, with a goal per token; it has `tokens` of its 101.
+    fn decoding(rig: &mut Rig, goal: f64, tokens: u32) -> StageId {
+        let chat = rig.session("chat", &[10.0, 10.0], 1);
+        rig.system.sources[chat].tpot = Some(ms(goal));
+        let node = NodeId(rig.system.sources[chat].nodes.start);
+        for cost in rig.system.nodes[node].costs.iter_mut().flatten() {
+            if let PhaseCost::Decode { bytes_per_step, .. } = &mut cost.phases[1].1 {
+                *bytes_per_step = 900e6;
+            }
+        }
+        let stage = rig.running_decode(chat, 0, 0.0);
+        rig.state.stages[stage].tokens = tokens;
+        rig.state.stages[stage].position = f64::from(tokens - 1);
+        stage
+    }
+
+    #[test]
+    fn an_answer_is_protected_where_it_would_fall_behind_its_goal_per_token() {
+        // Beside the hog a token takes 19 ms.
+        for (goal, tokens, length, together) in [
+            (12.0, 1, 90.0, false),
+            (20.0, 1, 90.0, true),
+            // It could not keep 9 ms alone either.
+            (9.0, 1, 90.0, true),
+            // After 51 tokens in 500 ms it is 100 ms ahead; beside the hog it loses 0.37 ms per ms.
+            (12.0, 51, 90.0, true),
+            (12.0, 51, 150.0, false),
+        ] {
+            let mut rig = rig(Preemption::Never);
+            let chat = decoding(&mut rig, goal, tokens);
+            let bulk = rig.stream("bulk", Some(4000.0), &[None, Some(length)]);
+            moves(&mut rig, bulk, 90.0 * length);
+            rig.state.now = ms(f64::from(tokens - 1) * 10.0);
+            let hog = rig.ready(bulk, rig.state.now.as_ms());
+            let actions = rig.decide("bandwidth-aware");
+            let expected = if together { start(hog, 1) } else { Action::Wake { at: rig.state.now + ms(10.0) } };
+            assert_eq!(actions, [expected], "goal {goal}, {tokens} tokens, {length} ms");
+            assert!(rig.state.stages[chat].running);
+        }
+    }
+
+    #[test]
+    fn a_hog_makes_way_for_an_answer_that_would_fall_behind() {
+        for (goal, way) in [(12.0, true), (20.0, false), (9.0, false)] {
+            let mut rig = rig(Preemption::Segment);
+            let bulk = rig.stream("bulk", Some(4000.0), &[None, Some(900.0)]);
+            moves(&mut rig, bulk, 80_000.0);
+            let hog = rig.running(bulk, 1, 0.0);
+            decoding(&mut rig, goal, 1);
+            assert_eq!(rig.decide("bandwidth-aware"), Vec::from_iter(way.then(|| preempt(hog))), "{goal}");
+        }
     }
 
     #[test]

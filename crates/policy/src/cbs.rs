@@ -1,6 +1,6 @@
 //! `cbs`: earliest due first, with a constant-bandwidth server for the work of each generative source.
 
-use onbeat_core::id::{Id, ProcessorId, StageId};
+use onbeat_core::id::{Id, IdVec, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -21,6 +21,11 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
             default: "20",
             meaning: "processor time that each generative source is given per period [ms], above 0 and at most the period",
         },
+        ParameterInfo {
+            name: "budgets_ms",
+            default: "",
+            meaning: "SOURCE:MS+SOURCE:MS: budgets of single sources [ms], above 0 and at most the period; what is not named has budget_ms",
+        },
         ParameterInfo { name: "period_ms", default: "100", meaning: "period of the reservations [ms], up to 3600000" },
     ],
     reference: "Abeni and Buttazzo, Integrating Multimedia Applications in Hard Real-Time Systems, IEEE RTSS 1998",
@@ -39,7 +44,8 @@ struct Cbs {
 /// By due time, or the deadline of the server.
 #[derive(Clone, Debug)]
 struct Servers {
-    budget: Nanos,
+    /// By source.
+    budgets: IdVec<SourceId, Nanos>,
     period: Nanos,
     /// By source; `None` for sources that have no server.
     servers: Vec<Option<Server>>,
@@ -57,7 +63,8 @@ struct Server {
 
 fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>, PolicyError> {
     let (budget, period) = (parameters.milliseconds("budget_ms")?, parameters.milliseconds("period_ms")?);
-    if budget == Nanos::ZERO || budget > period {
+    let possible = |budget: Nanos| budget > Nanos::ZERO && budget <= period;
+    if !possible(budget) {
         return Err(PolicyError::BadValue {
             policy: INFO.name,
             parameter: "budget_ms",
@@ -65,8 +72,16 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
             allowed: "a time above 0 and at most period_ms",
         });
     }
-    let servers = system.sources.ids().map(|source| is_generative(system, source).then(Server::default)).collect();
-    let order = Servers { budget, period, servers };
+    let has_server = |source| is_generative(system, source);
+    let allowed = "SOURCE:MS with a time above 0 and at most period_ms, several of them joined by +";
+    let within = |ms: f64| ms <= period.as_ms() && possible(Nanos::from_ms(ms));
+    let own = ("generative source", allowed);
+    let budgets = parameters.by_source("budgets_ms", system, has_server, budget.as_ms(), within, own)?;
+    let order = Servers {
+        budgets: budgets.iter().map(|&ms| Nanos::from_ms(ms)).collect(),
+        period,
+        servers: system.sources.ids().map(|source| has_server(source).then(Server::default)).collect(),
+    };
     Ok(Box::new(Cbs { order, dispatch: Dispatch::default(), usage: Usage::default(), alarm: Alarm::default() }))
 }
 
@@ -75,10 +90,10 @@ const GRAIN: Nanos = Nanos(10_000);
 
 impl Policy for Cbs {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
-        let Servers { budget, period, servers } = &mut self.order;
+        let Servers { budgets, period, servers } = &mut self.order;
         for charge in self.usage.charges(view) {
             if let Some(server) = &mut servers[charge.source.index()] {
-                server.charge(charge.time, *budget, *period);
+                server.charge(charge.time, budgets[charge.source], *period);
             }
         }
         self.order.activate(view);
@@ -131,14 +146,14 @@ impl Server {
 impl Servers {
     /// Finds out which servers have work, and tells those to which it has just come.
     fn activate(&mut self, view: &View<'_>) {
-        for (source, server) in self.servers.iter_mut().enumerate() {
+        for (source, (server, &budget)) in self.servers.iter_mut().zip(self.budgets.iter()).enumerate() {
             let Some(server) = server else { continue };
             let of_source = |stage: StageId| view.job(stage).source.index() == source;
             let runs = || view.processors().flat_map(|p| &view.occupancy(p).runs);
             let active =
                 view.ready().iter().any(|&stage| of_source(stage)) || runs().any(|run| run.stages().any(of_source));
             if active && !server.active {
-                server.arrive(view.now(), self.budget, self.period);
+                server.arrive(view.now(), budget, self.period);
             }
             server.active = active;
         }
@@ -205,6 +220,30 @@ mod tests {
         assert_eq!(rig.decide_with(&mut policy), [preempt(request)], "now the server is due at 200");
         rig.stop(request);
         assert_eq!(rig.decide_with(&mut policy), [start(frame, 0)]);
+    }
+
+    #[test]
+    fn sources_can_have_budgets_of_their_own() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
+        let (chat, notes) = (rig.session("chat", &[4.0], 1), rig.session("notes", &[4.0], 1));
+        let camera = rig.stream("camera", Some(130.0), &[Some(10.0)]);
+        for (source, budget) in [(chat, 30.0), (notes, 10.0)] {
+            let request = rig.running(source, 0, 0.0);
+            let frame = rig.ready(camera, 0.0);
+            let actions = rig.decide("cbs:budget_ms=10,budgets_ms=chat:30");
+            assert_eq!(actions, [Action::Wake { at: ms(budget) }]);
+            rig.state.processors[onbeat_core::id::ProcessorId(0)].runs.clear();
+            rig.state.ready.clear();
+            for stage in [request, frame] {
+                rig.state.stages.remove(stage);
+            }
+        }
+        let error = |text: &str| crate::make(text, &rig.system).unwrap_err().to_string();
+        assert!(error("cbs:budgets_ms=chat:101").contains("at most period_ms"));
+        assert!(error("cbs:budgets_ms=chat").contains("SOURCE:MS"));
+        let unknown = error("cbs:budgets_ms=note:5");
+        assert!(unknown.contains("no generative source `note` (did you mean `notes`?); there are chat, notes"));
+        assert!(error("cbs:budgets_ms=camera:5").contains("no generative source"), "it has no server");
     }
 
     #[test]

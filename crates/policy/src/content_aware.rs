@@ -66,7 +66,7 @@ struct Waiting {
 struct Chosen {
     number: u8,
     quality: f64,
-    /// What the stage takes in it, on the processor where it is done first [ns].
+    /// What the stage takes in it until it is done with what is due, on the processor where it is done first [ns].
     span: f64,
 }
 
@@ -165,14 +165,16 @@ impl ContentAware {
             let stage = waiting.stage;
             let first = self.upgrades.len();
             for choice in self.choices.of(view, stage) {
-                let span = self.sensor.shortest(view, |p| choice.span(view, stage, p));
+                let span = self.sensor.shortest(view, |p| choice.span_until_due(view, stage, p));
                 let quality = if self.content { choice.quality } else { choice.quality_of_all };
                 let to = Chosen { number: choice.number, quality, span };
                 // The better one of two that take as long.
                 if waiting.chosen.is_none_or(|least| (span, -quality) < (least.span, -least.quality)) {
                     waiting.chosen = Some(to);
                 }
-                self.upgrades.push(Upgrade { gain: 0.0, of, to });
+                if choice.keeps_pace(view, stage) {
+                    self.upgrades.push(Upgrade { gain: 0.0, of, to });
+                }
             }
             let least = waiting.chosen.map_or_else(
                 || {

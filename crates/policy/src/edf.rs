@@ -63,7 +63,7 @@ impl Order for EarliestDue {
 }
 
 /// No decode step of a real model is shorter; keeps a damaged profile from waking the policy without end.
-const STEP_MIN: Nanos = Nanos(10_000);
+pub(crate) const STEP_MIN: Nanos = Nanos(10_000);
 
 /// Looks again once per output token while a stage waits behind a decode that has a TPOT goal: with every token the next one is
 /// due later, and nothing else may happen in the meantime.

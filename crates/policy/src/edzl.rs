@@ -1,6 +1,5 @@
 //! `edzl`: earliest due first, until a stage has no time to spare: then it goes first.
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::state::Run;
@@ -11,7 +10,7 @@ use crate::dispatch::{Alarm, Dispatch, Order};
 use crate::edf::PREEMPTIVE;
 use crate::parameters::Parameters;
 use crate::registry::{PolicyError, PolicyInfo};
-use crate::times::Times;
+use crate::times::{Rest, Times, best_rest, latest_start_ns, rest_of_running};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "edzl",
@@ -84,12 +83,15 @@ impl Critical {
     /// When a waiting stage becomes critical: so long before the last moment at which it can start, on its fastest processor, and be
     /// on time. [`Nanos::MAX`] without goals.
     fn critical_at(&mut self, view: &View<'_>, stage: StageId) -> Nanos {
-        if view.due(stage) == Nanos::MAX {
-            return Nanos::MAX;
+        let rest = best_rest(self.times.of(view, stage));
+        self.critical_from(view, stage, rest)
+    }
+
+    fn critical_from(&self, view: &View<'_>, stage: StageId, rest: Rest) -> Nanos {
+        match latest_start_ns(view, stage, rest) {
+            i64::MAX => Nanos::MAX,
+            latest => Nanos(latest.max(0).cast_unsigned()).saturating_sub(self.lead),
         }
-        let left = self.times.of(view, stage).iter().flatten();
-        let best = left.fold((Nanos::MAX, Nanos::MAX), |best, rest| (best.0.min(rest.phase), best.1.min(rest.stage)));
-        latest_start(view, stage, best.0, best.1).saturating_sub(self.lead)
     }
 
     fn key_of(&self, view: &View<'_>, stage: StageId, critical_at: Nanos) -> u64 {
@@ -104,15 +106,9 @@ impl Order for Critical {
     }
 
     fn running_key(&mut self, view: &View<'_>, processor: ProcessorId, run: &Run) -> u64 {
-        // When running work will be done is known better from the run than from its last known boundary.
-        let phase = run.expected_end.saturating_sub(view.now());
         let key = |stage| {
-            let after = match (view.remaining(stage, processor), view.remaining_in_phase(stage, processor)) {
-                (Some(all), Some(phase)) => all.saturating_sub(phase),
-                _ => Nanos::ZERO,
-            };
-            let latest = latest_start(view, stage, phase, phase.saturating_add(after));
-            self.key_of(view, stage, if latest == Nanos::MAX { latest } else { latest.saturating_sub(self.lead) })
+            let rest = rest_of_running(view, stage, processor, run);
+            self.key_of(view, stage, self.critical_from(view, stage, rest))
         };
         run.stages().map(key).min().expect("a run serves at least one stage")
     }
@@ -120,30 +116,6 @@ impl Order for Critical {
     fn preemption_margin(&self) -> Option<u64> {
         self.preemptive.then_some(0)
     }
-}
-
-/// The last moment at which a stage can go on and meet all of its goals, from what is left of its phase and of all phases: the deadline
-/// needs the whole stage, the first token the rest of prefill, the next token one step. [`Nanos::MAX`] without goals.
-fn latest_start(view: &View<'_>, stage: StageId, phase: Nanos, all: Nanos) -> Nanos {
-    let due = view.due(stage);
-    if due == Nanos::MAX {
-        return due;
-    }
-    let deadline = view.job(stage).deadline;
-    let last = if deadline == Nanos::MAX { deadline } else { deadline.saturating_sub(view.node(stage).tail) };
-    let for_deadline = if last == Nanos::MAX { last } else { last.saturating_sub(all) };
-    // A due time before the deadline's is a token's.
-    if due >= last {
-        return for_deadline;
-    }
-    let live = view.stage(stage);
-    let token = if live.kind == Phase::Decode {
-        let left = (live.work.units(Phase::Decode) - live.position).max(1.0);
-        Nanos::from_ns_f64(phase.as_f64() / left)
-    } else {
-        phase
-    };
-    for_deadline.min(due.saturating_sub(token))
 }
 
 #[cfg(test)]

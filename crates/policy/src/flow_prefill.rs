@@ -11,7 +11,7 @@ use crate::dispatch::{Dispatch, Order};
 use crate::generative::BACKGROUND;
 use crate::parameters::Parameters;
 use crate::registry::{PolicyError, PolicyInfo};
-use crate::times::Times;
+use crate::times::{Times, best_rest, rest_of_running, until_due};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "flowprefill",
@@ -49,20 +49,21 @@ struct InTimeFirst {
 }
 
 /// What is due in time goes by its due; prompts that are too late come after everything that is not.
-fn key(view: &View<'_>, stage: StageId, first_token: Nanos) -> u64 {
+fn key(view: &View<'_>, stage: StageId, time: Nanos) -> u64 {
     let due = view.due(stage);
-    let late = view.stage(stage).kind == Phase::Prefill && first_token > due;
+    let late = view.stage(stage).kind == Phase::Prefill && view.now().saturating_add(time) > due;
     due.0.min(BACKGROUND - 1) + if late { BACKGROUND } else { 0 }
 }
 
 impl Order for InTimeFirst {
     fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
-        let rest = self.times.of(view, stage).iter().flatten().map(|rest| rest.phase).min().unwrap_or(Nanos::MAX);
-        key(view, stage, view.now().saturating_add(rest))
+        let rest = best_rest(self.times.of(view, stage));
+        key(view, stage, until_due(view, stage, rest))
     }
 
-    fn running_key(&mut self, view: &View<'_>, _: ProcessorId, run: &Run) -> u64 {
-        run.stages().map(|stage| key(view, stage, run.expected_end)).min().expect("a run serves at least one stage")
+    fn running_key(&mut self, view: &View<'_>, processor: ProcessorId, run: &Run) -> u64 {
+        let key = |stage| key(view, stage, until_due(view, stage, rest_of_running(view, stage, processor, run)));
+        run.stages().map(key).min().expect("a run serves at least one stage")
     }
 
     fn preemption_margin(&self) -> Option<u64> {

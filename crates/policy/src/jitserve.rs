@@ -101,7 +101,6 @@ impl JustInTime {
 
     fn standing(&self, view: &View<'_>, stage: StageId) -> Standing {
         let live = view.stage(stage);
-        let source = view.source(stage);
         let now = view.now();
         let best = |ns: &dyn Fn(ProcessorId) -> Option<Nanos>| view.processors().filter_map(ns).min();
         let phase = best(&|p| view.remaining_in_phase(stage, p)).unwrap_or(Nanos::ZERO);
@@ -114,15 +113,18 @@ impl JustInTime {
             live.work.units(Phase::Decode).max(1.0)
         };
         let step = decode.as_f64() / expected;
-        let prompt = if live.kind == Phase::Prefill { phase.as_f64() } else { 0.0 };
-        let need = prompt + step * tokens;
-        // The next goal, and what has to be done for it.
-        let due = view.due(stage);
-        let deadline = view.job(stage).deadline;
-        let (by, work) = if due == deadline || (source.ttft.is_none() && source.tpot.is_none()) {
-            (deadline, need)
+        let prompt = if live.kind == Phase::Decode { 0.0 } else { phase.as_f64() };
+        // Only of what generates the length is an estimate.
+        let generates = live.work.units(Phase::Decode) > 0.0;
+        let need = if generates { prompt + step * tokens } else { all.as_f64() };
+        // What has to be done for the next goal.
+        let by = view.due(stage);
+        let work = if !view.token_is_due(stage) {
+            need
+        } else if live.kind == Phase::Decode {
+            step
         } else {
-            (due, if live.kind == Phase::Prefill { prompt } else { step })
+            prompt
         };
         let slack = by.saturating_sub(now).saturating_sub(Nanos::from_ns_f64(work));
         let feasible = by == Nanos::MAX || now.saturating_add(Nanos::from_ns_f64(work)) <= by;

@@ -1,6 +1,5 @@
 //! `llf`: the stage with the least laxity goes first, and takes over when its laxity has fallen clearly below that of running work.
 
-use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::state::Run;
@@ -11,7 +10,7 @@ use crate::dispatch::{Alarm, Dispatch, Order};
 use crate::edf::PREEMPTIVE;
 use crate::parameters::Parameters;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
-use crate::times::Times;
+use crate::times::{Rest, Times, best_rest, latest_start_ns, rest_of_running};
 
 pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "llf",
@@ -92,27 +91,11 @@ struct LeastLaxity {
 
 impl Order for LeastLaxity {
     fn key(&mut self, view: &View<'_>, stage: StageId) -> u64 {
-        let now = view.now();
-        ordered(laxity_ns(view, stage, || {
-            let left = self.times.of(view, stage).iter().flatten();
-            let best =
-                left.fold((Nanos::MAX, Nanos::MAX), |best, rest| (best.0.min(rest.phase), best.1.min(rest.stage)));
-            Ends { phase: now.saturating_add(best.0), stage: now.saturating_add(best.1) }
-        }))
+        ordered(laxity_ns(view, stage, best_rest(self.times.of(view, stage))))
     }
 
     fn running_key(&mut self, view: &View<'_>, processor: ProcessorId, run: &Run) -> u64 {
-        // The position of running work is that of its last known boundary; when it will be done is known better from the run.
-        let laxity = |stage| {
-            laxity_ns(view, stage, || {
-                let after = match (view.remaining(stage, processor), view.remaining_in_phase(stage, processor)) {
-                    (Some(all), Some(phase)) => all.saturating_sub(phase),
-                    _ => Nanos::ZERO,
-                };
-                let phase = run.expected_end.max(view.now());
-                Ends { phase, stage: phase.saturating_add(after) }
-            })
-        };
+        let laxity = |stage| laxity_ns(view, stage, rest_of_running(view, stage, processor, run));
         ordered(run.stages().map(laxity).min().expect("a run serves at least one stage"))
     }
 
@@ -121,42 +104,12 @@ impl Order for LeastLaxity {
     }
 }
 
-/// When a stage could be done at the earliest.
-struct Ends {
-    /// With its current phase.
-    phase: Nanos,
-    /// With all of its phases.
-    stage: Nanos,
-}
-
 /// Time to spare until each of the stage's goals, the shortest of them [ns]; negative when it is too late, `i64::MAX` without goals.
-///
-/// The deadline needs the whole stage; the first token needs the end of prefill; the next token needs one step.
-fn laxity_ns(view: &View<'_>, stage: StageId, ends: impl FnOnce() -> Ends) -> i64 {
-    let due = view.due(stage);
-    if due == Nanos::MAX {
-        return i64::MAX;
+fn laxity_ns(view: &View<'_>, stage: StageId, rest: Rest) -> i64 {
+    match latest_start_ns(view, stage, rest) {
+        i64::MAX => i64::MAX,
+        latest => latest.saturating_sub_unsigned(view.now().0),
     }
-    let deadline = view.job(stage).deadline;
-    let last = if deadline == Nanos::MAX { deadline } else { deadline.saturating_sub(view.node(stage).tail) };
-    let ends = ends();
-    let to_deadline = if last == Nanos::MAX { i64::MAX } else { signed(last) - signed(ends.stage) };
-    // A due time before the deadline's is a token's.
-    if due >= last {
-        return to_deadline;
-    }
-    let live = view.stage(stage);
-    let token = if live.kind == Phase::Decode {
-        let left = (live.work.units(Phase::Decode) - live.position).max(1.0);
-        view.now().saturating_add(Nanos::from_ns_f64(ends.phase.saturating_sub(view.now()).as_f64() / left))
-    } else {
-        ends.phase
-    };
-    to_deadline.min(signed(due) - signed(token))
-}
-
-fn signed(time: Nanos) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
 }
 
 /// The same order without a sign.

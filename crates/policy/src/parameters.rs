@@ -1,6 +1,8 @@
 //! Parameters of a policy, as written after its name.
 
+use onbeat_core::id::{IdVec, SourceId};
 use onbeat_core::suggest::closest;
+use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::registry::{PolicyError, PolicyInfo};
@@ -94,6 +96,38 @@ impl<'a> Parameters<'a> {
         let text = self.text(name);
         let value = text.parse::<usize>().ok().filter(|count| (1..=64).contains(count));
         value.ok_or_else(|| self.bad_value(name, text, "a whole number from 1 to 64"))
+    }
+
+    /// `SOURCE:NUMBER+SOURCE:NUMBER`: a number for each of the sources that `takes` names, the `default` for what is not named, by source.
+    /// `allowed` says which form and range is right, for the error; `kind` what sources are meant.
+    pub(crate) fn by_source(
+        &self,
+        parameter: &'static str,
+        system: &System,
+        takes: impl Fn(SourceId) -> bool,
+        default: f64,
+        range: impl Fn(f64) -> bool,
+        (kind, allowed): (&'static str, &'static str),
+    ) -> Result<IdVec<SourceId, f64>, PolicyError> {
+        let mut numbers: IdVec<SourceId, f64> = system.sources.iter().map(|_| default).collect();
+        for part in self.text(parameter).split('+').map(str::trim).filter(|part| !part.is_empty()) {
+            let number = part.rsplit_once(':').and_then(|(name, number)| Some((name, number.parse::<f64>().ok()?)));
+            let (name, number) =
+                number.filter(|&(_, number)| range(number)).ok_or_else(|| self.bad_value(parameter, part, allowed))?;
+            let known = || system.sources.ids().filter(|&source| takes(source));
+            let names = || known().map(|source| system.sources[source].name.as_str());
+            let source = known().find(|&source| system.sources[source].name == name);
+            let source = source.ok_or_else(|| PolicyError::UnknownName {
+                policy: self.info.name,
+                parameter,
+                kind,
+                name: name.to_owned(),
+                known: names().map(str::to_owned).collect(),
+                suggestion: closest(name, names()).map(str::to_owned),
+            })?;
+            numbers[source] = number;
+        }
+        Ok(numbers)
     }
 
     fn bad_value(&self, parameter: &'static str, value: &str, allowed: &'static str) -> PolicyError {

@@ -246,6 +246,37 @@ pub fn group(name: &str) -> Option<Vec<&'static str>> {
     (!names.is_empty() && find(name).is_err()).then_some(names)
 }
 
+/// What others call some of the policies; who asks for one of these is told ours. In alphabetical order.
+static OTHER_NAMES: &[(&str, &str)] = &[
+    ("constant-bandwidth-server", "cbs"),
+    ("deadline-monotonic", "dm"),
+    ("earliest-deadline-first", "edf"),
+    ("earliest-finish-time", "eft"),
+    ("edf-with-virtual-deadlines", "edf-vd"),
+    ("fifo", "fcfs"),
+    ("highest-priority", "fixed-priority"),
+    ("highest-priority-first", "fixed-priority"),
+    ("hpf", "fixed-priority"),
+    ("least-laxity-first", "llf"),
+    ("partitioned-edf", "p-edf"),
+    ("per-pipeline-throttle", "throttle"),
+    ("pipeline-throttle", "throttle"),
+    ("rate-monotonic", "fixed-priority"),
+    ("shortest-job-first", "sjf"),
+    ("shortest-remaining-processing-time", "srpt"),
+    ("total-bandwidth-server", "tbs"),
+];
+
+/// The policy that somebody may mean who asks for this name.
+fn suggestion(name: &str) -> Option<&'static str> {
+    let meant = |wanted: &str| OTHER_NAMES.iter().find(|(other, _)| *other == wanted).map(|&(_, ours)| ours);
+    let others = || OTHER_NAMES.iter().map(|&(other, _)| other);
+    let ours = || all().iter().map(|info| info.name);
+    // As users write them: `Rate Monotonic`, `highest_priority`.
+    let plain = name.trim().to_ascii_lowercase().replace([' ', '_'], "-");
+    meant(&plain).or_else(|| closest(&plain, ours())).or_else(|| meant(closest(&plain, others())?))
+}
+
 /// The policy with this name (without parameters).
 ///
 /// # Errors
@@ -255,7 +286,7 @@ pub fn find(name: &str) -> Result<&'static PolicyInfo, PolicyError> {
     all().iter().find(|info| info.name == name).ok_or_else(|| PolicyError::UnknownPolicy {
         name: name.to_owned(),
         known: names().collect(),
-        suggestion: closest(name, names()).map(str::to_owned),
+        suggestion: suggestion(name).map(str::to_owned),
     })
 }
 
@@ -371,6 +402,14 @@ mod tests {
     }
 
     #[test]
+    fn other_names_are_nobodys_own_and_mean_policies() {
+        for (other, ours) in OTHER_NAMES {
+            assert!(find(other).is_err() && group(other).is_none() && find(ours).is_ok(), "{other}");
+        }
+        assert!(OTHER_NAMES.is_sorted());
+    }
+
+    #[test]
     fn groups_name_their_members() {
         assert!(STANDARD.iter().all(|name| find(name).is_ok()));
         assert_eq!(group("standard").unwrap(), STANDARD);
@@ -387,6 +426,17 @@ mod tests {
             error("efd"),
             format!("there is no policy `efd` (did you mean `edf`?); policies are {}", names.join(", "))
         );
+        for (name, meant) in [
+            ("per-pipeline-throttle", "throttle"),
+            ("highest-priority", "fixed-priority"),
+            ("Rate_Monotonic", "fixed-priority"),
+            ("least laxity first", "llf"),
+            ("hihgest-priority", "fixed-priority"),
+        ] {
+            let told = error(name);
+            assert!(told.contains(&format!("`{name}` (did you mean `{meant}`?)")), "{told}");
+        }
+        assert!(error("no-such-thing-at-all").starts_with("there is no policy `no-such-thing-at-all`; policies"));
         assert_eq!(
             error("edf:preemtive=false"),
             "policy `edf` has no parameter `preemtive` (did you mean `preemptive`?); its parameters are preemptive"

@@ -6,7 +6,7 @@ use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
 use crate::times::{Times, until_due};
-use crate::variants::Choices;
+use crate::variants::{Choice, Choices};
 
 /// Switches stages to lighter variants under load, and back.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ struct Waiting {
     due: Nanos,
     serial: u64,
     stage: StageId,
-    /// The least that it takes, in its lightest variant on its fastest processor [ns].
+    /// The least that it takes, in its lightest variant on its fastest processor, until it is done with what is due [ns].
     least: f64,
     /// How much more time those that are due no later can take until somebody is late, itself or one that is due later [ns].
     spare: f64,
@@ -63,9 +63,11 @@ impl Supernet {
             let room = if late { 0.0 } else { waiting.spare - taken };
             let extra = |span: Nanos| (span.as_f64() - waiting.least).max(0.0);
             let fits = |span: &Nanos| extra(*span) <= room;
-            let spans = || choices.iter().filter_map(|choice| Some((choice, choice.fastest(view, waiting.stage)?)));
+            let spans =
+                || choices.iter().filter_map(|choice| Some((choice, choice.fastest_until_due(view, waiting.stage)?)));
             let lightest = || spans().min_by_key(|&(_, span)| span);
-            let Some((choice, span)) = spans().find(|(_, span)| fits(span)).or_else(lightest) else { continue };
+            let in_time = |&(choice, span): &(&Choice, Nanos)| fits(&span) && choice.keeps_pace(view, waiting.stage);
+            let Some((choice, span)) = spans().find(in_time).or_else(lightest) else { continue };
             taken += extra(span) / slots;
             if choice.number != view.stage(waiting.stage).variant {
                 actions.switch(waiting.stage, choice.number);
@@ -84,7 +86,7 @@ impl Supernet {
                 let rests = times.of(view, stage).iter().flatten();
                 rests.map(|&rest| until_due(view, stage, rest)).min()
             } else {
-                choices.iter().filter_map(|choice| choice.fastest(view, stage)).min()
+                choices.iter().filter_map(|choice| choice.fastest_until_due(view, stage)).min()
             };
             let (due, serial) = (view.due(stage), view.stage(stage).serial);
             let least = least.unwrap_or(Nanos::ZERO).as_f64();

@@ -1,6 +1,6 @@
 //! `tbs`: earliest due first, where each request of a generative source is due by the total-bandwidth rule.
 
-use onbeat_core::id::{Id, StageId};
+use onbeat_core::id::{Id, IdVec, SourceId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
@@ -15,11 +15,18 @@ pub(crate) const INFO: PolicyInfo = PolicyInfo {
     name: "tbs",
     summary: "Earliest due first; each request of a generative source is due as early as its share of the processor allows",
     group: "real-time",
-    parameters: &[ParameterInfo {
-        name: "bandwidth",
-        default: "0.2",
-        meaning: "share of the processor that each generative source is given, above 0 and at most 1",
-    }],
+    parameters: &[
+        ParameterInfo {
+            name: "bandwidth",
+            default: "0.2",
+            meaning: "share of the processor that each generative source is given, above 0 and at most 1",
+        },
+        ParameterInfo {
+            name: "bandwidths",
+            default: "",
+            meaning: "SOURCE:SHARE+SOURCE:SHARE: shares of single sources, above 0 and at most 1; what is not named has `bandwidth`",
+        },
+    ],
     reference: "Spuri and Buttazzo, Scheduling Aperiodic Tasks in Dynamic Priority Systems, Real-Time Systems 10(2), 1996 (total bandwidth server)",
     build,
 };
@@ -35,7 +42,8 @@ struct Tbs {
 /// By due time, or the deadline that the server gave to the request.
 #[derive(Clone, Debug)]
 struct Requests {
-    bandwidth: f64,
+    /// Shares of the processor, by source.
+    bandwidths: IdVec<SourceId, f64>,
     /// The last deadline that each source's server has given; `None` for sources without a server.
     servers: Vec<Option<Nanos>>,
     /// Serial and deadline of each request, by [`StageId`].
@@ -52,8 +60,13 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
             allowed: "a number above 0 and at most 1",
         });
     }
-    let servers = system.sources.ids().map(|source| is_generative(system, source).then_some(Nanos::ZERO)).collect();
-    let order = Requests { bandwidth, servers, deadlines: Vec::new() };
+    let has_server = |source| is_generative(system, source);
+    let allowed = "SOURCE:SHARE with a share above 0 and at most 1, several of them joined by +";
+    let within = |share: f64| share > 0.0 && share <= 1.0;
+    let own = ("generative source", allowed);
+    let bandwidths = parameters.by_source("bandwidths", system, has_server, bandwidth, within, own)?;
+    let servers = system.sources.ids().map(|source| has_server(source).then_some(Nanos::ZERO)).collect();
+    let order = Requests { bandwidths, servers, deadlines: Vec::new() };
     Ok(Box::new(Tbs { order, dispatch: Dispatch::default(), tokens: TokenAlarm::default() }))
 }
 
@@ -74,15 +87,16 @@ impl Requests {
     /// Gives deadlines to requests that have just come, in the order in which they became ready.
     fn admit(&mut self, view: &View<'_>) {
         for &stage in view.ready() {
-            let Some(last) = self.servers[view.job(stage).source.index()] else { continue };
+            let source = view.job(stage).source;
+            let Some(last) = self.servers[source.index()] else { continue };
             let serial = view.stage(stage).serial;
             if stage.index() >= self.deadlines.len() {
                 self.deadlines.resize(stage.index() + 1, (u64::MAX, Nanos::ZERO));
             }
             if self.deadlines[stage.index()].0 != serial {
-                let due = deadline(view.now(), last, view.remaining_best(stage), self.bandwidth);
+                let due = deadline(view.now(), last, view.remaining_best(stage), self.bandwidths[source]);
                 self.deadlines[stage.index()] = (serial, due);
-                self.servers[view.job(stage).source.index()] = Some(due);
+                self.servers[source.index()] = Some(due);
             }
         }
     }
@@ -147,6 +161,20 @@ mod tests {
         rig.ready(chat, 0.0);
         assert_eq!(rig.decide("tbs:bandwidth=0.5"), [preempt(frame)]);
         assert_eq!(rig.decide("tbs"), [], "due at 200 / 0.2 = 1000");
+    }
+
+    #[test]
+    fn sources_can_have_shares_of_their_own() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Anytime)]);
+        let (chat, notes) = (rig.session("chat", &[1.0], 1), rig.session("notes", &[1.0], 1));
+        let (first, second) = (rig.ready(chat, 0.0), rig.ready(notes, 0.0));
+        // 200 ms at 0.2: due at 1000; at 0.5: due at 400.
+        assert_eq!(rig.decide("tbs"), [start(first, 0)]);
+        assert_eq!(rig.decide("tbs:bandwidths=notes:0.5"), [start(second, 0)]);
+        assert_eq!(rig.decide("tbs:bandwidth=0.5,bandwidths=notes:0.1+chat:0.3"), [start(first, 0)]);
+        let error = |text: &str| crate::make(text, &rig.system).unwrap_err().to_string();
+        assert!(error("tbs:bandwidths=notes:2").contains("at most 1"));
+        assert!(error("tbs:bandwidths=chit:0.3").contains("did you mean `chat`?"));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! stage waits, nothing of that changes.
 
 use onbeat_core::cost::Phase;
-use onbeat_core::id::{Id, StageId};
+use onbeat_core::id::{Id, ProcessorId, StageId};
 use onbeat_core::policy::View;
+use onbeat_core::state::Run;
 use onbeat_core::units::Nanos;
 
 /// No stage has changed so often.
@@ -67,17 +68,57 @@ pub(crate) fn until_due(view: &View<'_>, stage: StageId, rest: Rest) -> Nanos {
     Nanos::from_ns_f64(rest.phase.as_f64() / left)
 }
 
+/// The last moment at which a stage can go on and meet all of its goals [ns], from what is left of it: what is [due](View::due) next,
+/// and the whole of it by its deadline. Negative if that was before the beginning; `i64::MAX` without goals.
+pub(crate) fn latest_start_ns(view: &View<'_>, stage: StageId, rest: Rest) -> i64 {
+    let due = view.due(stage);
+    if due == Nanos::MAX {
+        return i64::MAX;
+    }
+    let latest = signed(due) - signed(until_due(view, stage, rest));
+    let deadline = view.job(stage).deadline;
+    if deadline == Nanos::MAX || !view.token_is_due(stage) {
+        return latest;
+    }
+    latest.min(signed(deadline.saturating_sub(view.node(stage).tail)) - signed(rest.stage))
+}
+
+fn signed(time: Nanos) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+/// What is left of a stage on the processor where that is shortest.
+pub(crate) fn best_rest(rests: &[Option<Rest>]) -> Rest {
+    let rests = rests.iter().flatten();
+    rests.fold(Rest { phase: Nanos::MAX, stage: Nanos::MAX }, |best, rest| Rest {
+        phase: best.phase.min(rest.phase),
+        stage: best.stage.min(rest.stage),
+    })
+}
+
+/// What is left of a stage that runs. Its position is that of its last known boundary; when its phase will be done is known better from
+/// the run.
+pub(crate) fn rest_of_running(view: &View<'_>, stage: StageId, processor: ProcessorId, run: &Run) -> Rest {
+    let phase = run.expected_end.saturating_sub(view.now());
+    let after = match (view.remaining(stage, processor), view.remaining_in_phase(stage, processor)) {
+        (Some(all), Some(phase)) => all.saturating_sub(phase),
+        _ => Nanos::ZERO,
+    };
+    Rest { phase, stage: phase.saturating_add(after) }
+}
+
 #[cfg(test)]
 mod tests {
     use onbeat_core::cost::Phase;
-    use onbeat_core::id::Id;
+    use onbeat_core::id::{Id, ProcessorId, StageId};
+    use onbeat_core::policy::Action;
     use onbeat_core::spec::Preemption;
     use onbeat_core::units::Nanos;
 
-    use super::{Rest, Times, until_due};
-    use crate::test_rig::{Rig, ms};
+    use super::{Rest, Times, latest_start_ns, until_due};
+    use crate::test_rig::{Rig, ms, start};
 
-    fn times(times: &mut Times, rig: &Rig, stage: onbeat_core::id::StageId) -> Vec<Option<(Nanos, Nanos)>> {
+    fn times(times: &mut Times, rig: &Rig, stage: StageId) -> Vec<Option<(Nanos, Nanos)>> {
         times.of(&rig.view(), stage).iter().map(|rest| rest.map(|rest| (rest.phase, rest.stage))).collect()
     }
 
@@ -103,6 +144,71 @@ mod tests {
         rig.system.nodes[node].to_first_token = Some(ms(200.0));
         assert_eq!(tail(&mut rig, false), (ms(800.0), ms(500.0)));
         assert_eq!(tail(&mut rig, true), (ms(800.0), ms(400.0)));
+    }
+
+    /// A plan of 100 ms of prompt and 400 ms of tokens that is due as a whole by 800 ms: it must start by 300 ms.
+    fn plan(rig: &mut Rig) -> StageId {
+        let agent = rig.session("agent", &[4.0], 1);
+        let stage = rig.ready(agent, 0.0);
+        rig.system.nodes[rig.state.stages[stage].node].to_first_token = Some(ms(200.0));
+        stage
+    }
+
+    #[test]
+    fn every_policy_that_reckons_with_slack_counts_all_of_a_plan() {
+        let new = || Rig::new(&[("gpu", Preemption::Anytime)]);
+        // `llf`: 300 ms to spare are less than a frame's 400.
+        let mut rig = new();
+        let stage = plan(&mut rig);
+        let frame = rig.stream("frame", Some(410.0), &[Some(10.0)]);
+        rig.ready(frame, 0.0);
+        assert_eq!(rig.decide("llf")[0], start(stage, 0));
+        // `edzl`, `laxity`: it becomes critical when it must start, or 10 ms before.
+        let mut rig = new();
+        plan(&mut rig);
+        let frame = rig.stream("frame", Some(900.0), &[Some(400.0)]);
+        rig.system.sources[frame].priority = 1;
+        rig.running(frame, 0, 0.0);
+        assert_eq!(rig.decide("laxity"), [Action::Wake { at: ms(290.0) }]);
+        let job = rig.state.stages[rig.state.processors[ProcessorId(0)].runs[0].stage].job;
+        rig.state.jobs[job].deadline = ms(700.0);
+        assert_eq!(rig.decide("edzl"), [Action::Wake { at: ms(300.0) }]);
+        // `jitserve`: 46 ms to spare, at most 100; another request has 250.
+        let mut rig = new();
+        let chat = rig.session("chat", &[4.0], 1);
+        rig.system.sources[chat].ttft = Some(ms(600.0));
+        rig.ready(chat, 0.0);
+        let stage = plan(&mut rig);
+        rig.state.now = ms(250.0);
+        assert_eq!(rig.decide("jitserve:caution=0")[0], start(stage, 0));
+        // `flowprefill`: it is past saving, and goes behind a prompt that is due later.
+        let mut rig = new();
+        let stage = plan(&mut rig);
+        let chat = rig.session("chat", &[4.0], 1);
+        rig.system.sources[chat].ttft = Some(ms(900.0));
+        let prompt = rig.ready(chat, 0.0);
+        rig.state.now = ms(299.0);
+        assert_eq!(rig.decide("flowprefill"), [start(stage, 0)]);
+        rig.state.now = ms(301.0);
+        assert_eq!(rig.decide("flowprefill"), [start(prompt, 0)]);
+    }
+
+    #[test]
+    fn the_last_moment_to_start_keeps_all_goals() {
+        let mut rig = Rig::new(&[("gpu", Preemption::Never)]);
+        let chat = rig.session("chat", &[4.0], 1);
+        let stage = rig.ready(chat, 0.0);
+        let rest = Rest { phase: ms(100.0), stage: ms(500.0) };
+        let at = |rig: &Rig| latest_start_ns(&rig.view(), stage, rest);
+        assert_eq!(at(&rig), 900_000_000, "the first token by 1000 ms");
+        let job = rig.state.stages[stage].job;
+        rig.state.jobs[job].deadline = ms(1200.0);
+        assert_eq!(at(&rig), 700_000_000, "the whole answer by 1200 ms");
+        rig.state.jobs[job].deadline = ms(300.0);
+        assert_eq!(at(&rig), -200_000_000);
+        rig.state.jobs[job].deadline = Nanos::MAX;
+        rig.system.sources[chat].ttft = None;
+        assert_eq!(at(&rig), i64::MAX);
     }
 
     #[test]

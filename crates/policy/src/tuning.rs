@@ -208,4 +208,27 @@ mod tests {
         assert!((cost.unwrap() - 0.3 * 1.75).abs() < 1e-12);
         assert_eq!(ux_cost(&[Cost::default()]), None);
     }
+
+    #[test]
+    fn a_job_that_ends_with_a_tool_in_time_is_no_violation() {
+        use onbeat_core::distribution::Distribution;
+        use onbeat_core::id::NodeId;
+        use onbeat_core::spec::Preemption;
+
+        use crate::test_rig::{Rig, ms};
+
+        let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
+        let camera = rig.stream("camera", Some(100.0), &[Some(8.0)]);
+        rig.system.nodes[NodeId(0)].tool = Some(Distribution::constant(10e6));
+        let stage = rig.ready(camera, 0.0);
+        rig.state.ready.clear();
+        let mut tuning = Tuning::new(&rig.system, ms(500.0), [1.0, 0.0]);
+        tuning.weights(&rig.view());
+        tuning.note(&rig.view(), &Actions::default(), |_, _| None);
+        rig.state.now = ms(10.0);
+        rig.state.jobs.remove(rig.state.stages[stage].job);
+        rig.state.stages.remove(stage);
+        tuning.weights(&rig.view());
+        assert_eq!((tuning.sources[0].jobs, tuning.sources[0].violated), (1.0, 0.0));
+    }
 }

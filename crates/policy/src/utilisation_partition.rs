@@ -3,7 +3,6 @@
 use onbeat_core::id::{Id, ProcessorId, SourceId, StageId};
 use onbeat_core::policy::{Actions, Policy, View};
 use onbeat_core::state::Run;
-use onbeat_core::suggest::closest;
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
@@ -81,7 +80,9 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
     if whole == Nanos::ZERO {
         return Err(wrong("slice_ms", "a number of milliseconds above 0"));
     }
-    let shares = shares(parameters, system)?;
+    let allowed = "SOURCE:SHARE with a share above 0 up to 1000, several of them joined by +";
+    let within = |share: f64| share > 0.0 && share <= 1000.0;
+    let shares = parameters.by_source("shares", system, |_| true, 1.0, within, ("source", allowed))?;
     let sum: f64 = shares.iter().sum();
     // A turn is never so short that nothing but switching happens.
     let length = |share: &f64| Nanos::from_ns_f64(whole.as_f64() * share / sum).max(TURN_MIN);
@@ -97,33 +98,6 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
 
 /// The shortest turn.
 const TURN_MIN: Nanos = Nanos(100_000);
-
-/// The shares by source.
-fn shares(parameters: &Parameters<'_>, system: &System) -> Result<Vec<f64>, PolicyError> {
-    let text = parameters.text("shares");
-    let mut shares = vec![1.0; system.sources.len()];
-    for part in text.split('+').map(str::trim).filter(|part| !part.is_empty()) {
-        let share = part.rsplit_once(':').and_then(|(name, share)| Some((name, share.parse::<f64>().ok()?)));
-        let (name, share) =
-            share.filter(|&(_, share)| share > 0.0 && share <= 1000.0).ok_or_else(|| PolicyError::BadValue {
-                policy: parameters.policy(),
-                parameter: "shares",
-                value: part.to_owned(),
-                allowed: "SOURCE:SHARE with a share above 0 up to 1000, several of them joined by +",
-            })?;
-        let names = || system.sources.iter().map(|source| source.name.as_str());
-        let number = names().position(|known| known == name).ok_or_else(|| PolicyError::UnknownName {
-            policy: parameters.policy(),
-            parameter: "shares",
-            kind: "source",
-            name: name.to_owned(),
-            known: names().map(str::to_owned).collect(),
-            suggestion: closest(name, names()).map(str::to_owned),
-        })?;
-        shares[number] = share;
-    }
-    Ok(shares)
-}
 
 impl Policy for UtilisationPartition {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {

@@ -106,4 +106,20 @@ impl Choice {
     pub(crate) fn fastest(&self, view: &View<'_>, stage: StageId) -> Option<Nanos> {
         view.processors().filter_map(|p| self.span(view, stage, p)).min()
     }
+
+    /// The shortest [`Choice::span_until_due`] on any processor.
+    pub(crate) fn fastest_until_due(&self, view: &View<'_>, stage: StageId) -> Option<Nanos> {
+        view.processors().filter_map(|p| self.span_until_due(view, stage, p)).min()
+    }
+
+    /// Whether an answer's later tokens come as fast as their goal asks for, alone on some processor; without such a goal they do.
+    pub(crate) fn keeps_pace(&self, view: &View<'_>, stage: StageId) -> bool {
+        let Some(goal) = view.source(stage).tpot.filter(|_| view.answers(stage)) else { return true };
+        let decode = |p| {
+            let prefill = view.remaining_in_phase_as(stage, self.number, p)?;
+            Some(view.remaining_as(stage, self.number, p)?.saturating_sub(prefill).as_f64())
+        };
+        let least = view.processors().filter_map(decode).fold(f64::INFINITY, f64::min);
+        least <= goal.as_f64() * view.stage(stage).work.units(Phase::Decode)
+    }
 }

@@ -1,8 +1,11 @@
 //! The memory bus.
 
+use onbeat_analysis::statistics::Statistics;
 use onbeat_core::event::What;
+use onbeat_core::metric::Metric;
+use onbeat_sim::simulate;
 
-use crate::support::{done_at, first_come, run_script, system};
+use crate::support::{done_at, first_come, language_cost, run_script, system};
 
 /// Two processors, each with one job that moves `bytes_mb` in 10 ms; the bus moves 100 bytes/ns.
 fn scenario(bytes_mb: [f64; 2], limits: &str) -> String {
@@ -137,5 +140,66 @@ fn a_policy_foresees_the_bus_exactly() {
         assert_eq!(in_time, [together, other], "{bytes:?} {limits}: on time beside the other");
         let late = run(&due(&toml, together - 0.001), "bandwidth-aware:margin_ms=0");
         assert_eq!(late, [10.0, 20.0], "{bytes:?} {limits}: one after the other");
+    }
+}
+
+/// An answer whose tokens the bus would delay is protected as a frame is: the other work, which has time, waits.
+#[test]
+fn an_answer_keeps_its_pace_beside_a_memory_hog() {
+    // 100 tokens of 10 ms, every 5 s, and 900 ms of work: side by side a token takes 19 ms.
+    let scenario = |tpot: f64, preemption: &str| {
+        format!(
+            r#"
+            name = "hog"
+            duration_s = 20
+            [platform]
+            name = "p"
+            memory = {{ bandwidth_gbps = 100 }}
+            processor = [
+                {{ name = "gpu", kind = "gpu", preemption = "{preemption}" }},
+                {{ name = "npu", kind = "npu", preemption = "segment" }},
+            ]
+            [model.llm]
+            shape = "autoregressive"
+            [model.net]
+            {}
+            [[cost]]
+            model = "net"
+            processor = "npu"
+            latency_ms = 900
+            bytes_mb = 80000
+            segments = 90
+            [[session]]
+            name = "chat"
+            model = "llm"
+            arrival = {{ process = "periodic", period_s = 5 }}
+            prompt = 10
+            output = 100
+            ttft_ms = 500
+            tpot_ms = {tpot}
+            [[stream]]
+            name = "upscale"
+            model = "net"
+            period_ms = 5000
+            deadline_ms = 4500
+            "#,
+            language_cost("llm", "gpu", 100.0, 10.0, "bytes_mb = 900")
+        )
+    };
+    let late = |toml: &str, policy: &str| {
+        let system = system(toml);
+        let statistics = Statistics::new(&system, 1, policy);
+        let made = onbeat_policy::make(policy, &system).unwrap();
+        let summary = simulate(&system, made, policy, 1, statistics).unwrap().1.finish();
+        ["chat", "upscale"].map(|name| {
+            let source = summary.sources.iter().find(|source| source.name == name).unwrap();
+            source.values[&Metric::ViolationRate]
+        })
+    };
+    for preemption in ["segment", "never"] {
+        assert_eq!(late(&scenario(12.0, preemption), "edf"), [1.0, 0.0]);
+        assert_eq!(late(&scenario(12.0, preemption), "bandwidth-aware"), [0.0, 0.0]);
+        // Where nobody could keep the goal, nobody waits for it.
+        assert_eq!(late(&scenario(9.0, preemption), "bandwidth-aware"), [1.0, 0.0]);
     }
 }

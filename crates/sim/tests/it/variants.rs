@@ -8,7 +8,7 @@ use onbeat_core::units::Bytes;
 use onbeat_sim::{SimError, simulate};
 use proptest::prelude::*;
 
-use crate::support::{Script, done_at, first_come, run, run_script, system};
+use crate::support::{Script, done_at, first_come, language_cost, run, run_script, system};
 
 /// One camera every 20 ms. Its network takes 12 ms and scores 0.8; `small` takes 5 and scores 0.6; `exit` uses the first one's weights, takes
 /// 9 and scores 0.7.
@@ -447,4 +447,60 @@ fn switching_is_an_action_like_any_other() {
     let mut actions = Actions::default();
     actions.switch(onbeat_core::id::StageId(3), 2);
     assert_eq!(actions.as_slice(), [Action::Switch { stage: onbeat_core::id::StageId(3), variant: 2 }]);
+}
+
+/// Of an answer the first token is due, and then one after another; what is due of it otherwise is all of it.
+#[test]
+fn an_answer_runs_the_best_variant_that_keeps_its_goals() {
+    // 100 ms to the first token and 20 ms a token, or 20 and 4.
+    let scenario = |goals: &str| {
+        let cost = |more: &str, prefill: f64, step: f64| language_cost("llm", "gpu", prefill, step, more);
+        system(&format!(
+            r#"
+            name = "caption"
+            duration_s = 4
+            [platform]
+            name = "p"
+            memory = {{}}
+            processor = [{{ name = "gpu", kind = "gpu", preemption = "segment" }}]
+            [model.llm]
+            shape = "autoregressive"
+            quality = {{ metric = "q", value = 80, higher_is_better = true }}
+            variant.small = {{ quality = {{ metric = "q", value = 60, higher_is_better = true }} }}
+            {}
+            {}
+            [[session]]
+            name = "caption"
+            chain = "caption"
+            arrival = {{ process = "periodic", period_s = 100 }}
+            {goals}
+            [[chain.caption.stage]]
+            name = "write"
+            model = "llm"
+            variants = ["llm/small"]
+            prompt = 100
+            output = 101
+            "#,
+            cost("", 100.0, 20.0),
+            cost("variant = \"small\"", 20.0, 4.0)
+        ))
+    };
+    for (goals, best) in [
+        ("ttft_ms = 200\ntpot_ms = 40", true),
+        ("ttft_ms = 60\ntpot_ms = 40", false),
+        ("ttft_ms = 200\ntpot_ms = 10", false),
+        ("ttft_ms = 200", true),
+        ("tpot_ms = 10", false),
+        // 2.1 s for all of it.
+        ("deadline_ms = 1000", false),
+        ("deadline_ms = 3000", true),
+        ("", true),
+    ] {
+        for policy in ["dream", "content-aware"] {
+            let system = scenario(goals);
+            let events = run(&system, onbeat_policy::make(policy, &system).unwrap(), 1);
+            let expected = Vec::from_iter((!best).then_some((0, 1)));
+            assert_eq!(switches(&events), expected, "{policy}: {goals}");
+        }
+    }
 }
