@@ -31,7 +31,7 @@ use crate::state::{Job, Occupancy, PowerState, Run, Stage, State};
 use crate::system::{Node, Source, System};
 use crate::units::{Bytes, Nanos};
 
-pub use eviction::{evict_idle_models, evict_least_recently_used};
+pub use eviction::{evict_caches, evict_idle_models, evict_least_recently_used, evict_youngest_caches};
 
 /// A scheduling policy.
 pub trait Policy: Debug + Send + ClonePolicy {

@@ -2,7 +2,7 @@
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
-use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
+use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models, evict_least_recently_used};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Bytes;
@@ -51,7 +51,8 @@ impl Policy for KvOffload {
 }
 
 /// Makes room without refusing anybody: idle models go first, and then the longest waiting requests go on with their caches in slower
-/// memory; the one that is short of memory may be among them. `longest` is scratch.
+/// memory; the one that is short of memory may be among them. Where that is not enough – slower memory is full, or models do not say how
+/// their caches are fetched – what goes by default goes instead. `longest` is scratch.
 pub(crate) fn place_longest_far(
     view: &View<'_>,
     shortage: &Shortage,
@@ -68,6 +69,7 @@ pub(crate) fn place_longest_far(
     longest.clear();
     longest.extend(waiting.map(|stage| (context(view, stage), view.stage(stage).serial, stage)));
     longest.sort_unstable();
+    let before = actions.as_slice().len();
     let mut freed = 0;
     for &(_, _, stage) in longest.iter().rev() {
         if freed >= shortage.missing.0 {
@@ -79,6 +81,10 @@ pub(crate) fn place_longest_far(
             return;
         }
         freed += view.stage(stage).cache.held.0;
+    }
+    if freed < shortage.missing.0 {
+        actions.truncate(before);
+        evict_least_recently_used(view, shortage, actions);
     }
 }
 
