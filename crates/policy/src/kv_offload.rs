@@ -70,11 +70,18 @@ pub(crate) fn place_longest_far(
     longest.extend(waiting.map(|stage| (context(view, stage), view.stage(stage).serial, stage)));
     longest.sort_unstable();
     let before = actions.as_slice().len();
-    let mut freed = 0;
+    // Each of them finds room in slower memory by itself; together they may not.
+    let (mut freed, mut room) = (0, room_far(view));
     for &(_, _, stage) in longest.iter().rev() {
         if freed >= shortage.missing.0 {
             return;
         }
+        let takes = view.cache_reserve(stage).max(view.cache_in_use(stage)).0;
+        let takes = takes.saturating_sub(view.stage(stage).cache.swapped.0);
+        if takes > room {
+            continue;
+        }
+        room -= takes;
         actions.place_cache(stage, true);
         if stage == short {
             // It needs no memory for its cache any more.
@@ -86,6 +93,12 @@ pub(crate) fn place_longest_far(
         actions.truncate(before);
         evict_least_recently_used(view, shortage, actions);
     }
+}
+
+/// Room in slower memory, if there is some at all [bytes].
+pub(crate) fn room_far(view: &View<'_>) -> u64 {
+    let capacity = view.system.platform.swap.and_then(|swap| swap.capacity);
+    capacity.map_or(u64::MAX, |all| all.0.saturating_sub(view.state.memory.swapped.0))
 }
 
 /// Whether a request waits for the link to slower memory: a step that it joined would wait with it.
