@@ -31,7 +31,7 @@ use crate::state::{Job, Occupancy, PowerState, Run, Stage, State};
 use crate::system::{Node, Source, System};
 use crate::units::{Bytes, Nanos};
 
-pub use eviction::{evict_idle_models, evict_least_recently_used};
+pub use eviction::{evict_caches, evict_idle_models, evict_least_recently_used, evict_youngest_caches};
 
 /// A scheduling policy.
 pub trait Policy: Debug + Send + ClonePolicy {
@@ -714,7 +714,8 @@ impl<'a> View<'a> {
         self.preemptible(processor) && run.over.iter().all(|p| self.preemptible(p))
     }
 
-    /// Whether a model's weights for a processor are in memory and no live stage that has started there uses them.
+    /// Whether a model's weights for a processor are in memory and no live stage that has started there uses them. Idle-time work that
+    /// waits uses nothing: it loads them again when it goes on, unless it is real.
     pub fn can_evict(&self, model: ModelId, processor: ProcessorId) -> bool {
         self.state.memory.is_resident(model, processor)
             && !self.occupancy(processor).runs.iter().any(|run| {
@@ -723,10 +724,12 @@ impl<'a> View<'a> {
                 self.system.weights_of(run.model) == model || (!run.over.is_empty() && (drafts() || adapts()))
             })
             && !self.state.stages.iter().any(|(_, s)| {
-                let adapter = self.system.nodes[s.node].adapter;
+                let node = &self.system.nodes[s.node];
+                let adapter = node.adapter;
+                let lets_go = || self.system.sources[node.source].best_effort && !self.state.real;
                 (s.weights == model || adapter.is_some_and(|adapter| adapter.model == model))
                     && s.processor == Some(processor)
-                    && (s.running || s.position > 0.0 || s.phase > 0)
+                    && (s.running || ((s.position > 0.0 || s.phase > 0) && !lets_go()))
             })
     }
 }

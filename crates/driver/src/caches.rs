@@ -69,10 +69,12 @@ impl<S: Sink> Course<'_, S> {
         self.make_room_for(stage, processor, Bytes::ZERO).map_err(|reason| self.illegal(action, reason))
     }
 
-    /// A stage that ran is ready again. Its cache may now make room for others.
+    /// A stage that ran is ready again. Its cache may now make room for others; of idle-time work, its weights as well.
     pub fn wait_again(&mut self, stage: StageId) {
         self.make_wait(stage);
-        if self.caches_grow() && self.state.stages[stage].cache.held > Bytes::ZERO {
+        let live = &self.state.stages[stage];
+        let gives_way = self.nodes[live.node].best_effort && !self.state.real;
+        if gives_way || (self.caches_grow() && live.cache.held > Bytes::ZERO) {
             self.forgive_refusals();
         }
     }

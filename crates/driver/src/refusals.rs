@@ -65,11 +65,22 @@ impl<S: Sink> Course<'_, S> {
         self.state.stages[stage].refused = 0;
     }
 
-    /// Memory that is used, less the caches that can make room because their stages wait.
+    /// Memory that is used, less what can make room: the caches of stages that wait – of all of them where caches grow, of idle-time work
+    /// anywhere but in real runs – and, where there is such work, models that are not in use.
     fn taken(&self) -> Bytes {
-        let waiting = self.state.ready.iter().chain(&self.state.background);
-        let waiting = waiting.filter(|_| self.caches_grow()).map(|&stage| self.state.stages[stage].cache.held);
-        self.state.memory.used - waiting.fold(Bytes::ZERO, |sum, held| sum + held)
+        let held = |stages: &[StageId]| {
+            stages.iter().fold(Bytes::ZERO, |sum, &stage| sum + self.state.stages[stage].cache.held)
+        };
+        let mut room = if self.caches_grow() { held(&self.state.ready) } else { Bytes::ZERO };
+        if self.system.has_best_effort() && !self.state.real {
+            room += held(&self.state.background);
+            let view = self.view();
+            for (model, on) in self.state.memory.resident.enumerate() {
+                let idle = on.ids().filter(|&p| view.can_evict(model, p)).count() as u64;
+                room += Bytes(self.system.models[model].weights.0 * idle);
+            }
+        }
+        self.state.memory.used - room
     }
 
     /// Memory was freed: what was refused may be tried again – at the instant at which it was refused only if less is taken than ever at

@@ -8,10 +8,15 @@
 //!
 //! The second is the first one's opposite, so that there is no going round in a circle. Where a processor never preempts, one segment
 //! runs at a time.
+//!
+//! Memory is no different: a stage of another source that is short of it takes what idle-time work has, models first, then caches, and
+//! as long as such a stage waits for memory, none of this work runs anywhere. In real runs caches stay where they are until their stage
+//! ends, and it had better get there: then it goes on.
 
 use onbeat_core::id::{Id, IdVec, ModelId, ProcessorId, StageId};
-use onbeat_core::policy::{Action, Actions, Policy, Shortage, View};
+use onbeat_core::policy::{Action, Actions, Policy, Shortage, View, evict_caches};
 use onbeat_core::system::System;
+use onbeat_core::units::Bytes;
 
 use crate::plan::holding_time;
 
@@ -25,6 +30,8 @@ struct BestEffort {
     free: Vec<u32>,
     /// Processors that a stage waits for.
     wanted: Vec<bool>,
+    /// Whether a stage waits for memory.
+    short: bool,
     /// Waiting best-effort stages by serial.
     queue: Vec<(u64, StageId)>,
 }
@@ -40,7 +47,7 @@ pub(crate) fn serve_behind(policy: Box<dyn Policy>, system: &System) -> Box<dyn 
             shared[adapter.model] = true;
         }
     }
-    Box::new(BestEffort { policy, shared, free: Vec::new(), wanted: Vec::new(), queue: Vec::new() })
+    Box::new(BestEffort { policy, shared, free: Vec::new(), wanted: Vec::new(), short: false, queue: Vec::new() })
 }
 
 impl Policy for BestEffort {
@@ -54,12 +61,31 @@ impl Policy for BestEffort {
     fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
         let before = actions.as_slice().len();
         let missing = self.evict_own(view, shortage, actions);
-        if view.source(shortage.stage).best_effort || missing == 0 {
+        if missing == 0 {
             return;
         }
-        // What only idle-time work uses does not help enough: it is the policy's choice, as if there were no such work.
+        if view.source(shortage.stage).best_effort {
+            // Among themselves, the oldest gets on: as by default, where caches grow.
+            if view.system.platform.kv_block.is_some() {
+                let serial = view.stage(shortage.stage).serial;
+                evict_caches(view, view.background(), Some(serial), missing, actions);
+            }
+            return;
+        }
+        if evict_caches(view, view.background(), None, missing, actions) {
+            return;
+        }
+        // All caches of idle-time work are not enough. For the rest it is the policy's choice, as if there were no such work.
         actions.truncate(before);
-        self.policy.out_of_memory(view, shortage, actions);
+        let held = evictable_caches(view);
+        evict_caches(view, view.background(), None, held, actions);
+        let rest = Shortage { missing: Bytes(shortage.missing.0 - held), ..*shortage };
+        let own = actions.as_slice().len();
+        self.policy.out_of_memory(view, &rest, actions);
+        if actions.as_slice().len() == own {
+            // It would not help.
+            actions.truncate(before);
+        }
     }
 }
 
@@ -70,6 +96,7 @@ impl BestEffort {
         self.free.extend(view.processors().map(|p| view.free_slots(p)));
         self.wanted.clear();
         self.wanted.resize(self.free.len(), false);
+        self.short = false;
         for action in actions.as_slice() {
             for p in taken(action) {
                 self.free[p.index()] = self.free[p.index()].saturating_sub(1);
@@ -83,15 +110,17 @@ impl BestEffort {
             if goes {
                 continue;
             }
+            self.short |= view.stage(stage).refused != 0 && !view.state.real;
             for p in view.processors().filter(|&p| view.can_run(stage, p)) {
                 self.wanted[p.index()] = true;
             }
         }
     }
 
-    /// Takes best-effort work off processors that a stage waits for.
+    /// Takes best-effort work off processors that a stage waits for; off all of them, one after the other, if one waits for memory.
     fn give_way(&self, view: &View<'_>, actions: &mut Actions) {
-        for p in view.processors().filter(|&p| self.wanted[p.index()] && self.free[p.index()] == 0) {
+        let wanted = |p: ProcessorId| self.wanted[p.index()] && self.free[p.index()] == 0;
+        for p in view.processors().filter(|&p| wanted(p) || self.short) {
             if !view.preemptible(p) {
                 continue;
             }
@@ -110,6 +139,9 @@ impl BestEffort {
 
     /// Starts best-effort work on processors that nothing waits for: first come, first served, each where it is done first.
     fn start(&mut self, view: &View<'_>, actions: &mut Actions) {
+        if self.short {
+            return;
+        }
         self.queue.clear();
         let dropped = |job| {
             actions.as_slice().iter().any(|action| matches!(*action, Action::Drop { job: other } if other == job))
@@ -157,6 +189,12 @@ impl BestEffort {
         }
         missing
     }
+}
+
+/// Memory that caches of waiting idle-time work hold.
+fn evictable_caches(view: &View<'_>) -> u64 {
+    let caches = view.background().iter().filter(|&&stage| view.can_evict_cache(stage, false));
+    caches.map(|&stage| view.stage(stage).cache.held.0).sum()
 }
 
 /// The processors that an action starts something on.

@@ -69,10 +69,12 @@ impl Policy for ExclusiveLru {
         for i in 0..self.queue.len() {
             let stage = self.queue[i].1;
             // Users choose the device of a model when they load it; here it is the fastest one.
-            let processor = begun_on(view, stage).unwrap_or(view.node(stage).fastest);
+            // What has begun holds memory, and may be what those before it wait for: they do not hold it up.
+            let begun = begun_on(view, stage);
+            let processor = begun.unwrap_or(view.node(stage).fastest);
             if self.plan.batch_for(view, stage, |p| p == processor).is_some() && !self.plan.is_free(processor) {
                 self.plan.join(view, stage, processor, actions);
-            } else if !self.blocked[processor.index()]
+            } else if (!self.blocked[processor.index()] || begun.is_some())
                 && self.plan.fits(view, stage, processor)
                 && self.make_way(view, stage, processor, actions)
             {

@@ -2,7 +2,7 @@
 
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
-use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
+use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models, evict_least_recently_used};
 use onbeat_core::state::Run;
 use onbeat_core::system::System;
 use onbeat_core::units::Bytes;
@@ -51,7 +51,8 @@ impl Policy for KvOffload {
 }
 
 /// Makes room without refusing anybody: idle models go first, and then the longest waiting requests go on with their caches in slower
-/// memory; the one that is short of memory may be among them. `longest` is scratch.
+/// memory; the one that is short of memory may be among them. Where that is not enough – slower memory is full, or models do not say how
+/// their caches are fetched – what goes by default goes instead. `longest` is scratch.
 pub(crate) fn place_longest_far(
     view: &View<'_>,
     shortage: &Shortage,
@@ -68,11 +69,19 @@ pub(crate) fn place_longest_far(
     longest.clear();
     longest.extend(waiting.map(|stage| (context(view, stage), view.stage(stage).serial, stage)));
     longest.sort_unstable();
-    let mut freed = 0;
+    let before = actions.as_slice().len();
+    // Each of them finds room in slower memory by itself; together they may not.
+    let (mut freed, mut room) = (0, room_far(view));
     for &(_, _, stage) in longest.iter().rev() {
         if freed >= shortage.missing.0 {
             return;
         }
+        let takes = view.cache_reserve(stage).max(view.cache_in_use(stage)).0;
+        let takes = takes.saturating_sub(view.stage(stage).cache.swapped.0);
+        if takes > room {
+            continue;
+        }
+        room -= takes;
         actions.place_cache(stage, true);
         if stage == short {
             // It needs no memory for its cache any more.
@@ -80,6 +89,16 @@ pub(crate) fn place_longest_far(
         }
         freed += view.stage(stage).cache.held.0;
     }
+    if freed < shortage.missing.0 {
+        actions.truncate(before);
+        evict_least_recently_used(view, shortage, actions);
+    }
+}
+
+/// Room in slower memory, if there is some at all [bytes].
+pub(crate) fn room_far(view: &View<'_>) -> u64 {
+    let capacity = view.system.platform.swap.and_then(|swap| swap.capacity);
+    capacity.map_or(u64::MAX, |all| all.0.saturating_sub(view.state.memory.swapped.0))
 }
 
 /// Whether a request waits for the link to slower memory: a step that it joined would wait with it.

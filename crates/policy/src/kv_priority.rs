@@ -4,11 +4,12 @@
 use onbeat_core::cost::Phase;
 use onbeat_core::id::{ProcessorId, StageId};
 use onbeat_core::policy::{Actions, Limit, Policy, Shortage, View, evict_idle_models};
-use onbeat_core::state::Run;
+use onbeat_core::state::{Run, Stage};
 use onbeat_core::system::System;
 use onbeat_core::units::Bytes;
 
 use crate::dispatch::{Dispatch, Order};
+use crate::kv_offload::room_far;
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
@@ -78,10 +79,13 @@ impl Policy for KvPriority {
         if self.victims.iter().map(held).sum::<u64>() < shortage.missing.0 {
             return;
         }
-        let mut freed = 0;
+        let (mut freed, mut room) = (0, room_far(view));
         while freed < shortage.missing.0 {
             let Some(victim) = self.victims.pop() else { break };
-            actions.evict_cache(victim.1, self.swap && view.can_evict_cache(victim.1, true));
+            let moved = view.cache_in_use(victim.1).0;
+            let keep = self.swap && view.can_evict_cache(victim.1, true) && moved <= room;
+            room -= if keep { moved } else { 0 };
+            actions.evict_cache(victim.1, keep);
             freed += held(&victim);
         }
     }
@@ -92,14 +96,15 @@ impl KvPriority {
     fn first_that_does_not_fit(&self, view: &View<'_>) -> u64 {
         let Some(free) = view.state.memory.free() else { return u64::MAX };
         let all = view.state.memory.capacity.map_or(0.0, Bytes::as_f64);
-        let room = free.as_f64() - self.watermark * all;
+        let room = free.as_f64() + idle_caches(view) as f64 - self.watermark * all;
         let does_not_fit = |&stage: &StageId| {
             is_new(view, stage)
                 && view.stage(stage).kind == Phase::Prefill
                 && view.cache_needed(stage, view.node(stage).output_max).as_f64() > room
         };
-        // A request that is all alone has no one to wait for.
-        let anybody = view.state.stages.iter().any(|(_, live)| live.cache.held > Bytes::ZERO);
+        // A request that is all alone has no one to wait for: idle-time work gives way.
+        let holds = |(stage, live): (StageId, &Stage)| live.cache.held > Bytes::ZERO && !view.source(stage).best_effort;
+        let anybody = view.state.stages.iter().any(holds);
         let waiting = view.ready().iter().copied().filter(|stage| anybody && does_not_fit(stage));
         waiting.map(|stage| rank(view, stage)).min().unwrap_or(u64::MAX)
     }
@@ -111,11 +116,29 @@ fn is_new(view: &View<'_>, stage: StageId) -> bool {
     live.tokens == 0 && live.cache.held == Bytes::ZERO && live.cache.swapped == Bytes::ZERO
 }
 
+/// Memory that caches of idle-time work hold: it gives them up when it is asked to.
+fn idle_caches(view: &View<'_>) -> u64 {
+    if !view.system.has_best_effort() {
+        return 0;
+    }
+    let caches = view.state.stages.iter().filter(|&(stage, _)| view.source(stage).best_effort);
+    caches.map(|(_, live)| live.cache.held.0).sum()
+}
+
+/// Memory that models hold which nobody uses, a stage's own apart: they go first.
+fn idle_models(view: &View<'_>, stage: StageId) -> u64 {
+    let own = view.stage(stage).weights;
+    let resident = view.state.memory.resident.enumerate().filter(|&(model, _)| model != own);
+    let idle = resident.flat_map(|(model, on)| on.ids().filter(move |&p| view.can_evict(model, p)).map(move |_| model));
+    idle.map(|model| view.system.models[model].weights.0).sum()
+}
+
 /// Whether there is memory for a request that has lost its cache, with what those behind it could lose.
 fn fits_again(view: &View<'_>, stage: StageId) -> bool {
     let Some(free) = view.state.memory.free() else { return true };
-    let own = view.stage(stage).cache.held.0;
-    let missing = view.cache_needed(stage, view.node(stage).output_max).0.saturating_sub(own + free.0);
+    let own = view.stage(stage).cache.held.0 + free.0;
+    let missing = view.cache_needed(stage, view.node(stage).output_max).0.saturating_sub(own);
+    let missing = if missing > 0 { missing.saturating_sub(idle_caches(view) + idle_models(view, stage)) } else { 0 };
     let behind = view
         .ready()
         .iter()

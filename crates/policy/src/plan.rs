@@ -206,7 +206,11 @@ impl Plan {
         let cost = view.cost(stage, processor)?;
         let (_, phase) = cost.phases.get(usize::from(live.phase))?;
         let narrow = cost.widths.narrower.iter().map(|narrower| &narrower.phases[usize::from(live.phase)].1);
-        if live.kind != Phase::Prefill || view.state.real || !phase.pieces()?.mixed {
+        if live.kind != Phase::Prefill
+            || view.state.real
+            || !phase.pieces()?.mixed
+            || view.node(stage).adapter.is_some()
+        {
             return None;
         }
         if narrow.into_iter().any(|phase| phase.pieces().is_none_or(|pieces| !pieces.mixed)) {

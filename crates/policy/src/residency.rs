@@ -2,7 +2,7 @@
 //! of value.
 
 use onbeat_core::id::{IdVec, ModelId, ProcessorId};
-use onbeat_core::policy::{Actions, Shortage, View};
+use onbeat_core::policy::{Actions, Shortage, View, evict_youngest_caches};
 use onbeat_core::system::System;
 use onbeat_core::units::Nanos;
 
@@ -65,7 +65,8 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     /// Evicts idle weights, the least valuable first (ties: the least recently used, then lower model, then lower processor), until the
-    /// shortage is covered; nothing if that would not cover it. The value of the last that goes.
+    /// shortage is covered. If all of them do not cover it, they go together with caches of younger stages, as by default, or nothing
+    /// goes. The value of the last weights that go.
     pub(crate) fn evict(
         &mut self,
         view: &View<'_>,
@@ -87,8 +88,12 @@ impl Candidates {
             }
         }
         let size = |model: ModelId| view.system.models[model].weights.0;
-        if self.list.iter().map(|&(_, _, model, _)| size(model)).sum::<u64>() < shortage.missing.0 {
-            return None;
+        let evictable = self.list.iter().map(|&(_, _, model, _)| size(model)).sum::<u64>();
+        if evictable < shortage.missing.0 {
+            let short_of = shortage.missing.0 - evictable;
+            if !evict_youngest_caches(view, shortage.stage, short_of, actions) {
+                return None;
+            }
         }
         self.list.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
         let mut missing = shortage.missing.0;

@@ -1,4 +1,6 @@
 //! What a policy evicts by default when a start is short of memory.
+//!
+//! Nothing is collected in a list: what goes next is looked for anew each time. Little goes at a time, and so nothing is allocated.
 
 use super::{Actions, Shortage, View};
 use crate::id::{ModelId, ProcessorId, StageId};
@@ -9,12 +11,11 @@ use crate::units::{Bytes, Nanos};
 /// go as well, the youngest first, to be computed again, so that the oldest stage always gets on.
 pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
     let evictable = evict_idle_models(view, shortage, actions);
-    if evictable < shortage.missing.0 && view.system.platform.kv_block.is_some() {
-        let short_of = shortage.missing.0 - evictable;
-        if evict_youngest_caches(view, shortage.stage, short_of, actions) {
-            let enough = Shortage { missing: Bytes(evictable), ..*shortage };
-            evict_idle_models(view, &enough, actions);
-        }
+    if evictable < shortage.missing.0
+        && evict_youngest_caches(view, shortage.stage, shortage.missing.0 - evictable, actions)
+    {
+        let enough = Shortage { missing: Bytes(evictable), ..*shortage };
+        evict_idle_models(view, &enough, actions);
     }
 }
 
@@ -23,56 +24,61 @@ pub fn evict_least_recently_used(view: &View<'_>, shortage: &Shortage, actions: 
 pub fn evict_idle_models(view: &View<'_>, shortage: &Shortage, actions: &mut Actions) -> u64 {
     let wanted = view.stage(shortage.stage).weights;
     let adapter = view.node(shortage.stage).adapter;
-    let mut idle: Vec<(Nanos, ModelId, ProcessorId)> = view
-        .state
-        .memory
-        .resident
-        .enumerate()
-        .flat_map(|(model, on)| on.enumerate().filter_map(move |(p, used)| used.map(|used| (used, model, p))))
-        .filter(|&(_, model, p)| {
-            let needed = model == wanted || adapter.is_some_and(|adapter| adapter.model == model);
-            !(needed && p == shortage.processor) && view.can_evict(model, p)
-        })
-        .collect();
-    let evictable: u64 = idle.iter().map(|&(_, model, _)| view.system.models[model].weights.0).sum();
+    let may_go = |model: ModelId, p: ProcessorId| {
+        let needed = model == wanted || adapter.is_some_and(|adapter| adapter.model == model);
+        !(needed && p == shortage.processor) && view.can_evict(model, p)
+    };
+    let resident = || {
+        let on_each = view.state.memory.resident.enumerate();
+        on_each.flat_map(|(model, on)| on.enumerate().filter_map(move |(p, used)| Some(((*used)?, model, p))))
+    };
+    let size = |model: ModelId| view.system.models[model].weights.0;
+    let evictable = resident().filter(|&(_, model, p)| may_go(model, p)).map(|(_, model, _)| size(model)).sum();
     if evictable < shortage.missing.0 {
         // It would not help: what is in memory may as well stay.
         return evictable;
     }
-    idle.sort_unstable();
-    let mut missing = shortage.missing;
-    for (_, model, processor) in idle {
-        if missing == Bytes::ZERO {
-            break;
-        }
-        actions.evict(model, processor);
-        missing = Bytes(missing.0.saturating_sub(view.system.models[model].weights.0));
+    let mut missing = shortage.missing.0;
+    let mut last: Option<(Nanos, ModelId, ProcessorId)> = None;
+    while missing > 0 {
+        let rest = resident().filter(|&candidate| last.is_none_or(|last| candidate > last));
+        let Some(next) = rest.filter(|&(_, model, p)| may_go(model, p)).min() else { break };
+        actions.evict(next.1, next.2);
+        missing = missing.saturating_sub(size(next.1));
+        last = Some(next);
     }
     evictable
 }
 
-/// Evicts caches of waiting stages that became ready after `stage`, the youngest first, to be computed again, until they free `missing`
-/// bytes. Whether they do; if not, nothing is evicted.
-fn evict_youngest_caches(view: &View<'_>, stage: StageId, missing: u64, actions: &mut Actions) -> bool {
-    let serial = view.stage(stage).serial;
-    let waiting = view
-        .ready()
-        .iter()
-        .copied()
-        .filter(|&other| view.stage(other).serial > serial && view.can_evict_cache(other, false));
-    let mut caches: Vec<(u64, StageId)> = waiting.map(|other| (view.stage(other).serial, other)).collect();
-    let held = |&(_, other): &(u64, StageId)| view.stage(other).cache.held.0;
-    if caches.iter().map(held).sum::<u64>() < missing {
+/// Where caches grow by blocks, evicts those of waiting stages that became ready after `stage`, the youngest first, to be computed again,
+/// until they free `missing` bytes. Whether they do; if not, nothing is evicted.
+pub fn evict_youngest_caches(view: &View<'_>, stage: StageId, missing: u64, actions: &mut Actions) -> bool {
+    view.system.platform.kv_block.is_some()
+        && evict_caches(view, view.ready(), Some(view.stage(stage).serial), missing, actions)
+}
+
+/// Evicts caches of those of the waiting stages whose serial is larger than `after`, the youngest first, to be computed again, until they
+/// free `missing` bytes. Whether they do; if not, nothing is evicted.
+pub fn evict_caches(
+    view: &View<'_>,
+    stages: &[StageId],
+    after: Option<u64>,
+    missing: u64,
+    actions: &mut Actions,
+) -> bool {
+    let waiting = stages.iter().map(|&stage| (view.stage(stage).serial, stage));
+    let younger = waiting
+        .filter(|&(serial, stage)| after.is_none_or(|after| serial > after) && view.can_evict_cache(stage, false));
+    let held = |stage: StageId| view.stage(stage).cache.held.0;
+    if younger.clone().map(|(_, stage)| held(stage)).sum::<u64>() < missing {
         return false;
     }
-    caches.sort_unstable();
-    let mut freed = 0;
-    for cache in caches.iter().rev() {
-        if freed >= missing {
-            break;
-        }
-        actions.evict_cache(cache.1, false);
-        freed += held(cache);
+    let (mut freed, mut last) = (0, u64::MAX);
+    while freed < missing {
+        let Some((serial, stage)) = younger.clone().filter(|&(serial, _)| serial < last).max() else { break };
+        actions.evict_cache(stage, false);
+        freed += held(stage);
+        last = serial;
     }
     true
 }

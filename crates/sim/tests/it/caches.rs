@@ -138,6 +138,20 @@ fn a_lost_cache_is_prefilled_again_with_the_tokens_so_far() {
 }
 
 #[test]
+fn two_answers_that_need_the_same_block_are_both_finished_under_every_policy() {
+    let sources = ask("a", 0, 50, 41) + &ask("b", 0, 50, 41);
+    for swap in ["", "swap_gbps = 1"] {
+        let toml = llm(&format!("capacity_gb = 0.13\nkv_block_tokens = 10\n{swap}"), &sources);
+        let system = system(&toml.replace("kind = \"gpu\"", "kind = \"gpu\"\npreemption = \"segment\""));
+        for info in onbeat_policy::all() {
+            let events = run(&system, onbeat_policy::make(info.name, &system).unwrap(), 1);
+            let done = times(&events, |what| matches!(what, What::JobDone { .. })).len();
+            assert_eq!(done, 2, "{}", info.name);
+        }
+    }
+}
+
+#[test]
 fn a_cache_in_slower_memory_is_written_and_read_over_the_link() {
     let sources = ask("a", 0, 50, 41) + &ask("b", 0, 50, 41);
     let system = system(&llm("capacity_gb = 0.13\nkv_block_tokens = 10\nswap_gbps = 1", &sources));

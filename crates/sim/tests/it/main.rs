@@ -20,6 +20,7 @@ mod isolation;
 mod joint;
 mod joint_units;
 mod layers;
+mod liveness;
 mod memory;
 mod migration;
 mod mix;
