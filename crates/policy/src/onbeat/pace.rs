@@ -77,7 +77,8 @@ impl Pace {
     /// Counts each answer in progress where it takes least.
     fn count(&mut self, view: &View<'_>) {
         self.load.fill(0.0);
-        let running = view.processors().flat_map(|p| view.occupancy(p).runs.iter().flat_map(onbeat_core::state::Run::stages));
+        let running =
+            view.processors().flat_map(|p| view.occupancy(p).runs.iter().flat_map(onbeat_core::state::Run::stages));
         for stage in view.ready().iter().copied().chain(running) {
             if view.stage(stage).kind != Phase::Decode {
                 continue;
