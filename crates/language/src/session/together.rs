@@ -115,7 +115,9 @@ fn what_cannot_share_a_step_is_an_error_and_touches_nothing() {
     fails(&mut LanguageSession::new(model.shared()), "the session has no prompt yet: begin comes before step");
     fails(&mut session(&other, "second"), "a session of another model cannot share this one's steps");
     let mut nine: Vec<LanguageSession> = (0..9).map(|_| session(&model, "x")).collect();
-    nine.iter_mut().for_each(|it| drop(it.step(100, &control).unwrap()));
+    for it in &mut nine {
+        it.step(100, &control).unwrap();
+    }
     let mut nine: Vec<&mut dyn Session> = nine.iter_mut().map(|it| it as &mut dyn Session).collect();
     let error = model.step_together(&mut nine, &control).unwrap_err();
     assert!(error.to_string().ends_with("9 members do not run together; 1 to 8 do"), "{error}");
