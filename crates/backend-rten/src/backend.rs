@@ -84,16 +84,16 @@ fn load(file: &Path, options: &LoadOptions, control: &Control) -> Result<RtenGra
     check_cancelled(control)?;
     let name = file.file_name().map_or_else(|| file.display().to_string(), |it| it.to_string_lossy().into_owned());
     let mut facts = Facts::of(&network);
-    let mut extended = network.clone();
-    // What `rten` does not load with the extension it may load without.
-    if options.segments == 1
-        && add_batches(&mut extended)
-        && let Ok(model) = load_model(&model_options, extended.to_bytes())
-    {
-        facts.members_max = MEMBERS_MAX;
-        return Ok(facts.graph(model, name, how.threads)?.returning(&facts.same));
+    if options.segments == 1 && options.members > 1 {
+        let mut extended = network.clone();
+        // What `rten` does not load with the extension it may load without.
+        if add_batches(&mut extended)
+            && let Ok(model) = load_model(&model_options, extended.to_bytes())
+        {
+            facts.members_max = MEMBERS_MAX;
+            return Ok(facts.graph(model, name, how.threads)?.returning(&facts.same));
+        }
     }
-    drop(extended);
     check_cancelled(control)?;
     if options.segments == 1 && !found.changed {
         // The weights were not copied so far. Without the network, the buffer has one owner and goes on as it is.

@@ -81,6 +81,9 @@ pub struct LoadOptions {
     pub cores: Vec<usize>,
     /// How many segments the network is cut into, as equal as they can be made, ≥ 1. A network may have fewer places to cut.
     pub segments: usize,
+    /// How many inferences the network should be able to compute at once, ≥ 1; see [`Graph::members_max`]. A network, or a backend, may not
+    /// be able to do more than one.
+    pub members: usize,
     /// Sizes of dimensions that the file leaves free, by name, for devices that need all sizes.
     pub dimensions: Vec<(String, usize)>,
     /// Precision of the computation, where the device offers a choice.
@@ -99,6 +102,7 @@ impl Default for LoadOptions {
             threads: 1,
             cores: Vec::new(),
             segments: 1,
+            members: 1,
             dimensions: Vec::new(),
             precision: Precision::AsStored,
             cache: None,

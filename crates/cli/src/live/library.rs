@@ -110,19 +110,19 @@ impl Unit {
         }
     }
 
-    /// Loads a model, cut into `segments`, and warms it up.
+    /// Loads a model, cut into `segments` and for steps of so many `members`, and warms it up.
     pub(crate) fn load(
         &self,
         name: &str,
         kind: RunsAs,
         path: Option<&Path>,
-        segments: usize,
+        (segments, members): (usize, usize),
         cache: &Cache,
         control: &Control,
     ) -> Result<Arc<dyn Model>, Error> {
         let model: Arc<dyn Model> = match self {
             Self::Networks { backend, device, options } => {
-                let options = LoadOptions { segments: segments.max(options.segments), ..options.clone() };
+                let options = LoadOptions { segments: segments.max(options.segments), members, ..options.clone() };
                 let loader = Loader { backend: &**backend, device, options: &options, control };
                 match path {
                     Some(path) => onbeat_models::load_path(path, cache, &loader)?,
@@ -233,6 +233,8 @@ struct Wanted {
     kind: RunsAs,
     path: Option<PathBuf>,
     segments: IdVec<ProcessorId, usize>,
+    /// The most members of its steps on each processor.
+    members: IdVec<ProcessorId, usize>,
 }
 
 impl Devices {
@@ -250,6 +252,7 @@ impl Devices {
             kind: kind_of(&model.name, model.shape),
             path: model.path.as_ref().map(PathBuf::from),
             segments: system.platform.processors.ids().map(|p| segments_of(system, id, p)).collect(),
+            members: system.platform.processors.ids().map(|p| members_of(system, id, p)).collect(),
         });
         let models = models.collect();
         let devices = Self { units, models, cache, early: Mutex::default() };
@@ -325,6 +328,12 @@ fn segments_of(system: &System, model: ModelId, p: ProcessorId) -> usize {
     boundaries.max().unwrap_or(1).max(1)
 }
 
+/// The most answers that share a step of a model on a processor, by the profile.
+fn members_of(system: &System, model: ModelId, p: ProcessorId) -> usize {
+    let costs = system.nodes.iter().filter_map(|node| node.costs_of(node.variant_of(model)?)[p].as_ref());
+    costs.flat_map(|cost| &cost.phases).map(|(_, cost)| cost.batch_max() as usize).max().unwrap_or(1)
+}
+
 impl Library for Devices {
     fn load(&self, model: ModelId, processor: ProcessorId, control: &Control) -> Result<Arc<dyn Model>, Error> {
         if let Some(loaded) = self.early().remove(&(model, processor)) {
@@ -334,7 +343,14 @@ impl Library for Devices {
         let Some(unit) = &self.units[processor] else {
             return Err(Error::unsupported(format!("{}: the processor is virtual", wanted.name)));
         };
-        unit.load(&wanted.name, wanted.kind, wanted.path.as_deref(), wanted.segments[processor], &self.cache, control)
+        unit.load(
+            &wanted.name,
+            wanted.kind,
+            wanted.path.as_deref(),
+            (wanted.segments[processor], wanted.members[processor]),
+            &self.cache,
+            control,
+        )
     }
 
     fn host(&self, processor: ProcessorId, work: Box<dyn FnOnce() + Send + '_>) {

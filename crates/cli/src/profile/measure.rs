@@ -24,6 +24,9 @@ const PIECES: [u32; 3] = [8, 16, 32];
 /// Output tokens that a decode step is measured over, at each length of the prompt.
 const DECODE_STEPS: u32 = 12;
 
+/// Most answers that share a step.
+const MEMBERS: usize = 8;
+
 /// Prompt length at which steps that several answers share are measured [tokens].
 const SHARED_PROMPT: u32 = 128;
 
@@ -128,7 +131,8 @@ pub(crate) fn measure(
     let control = Control::new();
     let before = resident_bytes();
     let start = Instant::now();
-    let model = unit.load(&subject.name, subject.kind, subject.path.as_deref(), segments, cache, &control)?;
+    let model =
+        unit.load(&subject.name, subject.kind, subject.path.as_deref(), (segments, MEMBERS), cache, &control)?;
     let load_ms = ms_since(start);
     let energy_counter = if unit.is_nvidia() { nvidia_energy_uj } else { energy_uj };
     let energy_before = energy_counter();

@@ -15,7 +15,7 @@ use crate::test_files::{
 use crate::{convert_file, load};
 
 pub(super) fn load_from(dir: &Path, options: Options) -> LanguageModel {
-    let (load_options, control) = (LoadOptions::default(), Control::new());
+    let (load_options, control) = (LoadOptions { members: 8, ..LoadOptions::default() }, Control::new());
     let loader = Loader { backend: &Rten, device: "cpu", options: &load_options, control: &control };
     load(dir, &loader, options).unwrap()
 }
