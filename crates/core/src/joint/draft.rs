@@ -53,19 +53,18 @@ impl Draft {
         tokens: u32,
         acceptance: Distribution,
     ) -> Self {
-        let pace = match acceptance.as_constant() {
-            Some(a) => (1..=DRAFT_MAX).map(|k| expected_tokens(a, k)).collect(),
-            None => {
-                let mut cycles = vec![0.0; DRAFT_MAX as usize];
-                for (a, weight) in acceptance.nodes() {
-                    let mut tokens = 1.0;
-                    for cycles in &mut cycles {
-                        tokens = 1.0 + a * tokens;
-                        *cycles += weight / tokens;
-                    }
+        let pace = if let Some(a) = acceptance.as_constant() {
+            (1..=DRAFT_MAX).map(|k| expected_tokens(a, k)).collect()
+        } else {
+            let mut cycles = vec![0.0; DRAFT_MAX as usize];
+            for (a, weight) in acceptance.nodes() {
+                let mut tokens = 1.0;
+                for cycles in &mut cycles {
+                    tokens = 1.0 + a * tokens;
+                    *cycles += weight / tokens;
                 }
-                cycles.into_iter().map(f64::recip).collect()
             }
+            cycles.into_iter().map(f64::recip).collect()
         };
         Self { model, costs, verify, tokens, acceptance, pace }
     }
