@@ -150,7 +150,7 @@ fn tables(
 ) -> String {
     let context = args.context.unwrap_or(args.prompt);
     let mut text = format!(
-        "{} on {}, if nobody measured it\n",
+        "{} on {}: estimates\n",
         ui.bold(title(&model.spec.title, &model.name)),
         ui.bold(title(&platform.title, &platform.name))
     );
