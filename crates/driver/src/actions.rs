@@ -268,12 +268,17 @@ impl<S: Sink> Course<'_, S> {
         if !(View { system: self.system, state: &self.state }).can_evict(model, p) {
             return Err(ActionError::InUse);
         }
+        self.unload(model, p);
+        Ok(())
+    }
+
+    /// Weights leave memory.
+    pub(crate) fn unload(&mut self, model: ModelId, p: ProcessorId) {
         self.state.memory.resident[model][p] = None;
         self.state.memory.used -= self.system.models[model].weights;
         let used = self.state.memory.used;
         self.emit(What::Evict { model, processor: p, used });
         self.forgive_refusals();
-        Ok(())
     }
 
     /// Loads every model that memory has room for, the fastest processor of each stage first.
@@ -401,6 +406,9 @@ impl<S: Sink> Course<'_, S> {
                 }
                 need -= cache;
                 cache = Bytes::ZERO;
+            }
+            if let Some(missing) = self.missing(need) {
+                self.displace(stage, p, models, missing)?;
             }
             if let Some(missing) = self.missing(need) {
                 let serial = self.state.stages[stage].serial;

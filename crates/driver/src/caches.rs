@@ -134,8 +134,12 @@ impl<S: Sink> Course<'_, S> {
     /// Begins to copy what there is of a stage's cache to another processor.
     pub(crate) fn copy_cache(&mut self, stage: StageId, to: ProcessorId) -> Result<(), ActionError> {
         let live = *self.state.stages.get(stage).ok_or(ActionError::NoSuchStage)?;
-        if self.system.platform.processors.get(to).is_none() || !self.view().can_copy(stage, to) {
+        if self.system.platform.processors.get(to).is_none() {
             return Err(ActionError::NoCopy);
+        }
+        if !self.view().can_copy(stage, to) {
+            // It may have lost its cache to an earlier action.
+            return self.unless_overtaken(stage, ActionError::NoCopy).map(|_| ());
         }
         let tokens = self.view().tokens_to_hand_over(stage, to);
         let moved = self.system.models[live.model].kv_per_token.as_f64() * tokens;

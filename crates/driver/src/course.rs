@@ -83,6 +83,8 @@ pub struct Course<'a, S> {
     pub(crate) room: Actions,
     /// Starts that found no memory.
     pub(crate) refusals: Vec<Refusal>,
+    /// The last instant at which what was refused was tried again because nothing ran any more.
+    pub(crate) stuck_at: Option<Nanos>,
     /// Number of the last decision of which a start found no memory; 0: there was none.
     pub(crate) refused_in: u64,
     /// Speed, power and heat of processors, where the platform says anything about them.
@@ -163,6 +165,7 @@ impl<'a, S: Sink> Course<'a, S> {
             sequence: 0,
             room: Actions::default(),
             refusals: Vec::new(),
+            stuck_at: None,
             refused_in: 0,
             power: Power::new(system),
             told: Vec::new(),

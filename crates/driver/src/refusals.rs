@@ -1,8 +1,8 @@
 //! Starts that were refused for lack of memory, and when they may be tried again.
 
 use onbeat_core::event::Sink;
-use onbeat_core::id::{ProcessorId, StageId};
-use onbeat_core::policy::refusal_bit;
+use onbeat_core::id::{ModelId, ProcessorId, StageId};
+use onbeat_core::policy::{ActionError, refusal_bit};
 use onbeat_core::state::Stage;
 use onbeat_core::units::{Bytes, Nanos};
 
@@ -39,6 +39,86 @@ impl<S: Sink> Course<'_, S> {
         }
         self.refused_in = self.outcome.decisions;
         self.changed = true;
+    }
+
+    /// If nothing runs, nothing is leaving memory, and somebody who was refused waits among others who have begun: all refusals are void,
+    /// once at an instant, and at this instant who waits [gives way](Course::displace). Whether the policy is to be asked again.
+    pub fn break_deadlock(&mut self) -> bool {
+        let now = self.state.now;
+        let tried = self.stuck_at == Some(now) || self.state.real;
+        if tried || self.is_busy() || self.state.memory.swap_free_at > now {
+            return false;
+        }
+        let waiting = || self.state.ready.iter().chain(&self.state.background).map(|&stage| &self.state.stages[stage]);
+        let begun = |live: &Stage| live.cache.held > Bytes::ZERO || live.position > 0.0 || live.phase > 0;
+        let refused = self.state.ready.iter().any(|&stage| self.state.stages[stage].refused != 0);
+        if !refused || waiting().count() < 2 || !waiting().any(begun) {
+            return false;
+        }
+        self.stuck_at = Some(now);
+        self.refusals.clear();
+        for &stage in self.state.ready.iter().chain(&self.state.background) {
+            self.state.stages[stage].refused = 0;
+        }
+        self.changed = true;
+        true
+    }
+
+    /// Whether something runs.
+    fn is_busy(&self) -> bool {
+        self.state.processors.iter().any(|occupancy| !occupancy.runs.is_empty())
+    }
+
+    /// Makes room where nothing else would, when [nothing runs](Course::break_deadlock): weights go, the least recently used first, then
+    /// caches of stages that became ready after this one, the youngest first. Nothing goes if that is not enough.
+    pub(crate) fn displace(
+        &mut self,
+        stage: StageId,
+        p: ProcessorId,
+        models: [Option<ModelId>; 2],
+        missing: Bytes,
+    ) -> Result<(), ActionError> {
+        if self.stuck_at != Some(self.state.now) || self.is_busy() {
+            return Ok(());
+        }
+        let serial = self.state.stages[stage].serial;
+        let gives_way = self.system.has_best_effort();
+        let mut caches: Vec<(u64, StageId)> = Vec::new();
+        for &other in self.state.ready.iter().chain(&self.state.background) {
+            let live = &self.state.stages[other];
+            let younger = live.serial > serial || (gives_way && self.nodes[live.node].best_effort);
+            if other != stage && younger && self.view().can_evict_cache(other, false) {
+                caches.push((live.serial, other));
+            }
+        }
+        let mut weights: Vec<(Nanos, ModelId, ProcessorId)> = Vec::new();
+        for (model, on) in self.state.memory.resident.enumerate() {
+            let needed = models.contains(&Some(model));
+            let there = on.enumerate().filter(|&(q, _)| !(needed && q == p));
+            weights.extend(there.filter_map(|(q, used)| Some(((*used)?, model, q))));
+        }
+        let held = |&(_, other): &(u64, StageId)| self.state.stages[other].cache.held.0;
+        let size = |&(_, model, _): &(Nanos, ModelId, ProcessorId)| self.system.models[model].weights.0;
+        let all = caches.iter().map(held).sum::<u64>() + weights.iter().map(size).sum::<u64>();
+        if all < missing.0 {
+            return Ok(());
+        }
+        caches.sort_unstable();
+        weights.sort_unstable();
+        let mut missing = missing.0;
+        for (_, model, q) in weights {
+            if missing == 0 {
+                break;
+            }
+            missing = missing.saturating_sub(self.system.models[model].weights.0);
+            self.unload(model, q);
+        }
+        while missing > 0 {
+            let Some((_, other)) = caches.pop() else { break };
+            missing = missing.saturating_sub(self.state.stages[other].cache.held.0);
+            self.evict_cache(other, false)?;
+        }
+        Ok(())
     }
 
     /// A stage was given memory on a processor after all.

@@ -105,7 +105,8 @@ impl KvPriority {
         // A request that is all alone has no one to wait for: idle-time work gives way.
         let holds = |(stage, live): (StageId, &Stage)| live.cache.held > Bytes::ZERO && !view.source(stage).best_effort;
         let anybody = view.state.stages.iter().any(holds);
-        let waiting = view.ready().iter().copied().filter(|stage| anybody && does_not_fit(stage));
+        let waits = anybody && !stands_still(view);
+        let waiting = view.ready().iter().copied().filter(|stage| waits && does_not_fit(stage));
         waiting.map(|stage| rank(view, stage)).min().unwrap_or(u64::MAX)
     }
 }
@@ -114,6 +115,15 @@ impl KvPriority {
 fn is_new(view: &View<'_>, stage: StageId) -> bool {
     let live = view.stage(stage);
     live.tokens == 0 && live.cache.held == Bytes::ZERO && live.cache.swapped == Bytes::ZERO
+}
+
+/// Whether nothing runs and no answer could go on: memory that is not free now, such as kept caches of conversations, will not be by itself.
+fn stands_still(view: &View<'_>) -> bool {
+    let mut runs = view.processors().flat_map(|p| &view.occupancy(p).runs);
+    let goes_on = |&stage: &StageId| {
+        view.stage(stage).kind != Phase::Prefill && view.processors().any(|p| view.can_run(stage, p))
+    };
+    !runs.any(|run| !view.gives_way(run)) && !view.ready().iter().any(goes_on)
 }
 
 /// Memory that caches of idle-time work hold: it gives them up when it is asked to.
@@ -172,7 +182,11 @@ impl Order for ByPriority {
         if view.stage(stage).kind != Phase::Prefill {
             return true;
         }
-        if is_new(view, stage) { rank(view, stage) < self.admitted_below } else { fits_again(view, stage) }
+        if is_new(view, stage) {
+            rank(view, stage) < self.admitted_below
+        } else {
+            fits_again(view, stage) || stands_still(view)
+        }
     }
 
     fn limit(&mut self, view: &View<'_>, stage: StageId, _: ProcessorId) -> Option<Limit> {

@@ -1,4 +1,5 @@
-//! What one decision of each policy costs, as CSV: on `video-conference`, and with 64 live jobs.
+//! What one decision of each policy costs, as CSV: on `video-conference`, with 64 live jobs, and on a mix of what makes deciding dear: a
+//! shared bus, variants, batches, and memory that is short. A policy that is asked to make room decides, too.
 //!
 //! `cargo run --release -p onbeat-sim --example decisions` prints all policies; names after `--` choose among them.
 //!
@@ -73,18 +74,24 @@ struct Timed {
 
 impl Policy for Timed {
     fn decide(&mut self, view: &View<'_>, actions: &mut Actions) {
+        self.time(view, |inner| inner.decide(view, actions));
+    }
+
+    fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
+        self.time(view, |inner| inner.out_of_memory(view, shortage, actions));
+    }
+}
+
+impl Timed {
+    fn time(&mut self, view: &View<'_>, asked: impl FnOnce(&mut dyn Policy)) {
         let allocations = ALLOCATIONS.load(Ordering::Relaxed);
         let start = Instant::now();
-        self.inner.decide(view, actions);
+        asked(&mut *self.inner);
         let ns = start.elapsed().as_nanos() as u64;
         let allocations = ALLOCATIONS.load(Ordering::Relaxed) - allocations;
         if self.live.contains(&view.state.jobs.len()) {
             self.samples.lock().expect("nobody panicked with the lock").push(Sample { ns, allocations });
         }
-    }
-
-    fn out_of_memory(&mut self, view: &View<'_>, shortage: &Shortage, actions: &mut Actions) {
-        self.inner.out_of_memory(view, shortage, actions);
     }
 }
 
@@ -128,6 +135,62 @@ fn bursts() -> System {
     System::from_toml(&toml).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// Six streams, half of them with a lighter variant, and four chats that share decode steps, on three processors with one bus. Models and
+/// caches, which grow by blocks, want about half as much memory again as there is.
+fn mixed() -> System {
+    let mut toml =
+        "name = \"mixed\"\nduration_s = 20\n[platform]\nname = \"p\"\n[platform.memory]\nbandwidth_gbps = 40\n\
+                    load_gbps = 10\ncapacity_gb = 0.85\nkv_block_tokens = 16\n"
+            .to_owned();
+    let mut put = |text: std::fmt::Arguments<'_>| toml.write_fmt(text).expect("writing to a string succeeds");
+    for (name, preemption) in [("cpu", "anytime"), ("gpu", "segment"), ("npu", "segment")] {
+        put(format_args!(
+            "[[platform.processor]]\nname = \"{name}\"\nkind = \"{name}\"\npreemption = \"{preemption}\"\n\
+             bandwidth_gbps = 30\n"
+        ));
+    }
+    let quality = |value| format!("quality = {{ metric = \"m\", value = {value}, higher_is_better = true }}\n");
+    for m in 0..6 {
+        put(format_args!("[model.m{m}]\nweights_mb = 30\n"));
+        if m % 2 == 0 {
+            put(format_args!("{}[model.m{m}.variant.light]\nweights_mb = 10\n{}", quality(2), quality(1)));
+        }
+        for (processor, factor) in [("cpu", 4), ("gpu", 2), ("npu", 1)] {
+            let latency = (4 + 2 * m) * factor;
+            let entry = |variant: &str, latency: u32| {
+                format!(
+                    "[[cost]]\nmodel = \"m{m}\"\n{variant}processor = \"{processor}\"\nlatency_ms = {latency}\n\
+                     segments = 4\nbytes_mb = {}\n",
+                    10 * latency
+                )
+            };
+            put(format_args!("{}", entry("", latency)));
+            if m % 2 == 0 {
+                put(format_args!("{}", entry("variant = \"light\"\n", latency / 2)));
+            }
+        }
+        let any = if m % 2 == 0 { ", variants = \"any\"" } else { "" };
+        put(format_args!(
+            "[chain.c{m}]\nstage = [{{ name = \"s\", model = \"m{m}\"{any} }}]\n\
+             [[stream]]\nname = \"s{m}\"\nchain = \"c{m}\"\nperiod_ms = {0}\ndeadline_ms = {0}\n",
+            60 + 10 * m
+        ));
+    }
+    put(format_args!(
+        "[model.llm]\nshape = \"autoregressive\"\nweights_mb = 400\nkv_kb_per_token = 500\n\
+         [[cost]]\nmodel = \"llm\"\nprocessor = \"gpu\"\nprefill_ms = [[64, 20]]\ndecode_ms = [[0, 8]]\n\
+         batch_factor = [[1, 1.0], [8, 1.6]]\n"
+    ));
+    for i in 0..4 {
+        put(format_args!(
+            "[[session]]\nname = \"c{i}\"\nmodel = \"llm\"\narrival = {{ process = \"poisson\", rate_per_s = 0.8 }}\n\
+             prompt = {{ kind = \"uniform\", low = 32, high = 128 }}\noutput = {{ kind = \"uniform\", low = 8, high = 64 }}\n\
+             ttft_ms = 800\ntpot_ms = 50\n"
+        ));
+    }
+    System::from_toml(&toml).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
 /// Every decision that counts, at its least time over all repetitions.
 fn measure(system: &System, policy: &str, live: &RangeInclusive<usize>) -> Vec<Sample> {
     let mut least: Vec<Sample> = Vec::new();
@@ -164,7 +227,9 @@ fn main() {
     let conference = Library::shipped()
         .resolve("video-conference", Some("snapdragon-x-elite"), &options, &disk)
         .unwrap_or_else(|errors| panic!("{errors}"));
-    let workloads = [("video-conference", conference, 0..=usize::MAX), ("64-live-jobs", bursts(), LIVE)];
+    let all = 0..=usize::MAX;
+    let workloads =
+        [("video-conference", conference, all.clone()), ("64-live-jobs", bursts(), LIVE), ("mixed", mixed(), all)];
     let clock = clock_ns();
     println!("policy,workload,decisions,mean_ns,p50_ns,p99_ns,max_ns,allocations_per_decision");
     for info in

@@ -125,7 +125,7 @@ impl<'a, S: Sink> Engine<'a, S> {
         self.sync_progress();
         let mut actions = std::mem::take(&mut self.actions);
         let mut decisions = 0;
-        while self.course.changed {
+        while self.course.changed || self.course.break_deadlock() {
             if decisions == DECISIONS_PER_INSTANT_MAX {
                 let (policy, at) = (self.course.policy_name.clone(), self.course.state.now);
                 return Err(SimError::Livelock { policy, at, decisions });
