@@ -446,10 +446,12 @@ impl Onbeat {
             let row = task.variants.0 + k;
             let lighter = k + 1 < task.variants.1;
             let on_time = self.table.place(row, view.now()).is_some_and(|place| place.finish <= task.due);
-            if lighter && row != task.row && (task.hopeless || !(on_time || task.unhurried)) {
+            let choice = &self.choices.of(view, stage)[k];
+            let kept = on_time && choice.keeps_pace(view, stage);
+            if lighter && row != task.row && (task.hopeless || !(kept || task.unhurried)) {
                 continue;
             }
-            let variant = self.choices.of(view, stage)[k].number;
+            let variant = choice.number;
             if self.serve_as(view, actions, i, (stage, variant), row) {
                 return;
             }
@@ -527,7 +529,8 @@ impl Onbeat {
         let cost = phase_cost(view, stage, variant, place);
         portions::list(view, stage, cost, span, self.quantum, &mut portions);
         let now = view.now();
-        let after = |time: Nanos| now.saturating_add(Nanos((time.as_f64() * stretch) as u64));
+        // What starts now is not free now.
+        let after = |time: Nanos| now.saturating_add(Nanos((time.as_f64() * stretch) as u64).max(Nanos(1)));
         let usual = portions.iter().position(|portion| portion.held <= self.quantum);
         let mut found = usual.or(portions.len().checked_sub(1)).filter(|_| task.impatient).map(|k| (portions[k], None));
         for &portion in portions.iter().filter(|_| !task.impatient) {

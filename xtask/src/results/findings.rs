@@ -194,6 +194,20 @@ pub(super) fn wins_alone<'a>(results: &'a Results, policy: &'a str) -> impl Iter
     })
 }
 
+/// Policies that had the same mean violation rate on every seed of every cell, group by group: what sets them apart, no cell asks for.
+pub(super) fn alike(policies: &[&'static str], cells: &[Cell]) -> Vec<Vec<&'static str>> {
+    let same = |a: &str, b: &str| cells.iter().all(|cell| cell.entry(a).by_seed == cell.entry(b).by_seed);
+    let mut groups: Vec<Vec<&'static str>> = Vec::new();
+    for &policy in policies {
+        match groups.iter_mut().find(|group| same(group[0], policy)) {
+            Some(group) => group.push(policy),
+            None => groups.push(vec![policy]),
+        }
+    }
+    groups.retain(|group| group.len() > 1);
+    groups
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -250,5 +264,14 @@ pub(super) mod tests {
         let a = record(cells.iter(), "a");
         assert_eq!((a.best, a.within_noise, a.worse), (1, 0, 1));
         assert!((a.mean - 0.3).abs() < 1e-12 && (a.behind - 0.05).abs() < 1e-12, "{a:?}");
+    }
+
+    #[test]
+    fn policies_are_alike_that_no_cell_sets_apart() {
+        let cells = [
+            cell(&[("a", 0.1), ("b", 0.1), ("c", 0.1), ("d", 0.2)]),
+            cell(&[("c", 0.2), ("a", 0.3), ("b", 0.3), ("d", 0.3)]),
+        ];
+        assert_eq!(alike(&["a", "b", "c", "d"], &cells), [["a", "b"]]);
     }
 }

@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use crate::output_of;
 use crate::results::data::{Cell, Entry, Group, OWN, Results, Standing, YARDSTICK};
-use crate::results::findings::{Duel, RTGEN_SPREAD, Record, Spread, duels, generative, record, spread, wins_alone};
+use crate::results::findings::{
+    Duel, RTGEN_SPREAD, Record, Spread, alike, duels, generative, record, spread, wins_alone,
+};
 
 /// The platform with the most scenarios has a table of its own.
 const MAIN_PLATFORM: &str = "snapdragon-x-elite";
@@ -35,6 +37,7 @@ pub(super) fn render(results: &Results) -> String {
     matrix(&mut page, results);
     spreads(&mut page, results);
     standings(&mut page, results);
+    twins(&mut page, results);
     own(&mut page, results);
     costs(&mut page, results);
     method(&mut page, results);
@@ -341,6 +344,20 @@ fn standings(page: &mut String, results: &Results) {
             columns(&record(results.group(Group::Chips), policy)),
             columns(&record(results.group(Group::XrBench), policy)),
             alone.join(", "),
+        );
+    }
+}
+
+/// Which policies the cells cannot tell apart.
+fn twins(page: &mut String, results: &Results) {
+    let group = |group: &Vec<&str>| listed(&group.iter().map(|policy| code(policy)).collect::<Vec<_>>());
+    let groups: Vec<String> = alike(&results.policies(), &results.cells).iter().map(group).collect();
+    if !groups.is_empty() {
+        put!(
+            page,
+            "\nAlike on every seed of every cell, because no cell asks for what sets them apart – memory that models must share, heat and operating points, noise that a plan reacts to: {}. Each \
+             counts as a policy above; what they differ in is shown by the worked examples on [their pages](policies/README.md). Violations are not all that matters: none of this weighs energy or quality.",
+            groups.join("; ")
         );
     }
 }

@@ -98,7 +98,9 @@ pub(super) fn phase_cost<'a>(view: &View<'a>, stage: StageId, variant: u8, place
 pub(super) fn segments(view: &View<'_>, stage: StageId, cost: Option<&PhaseCost>) -> (u64, u32) {
     let live = view.stage(stage);
     let Some(cost) = cost else { return (0, 1) };
-    let end = live.work.units(live.kind).max(live.position);
+    // An answer that is longer than expected has at least one step more.
+    let more = if live.kind == Phase::Decode { 1.0 } else { 0.0 };
+    let end = live.work.units(live.kind).max(live.position + more);
     let next = cost.next_boundary(live.work, live.kind, live.position).min(end);
     let segment = cost.latency_ns(live.work, live.position, next).max(0.0) as u64;
     let done = next - live.position;

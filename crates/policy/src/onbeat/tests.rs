@@ -4,7 +4,7 @@ use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Limit};
 use onbeat_core::spec::{DropRule, Preemption, VariationKind};
-use onbeat_core::system::{Arrival, Variation};
+use onbeat_core::system::{Arrival, Division, Variation};
 use onbeat_core::units::Nanos;
 
 use crate::speculative::tests::let_draft;
@@ -293,4 +293,21 @@ fn a_prompt_shares_steps_where_the_profile_lets_it() {
             matches!(decided[..], [Action::Start { stage, limit: Some(Limit::Units(_)), .. }] if stage == prompt);
         assert_eq!((shares, decided.is_empty()), (mixed, !mixed), "{decided:?}");
     }
+}
+
+#[test]
+fn an_answer_that_is_longer_than_expected_takes_its_units_like_any_other() {
+    let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
+    let chat = rig.session("chat", &[5.0], 1);
+    rig.system.platform.processors[ProcessorId(0)].division = Some(Division { units: 4, repartition: Nanos::ZERO });
+    let node = rig.system.nodes_of(chat).next().unwrap();
+    for cost in rig.system.nodes[node].costs.iter_mut().flatten() {
+        cost.widths.widest = 4;
+    }
+    for _ in 0..2 {
+        let answer = rig.ready_decode(chat, 0.0);
+        rig.state.stages[answer].position = rig.state.stages[answer].work.units(Phase::Decode) + 3.0;
+    }
+    let decided = rig.decide("onbeat");
+    assert!(matches!(decided[..], [Action::Start { units: Some(4), .. }]), "{decided:?}");
 }

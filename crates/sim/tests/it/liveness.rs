@@ -258,9 +258,6 @@ prop_compose! {
     }
 }
 
-/// Left out: `onbeat` can ask for units of a processor that are not free where drafts, units and little memory meet.
-const NOT_YET: [&str; 1] = ["onbeat"];
-
 proptest! {
     // Each case runs all policies; `PROPTEST_CASES` asks for more of them.
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
@@ -270,7 +267,7 @@ proptest! {
     #[test]
     fn under_every_policy_every_job_ends(tight in tight(), seed in 0..1000_u64) {
         let system = system(&tight.toml());
-        for info in onbeat_policy::all().iter().filter(|info| !NOT_YET.contains(&info.name)) {
+        for info in onbeat_policy::all() {
             let policy = onbeat_policy::make(info.name, &system).unwrap();
             let sinks = (Vec::new(), Checker::new(&system));
             let (_, (events, checker)) =
