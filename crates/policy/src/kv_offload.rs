@@ -160,7 +160,7 @@ mod tests {
         let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
         rig.system.platform.kv_block = Some(10);
         rig.system.platform.swap =
-            Some(Swap { capacity: Some(Bytes(450)), link: Link { latency: Nanos::ZERO, bandwidth: Some(1.0) } });
+            Some(Swap { capacity: Some(Bytes(700)), link: Link { latency: Nanos::ZERO, bandwidth: Some(1.0) } });
         let chat = rig.session("chat", &[4.0], 8);
         for model in &mut rig.system.models {
             model.kv_per_token = Bytes(1);
@@ -188,7 +188,12 @@ mod tests {
         rig.state.stages[new].work.prompt = 151;
         assert_eq!(lose(&rig, 10), [far(new)]);
         // There is no room for it in slower memory.
-        rig.state.stages[new].work.prompt = 400;
+        rig.state.stages[new].work.prompt = 600;
         assert_eq!(lose(&rig, 10), [far(long)]);
+        // Nor for two of them at once: what goes by default goes, and here nobody can.
+        rig.system.platform.swap =
+            Some(Swap { capacity: Some(Bytes(450)), link: Link { latency: Nanos::ZERO, bandwidth: Some(1.0) } });
+        rig.state.stages[new].work.prompt = 100;
+        assert_eq!(lose(&rig, 200), []);
     }
 }

@@ -4,6 +4,7 @@ use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Limit};
 use onbeat_core::spec::{DropRule, Preemption, VariationKind};
+use onbeat_core::state::Part;
 use onbeat_core::system::{Arrival, Division, Variation};
 use onbeat_core::units::Nanos;
 
@@ -300,6 +301,7 @@ fn an_answer_that_is_longer_than_expected_takes_its_units_like_any_other() {
     let mut rig = Rig::new(&[("npu", Preemption::Segment)]);
     let chat = rig.session("chat", &[5.0], 1);
     rig.system.platform.processors[ProcessorId(0)].division = Some(Division { units: 4, repartition: Nanos::ZERO });
+    rig.state.processors[ProcessorId(0)].parts = vec![Part { units: 4, run: None, last_model: None }];
     let node = rig.system.nodes_of(chat).next().unwrap();
     for cost in rig.system.nodes[node].costs.iter_mut().flatten() {
         cost.widths.widest = 4;
