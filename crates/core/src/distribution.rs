@@ -166,7 +166,7 @@ mod tests {
             (of(Family::Uniform { low: 1.0, high: 4.0 }), 2.5, 7.0),
             (of(Family::Normal { mean: 50.0, std: 3.0 }), 50.0, 2509.0),
             // exp(2 σ²) times the square of the median.
-            (of(Family::Lognormal { median: 2.0, sigma: 0.5 }), 2.0 * f64::exp(0.125), 4.0 * f64::exp(0.5)),
+            (of(Family::Lognormal { median: 2.0, sigma: 0.5 }), 2.0 * libm::exp(0.125), 4.0 * libm::exp(0.5)),
             (of(Family::Exponential { mean: 2.0 }), 2.0, 8.0),
             (of(Family::Gamma { mean: 3.0, cv: 0.1 }), 3.0, 9.09),
             (of(Family::Gamma { mean: 3.0, cv: 2.0 }), 3.0, 45.0),

@@ -42,7 +42,7 @@ impl<S: Sink> Course<'_, S> {
     }
 
     /// If nothing runs, nothing is leaving memory, and somebody who was refused waits among others who have begun: all refusals are void,
-    /// once at an instant, and at this instant who waits [gives way](Course::displace). Whether the policy is to be asked again.
+    /// once at an instant, and at this instant who waits gives way. Whether the policy is to be asked again.
     pub fn break_deadlock(&mut self) -> bool {
         let now = self.state.now;
         let tried = self.stuck_at == Some(now) || self.state.real;

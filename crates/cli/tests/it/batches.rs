@@ -1,5 +1,7 @@
 //! Answers of one language model that share their steps in a real run: a small llama with random weights, written as a file.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
+
 use crate::support::{Folder, Ran};
 
 #[path = "../../../language/src/test_files.rs"]
