@@ -16,7 +16,7 @@ use onbeat_core::units::Nanos;
 use self::needs::{Need, Needs};
 use self::pace::Pace;
 use self::portions::Portion;
-use self::spans::{at_clock, likely_end, narrowest, phase_cost, to_boundary, until_next, yields_until};
+use self::spans::{likely_end, narrowest, phase_cost, slower, stretched, to_boundary, until_next, yields_until};
 use crate::bus::{Rates, bandwidth, demand};
 use crate::dispatch::Alarm;
 use crate::foreseen::{Sporadic, Stream};
@@ -24,6 +24,7 @@ use crate::kv_offload::{is_on_its_way, place_longest_far};
 use crate::parameters::Parameters;
 use crate::plan::Plan;
 use crate::registry::{ParameterInfo, PolicyError, PolicyInfo};
+use crate::serving::shares_steps;
 use crate::slack_chunk::BySlack;
 use crate::speculative::drafted;
 use crate::times::Times;
@@ -115,7 +116,7 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         choices: Choices::new(system),
         pace: Pace::new(system),
         sharing: BySlack::new(system, SHARED_MIN, u32::MAX),
-        mixes: mixes(system),
+        mixes: system.nodes.iter().any(|node| node.variant_numbers().any(|variant| shares_steps(node, variant))),
         table: Timetable::new(system.platform.processors.len(), divided),
         without: None,
         planned: 0,
@@ -126,14 +127,6 @@ fn build(parameters: &Parameters<'_>, system: &System) -> Result<Box<dyn Policy>
         portions: Vec::new(),
         served: Vec::new(),
     }))
-}
-
-/// Whether a prompt can share steps with answers anywhere.
-fn mixes(system: &System) -> bool {
-    let costs =
-        system.nodes.iter().flat_map(|node| node.variant_numbers().flat_map(|v| node.costs_of(v).iter().flatten()));
-    let mut phases = costs.flat_map(|cost| cost.phases.iter());
-    phases.any(|(_, cost)| cost.pieces().is_some_and(|pieces| pieces.mixed))
 }
 
 impl Policy for Onbeat {
@@ -196,22 +189,8 @@ impl Onbeat {
                 let due = run.stages().map(|stage| view.due(stage)).min().unwrap_or(Nanos::MAX);
                 // What is late anyway is due when others allow it.
                 let due = if due < end { Nanos::MAX } else { due };
-                self.table.tasks.push(Task {
-                    latest: Nanos(due.0.saturating_sub(end.0 - now.0)),
-                    stage: None,
-                    kind: live.kind,
-                    drafted: false,
-                    release: now,
-                    due,
-                    weight: needs::weight(view, run.stage),
-                    impatient: false,
-                    droppable: false,
-                    row,
-                    variants: (row, 0),
-                    unhurried: false,
-                    hopeless: false,
-                    started: false,
-                });
+                let (kind, weight) = (live.kind, needs::weight(view, run.stage));
+                self.table.tasks.push(Task::foreseen(kind, row, (now, due), end - now, weight));
             }
         }
     }
@@ -315,7 +294,7 @@ impl Onbeat {
         for (p, on) in view.processors().zip(on) {
             let ns = match on.ns {
                 NOWHERE => NOWHERE,
-                ns => at_clock(view, stage, p, ns) + view.setup_beside(need.weights, on.load, p).0,
+                ns => stretched(ns, slower(view, stage, p)) + view.setup_beside(need.weights, on.load, p).0,
             };
             best = best.min(ns);
             self.table.add_span(Span { ns, units: 1 });
@@ -332,7 +311,7 @@ impl Onbeat {
         for (k, choice) in choices.iter().enumerate() {
             for p in view.processors() {
                 let span = choice.span_until_due(view, stage, p);
-                let span = span.map_or(NOWHERE, |span| at_clock(view, stage, p, span.0));
+                let span = span.map_or(NOWHERE, |span| stretched(span.0, slower(view, stage, p)));
                 if span < best {
                     (row, best) = (first + k, span);
                 }
@@ -350,10 +329,13 @@ impl Onbeat {
             let span = if !view.can_run(stage, p) {
                 Span { ns: NOWHERE, units: 1 }
             } else if view.system.platform.processors[p].division.is_some() {
-                narrowest(view, stage, p, time)
+                let slower = slower(view, stage, p);
+                let span = narrowest(view, stage, p, (time as f64 / slower) as u64);
+                Span { ns: stretched(span.ns, slower), ..span }
             } else {
-                let next = left[p.index()].map(|rest| at_clock(view, stage, p, until_next(view, stage, rest)));
-                Span { ns: next.map_or(NOWHERE, |ns| ns + view.setup(stage, p).0), units: 1 }
+                let next = left[p.index()].map(|rest| until_next(view, stage, rest));
+                let next = next.map(|ns| stretched(ns, slower(view, stage, p)) + view.setup(stage, p).0);
+                Span { ns: next.unwrap_or(NOWHERE), units: 1 }
             };
             best = best.min(span.ns);
             self.table.add_span(span);
@@ -383,29 +365,11 @@ impl Onbeat {
                 let row = self.table.next_row();
                 for (p, &span) in stream.spans.enumerate() {
                     // How much of it memory takes is not looked at: at a slower clock, it takes no longer than that.
-                    let ns = match span.ns {
-                        NOWHERE => NOWHERE,
-                        ns if view.speed(p) == 1.0 => ns,
-                        ns => (ns as f64 / view.speed(p)) as u64,
-                    };
+                    let ns = stretched(span.ns, 1.0 / view.speed(p));
                     self.table.add_span(Span { ns, ..span });
                 }
-                self.table.tasks.push(Task {
-                    latest: Nanos(due.0.saturating_sub(stream.shortest.0)),
-                    stage: None,
-                    kind: Phase::Forward,
-                    drafted: false,
-                    release,
-                    due,
-                    weight: stream.period.0,
-                    impatient: false,
-                    droppable: stream.droppable,
-                    row,
-                    variants: (row, 0),
-                    unhurried: false,
-                    hopeless: false,
-                    started: false,
-                });
+                let task = Task::foreseen(Phase::Forward, row, (release, due), stream.shortest, stream.period.0);
+                self.table.tasks.push(Task { droppable: stream.droppable, ..task });
             }
         }
     }
@@ -522,7 +486,7 @@ impl Onbeat {
         let stretch = self.stretch(view, actions, stage, place.processor);
         let own = if place.finish > task.due { task.weight } else { 0 };
         let span = self.table.span(row, place.processor).ns;
-        let slower = at_clock(view, stage, place.processor, 1 << 20) as f64 / f64::from(1 << 20);
+        let slower = slower(view, stage, place.processor);
         let stretch = stretch * slower;
         let span = (span as f64 / slower) as u64;
         let mut portions = std::mem::take(&mut self.portions);

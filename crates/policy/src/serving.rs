@@ -5,7 +5,7 @@ use onbeat_core::cost::Phase;
 use onbeat_core::id::{IdVec, NodeId, ProcessorId, StageId};
 use onbeat_core::policy::{Limit, View};
 use onbeat_core::state::Run;
-use onbeat_core::system::System;
+use onbeat_core::system::{Node, System};
 
 use crate::generative::{BACKGROUND, real_time_key, run_key};
 use crate::parameters::Parameters;
@@ -22,6 +22,12 @@ pub(crate) const BUDGET: ParameterInfo = ParameterInfo {
     meaning: "tokens that a step computes at most where prompts and answers share steps [tokens], 1 to 1000000",
 };
 
+/// Whether prompts of a stage, in one of its variants, share steps with answers somewhere.
+pub(crate) fn shares_steps(node: &Node, variant: u8) -> bool {
+    let costs = node.costs_of(variant).iter().flatten();
+    costs.flat_map(|cost| &cost.phases).any(|(_, phase)| phase.pieces().is_some_and(|pieces| pieces.mixed))
+}
+
 /// How prompts and answers follow each other: answers first where prompts can share their steps; where they cannot, prompts first, as
 /// the answers would never end.
 #[derive(Clone, Debug)]
@@ -34,11 +40,7 @@ pub(crate) struct Serving {
 impl Serving {
     pub(crate) fn new(parameters: &Parameters<'_>, system: &System) -> Result<Self, PolicyError> {
         let budget = parameters.number("budget", 1.0..=1e6, "a number of tokens from 1 to 1000000")? as u32;
-        let shares = |node: NodeId| {
-            let costs = system.nodes[node].costs.iter().flatten();
-            costs.flat_map(|cost| &cost.phases).any(|(_, phase)| phase.pieces().is_some_and(|pieces| pieces.mixed))
-        };
-        Ok(Self { budget, shares: system.nodes.ids().map(shares).collect() })
+        Ok(Self { budget, shares: system.nodes.iter().map(|node| shares_steps(node, 0)).collect() })
     }
 
     /// The key of a waiting stage, of this rank among its like.

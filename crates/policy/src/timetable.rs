@@ -47,6 +47,29 @@ pub(crate) struct Task {
     pub(crate) started: bool,
 }
 
+impl Task {
+    /// Something that plans reckon with, and that the decision at hand does not start: a job that will be released, or work that runs. It
+    /// takes `least` on its fastest processor.
+    pub(crate) fn foreseen(kind: Phase, row: usize, (release, due): (Nanos, Nanos), least: Nanos, weight: u64) -> Self {
+        Self {
+            latest: due.saturating_sub(least),
+            stage: None,
+            kind,
+            drafted: false,
+            release,
+            due,
+            weight,
+            impatient: false,
+            droppable: false,
+            row,
+            variants: (row, 0),
+            unhurried: false,
+            hopeless: false,
+            started: false,
+        }
+    }
+}
+
 /// Where and when something could start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {

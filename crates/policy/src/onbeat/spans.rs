@@ -46,12 +46,17 @@ pub(super) fn to_boundary(view: &View<'_>, p: ProcessorId, stage: StageId) -> u6
     segments(view, stage, cost).0 / u64::from(groups.max(1))
 }
 
-/// What takes so long at the clock that profiles were taken at takes at the present one [ns].
-pub(super) fn at_clock(view: &View<'_>, stage: StageId, p: ProcessorId, ns: u64) -> u64 {
+/// How many times longer than profiled a stage takes on a processor at its present clock.
+pub(super) fn slower(view: &View<'_>, stage: StageId, p: ProcessorId) -> f64 {
     match view.speed(p) {
-        1.0 => ns,
-        speed => (ns as f64 * view.stretch(stage, p, speed).unwrap_or(1.0)) as u64,
+        1.0 => 1.0,
+        speed => view.stretch(stage, p, speed).unwrap_or(1.0),
     }
+}
+
+/// A time that is so many times longer [ns]; [`NOWHERE`] stays so.
+pub(super) fn stretched(ns: u64, slower: f64) -> u64 {
+    if ns == NOWHERE || slower == 1.0 { ns } else { (ns as f64 * slower) as u64 }
 }
 
 /// What the next thing that is due of a stage takes [ns]: a token – not the whole answer –, the first token, or all that is left. Where

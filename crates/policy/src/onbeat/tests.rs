@@ -3,6 +3,7 @@ use onbeat_core::curve::Curve;
 use onbeat_core::id::{ProcessorId, ProcessorSet};
 use onbeat_core::joint::Together;
 use onbeat_core::policy::{Action, Limit};
+use onbeat_core::power::{OperatingPoint, PowerModel};
 use onbeat_core::spec::{DropRule, Preemption, VariationKind};
 use onbeat_core::state::Part;
 use onbeat_core::system::{Arrival, Division, Variation};
@@ -312,4 +313,39 @@ fn an_answer_that_is_longer_than_expected_takes_its_units_like_any_other() {
     }
     let decided = rig.decide("onbeat");
     assert!(matches!(decided[..], [Action::Start { units: Some(4), .. }]), "{decided:?}");
+}
+
+#[test]
+fn a_slow_clock_counts() {
+    for (speed, place) in [(1.0, 0), (0.4, 1)] {
+        let mut rig = Rig::new(&[("npu", Preemption::Segment), ("gpu", Preemption::Segment)]);
+        let frames = rig.stream("frames", Some(20.0), &[Some(10.0), Some(14.0)]);
+        let mut model = PowerModel::fixed(0.0, Some(1.0));
+        model.points.push(OperatingPoint { speed, ..model.points[0].clone() });
+        rig.system.platform.processors[ProcessorId(0)].power = Some(model);
+        rig.state.power[ProcessorId(0)].point = 1;
+        let stage = rig.ready(frames, 0.0);
+        assert_eq!(rig.decide("onbeat"), [start(stage, place)], "{} ms on the NPU", 10.0 / speed);
+    }
+}
+
+#[test]
+fn an_answer_that_has_to_end_in_time_runs_the_variant_that_does() {
+    for (deadline, variant) in [(2200.0, 0), (1000.0, 1)] {
+        let mut rig = Rig::new(&[("gpu", Preemption::Segment)]);
+        // 100 ms of prompt and 100 tokens of 20 ms; the lighter variant writes them in 4.
+        let chat = rig.session("chat", &[20.0], 1);
+        let source = &mut rig.system.sources[chat];
+        (source.ttft, source.tpot, source.deadline) = (None, None, Some(ms(deadline)));
+        rig.variant(chat, &[Some(1.0)], 0.8);
+        let node = rig.system.nodes_of(chat).next().unwrap();
+        let mut light = rig.system.nodes[node].costs.clone();
+        for cost in light.iter_mut().flatten() {
+            cost.phases[1].1 = PhaseCost::decode(Curve::constant(4e6));
+        }
+        rig.system.nodes[node].variants[0].costs = light;
+        let stage = rig.ready(chat, 0.0);
+        let switched = rig.decide("onbeat").contains(&Action::Switch { stage, variant: 1 });
+        assert_eq!(switched, variant == 1, "due at {deadline} ms");
+    }
 }
